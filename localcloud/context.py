@@ -1,0 +1,74 @@
+"""What a handler gets: who calls, and the machine's services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from localcloud.store import Store
+
+Request = dict[str, Any]
+Response = dict[str, Any]
+
+
+class Delegate(Protocol):
+    """The emulator behind us, called in process (never over HTTP). Implemented in `localcloud/delegate.py`.
+
+    All methods are safe from any thread and block until done.
+    """
+
+    def read_object(self, account: str, bucket: str, key: str) -> Path:
+        """The file that holds an S3 object (read only, never write to it); AwsError NoSuchKey / NoSuchBucket."""
+
+    def list_objects(self, account: str, bucket: str, prefix: str) -> list[str]:
+        """Keys under a prefix, sorted; AwsError NoSuchBucket."""
+
+    def write_object(self, account: str, bucket: str, key: str, source: Path, content_type: str = ...) -> None:
+        """Keep a copy of a file as an S3 object (hard link or streamed copy; never held in memory)."""
+
+    def put_log_events(self, account: str, region: str, group: str, stream: str, messages: list[tuple[int, str]]) -> None:
+        """Append (epoch milliseconds, text) to a CloudWatch Logs stream, made if absent."""
+
+    def put_metric(
+        self, account: str, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
+    ) -> None:
+        """Publish one CloudWatch data point, now."""
+
+    def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
+        """Run a Lambda function: (response payload, FunctionError or None); AwsError ResourceNotFoundException."""
+
+    def emit_event(self, account: str, region: str, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]) -> None:
+        """Put an `aws.*` event on the default bus."""
+
+
+@dataclass
+class Cloud:
+    """One running localcloud."""
+
+    home: Path
+    """State directory; jobs live in `home/jobs/<name>/`, endpoints in `home/endpoints/<name>/`."""
+    url: str
+    """`http://127.0.0.1:PORT`, what AWS_ENDPOINT_URL is set to in jobs, Lambdas and model servers."""
+    store: Store
+    delegate: Delegate
+    on_stop: list[Callable[[], None]] = field(default_factory=list)
+    """Called in reverse order at shutdown: whoever starts processes or threads registers how they end."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One caller."""
+
+    account: str
+    region: str
+    cloud: Cloud
+
+    def arn(self, resource: str, service: str = "sagemaker") -> str:
+        """`ctx.arn("pipeline/x")` -> `arn:aws:sagemaker:REGION:ACCOUNT:pipeline/x`."""
+        return f"arn:aws:{service}:{self.region}:{self.account}:{resource}"
+
+
+Handler = Callable[[Context, Request], Response]
+"""An operation: validated request members in, response members out (times as epoch seconds or datetime). Runs on a worker thread."""
