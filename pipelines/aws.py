@@ -1,0 +1,96 @@
+"""One way to reach AWS, and the same way to reach localcloud: a boto3 session.
+
+Local mode sets the environment variables that boto3, the SageMaker SDK and the AWS CLI read (AWS_ENDPOINT_URL and
+credentials whose access key is the account id); nothing else in the author side knows which of the two it talks to.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    import boto3
+
+    from pipelines.config import Config
+
+
+def home(config_path: Path) -> Path:
+    """Where localcloud keeps its state: $FMOPS_HOME, else `.fmops/` beside pipeline.yaml."""
+    return Path(os.environ.get("FMOPS_HOME") or config_path.resolve().parent / ".fmops").resolve()
+
+
+def local_environment(url: str, account_id: str, region: str) -> dict[str, str]:
+    """The variables that point boto3, the SDK and the AWS CLI at localcloud."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": account_id,
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def use_local(config: Config, config_path: Path) -> str:
+    """Start localcloud unless it runs, and point this process at it; returns its URL."""
+    try:
+        from localcloud import control
+    except ImportError as error:
+        raise UserError(
+            f"--local needs the packages of the extra 'local' ({error.name} is missing): pip install -e '.[local]'"
+        ) from None
+    try:
+        info = control.up(home(config_path))
+    except control.ControlError as error:
+        raise UserError(str(error)) from None
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE"):
+        os.environ.pop(name, None)
+    os.environ.update(local_environment(info.url, config.aws.account_id, config.aws.region))
+    return str(info.url)
+
+
+def connect(config: Config, config_path: Path, local: bool) -> boto3.Session:
+    """A session for the configured account and region; a different account is refused before anything is sent to it."""
+    if local:
+        use_local(config, config_path)
+    import boto3
+
+    session = boto3.Session(region_name=config.aws.region)
+    if not local:
+        _check_account(session, config)
+    return session
+
+
+def _check_account(session: boto3.Session, config: Config) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        account = session.client("sts").get_caller_identity()["Account"]
+    except (BotoCoreError, ClientError) as error:
+        raise UserError(
+            f"AWS did not accept the credentials of this shell: {error}\n"
+            "Sign in (aws sso login, or set AWS_PROFILE), or add --local to run on this machine without an account."
+        ) from None
+    if account != config.aws.account_id:
+        raise UserError(
+            f"These credentials belong to account {account}, but aws.account_id in pipeline.yaml is "
+            f"{config.aws.account_id}.\nChange one of them, or add --local to run on this machine."
+        )
+
+
+def s3_parts(uri: str) -> tuple[str, str]:
+    """`s3://bucket/a/b` -> ("bucket", "a/b")."""
+    if not uri.startswith("s3://") or len(uri) <= len("s3://"):
+        raise UserError(f"{uri!r} is not an S3 URI: s3://bucket/key is expected.", exit_code=2)
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def describe_error(error: Any) -> str:
+    """A botocore ClientError in one line, with the operation that was refused."""
+    details = error.response.get("Error", {})
+    return f"{error.operation_name} was refused: {details.get('Code')}: {details.get('Message')}"

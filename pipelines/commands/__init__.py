@@ -1,0 +1,1 @@
+"""The commands of `fmops`, one file for each part of the work."""

@@ -1,0 +1,125 @@
+"""`fmops demo`: the main job on this machine, from raw rows to an endpoint that answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.commands.options import Target, target_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# What the demo overrides in the pipeline: a 135M-parameter model on two CPU cores instead of a GPU instance.
+PARAMETERS = {
+    "Epochs": "1",
+    "LearningRate": "0.002",
+    "BatchSize": "5",
+    "GradientAccumulationSteps": "1",
+    "MaxSeqLength": "256",
+    "LoraRank": "8",
+    "EvaluationRows": "96",
+    "MaxNewTokens": "64",
+}
+PROMPTS = (
+    "turn on the lights in the kitchen",
+    "set the bedroom temperature to 21 degrees",
+    "open the garage door",
+)
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(dir_okay=False), default="pipeline.yaml", show_default=True)
+def demo(config_path: str) -> None:
+    """Fine-tune, evaluate, register, approve and deploy a real model on this machine, in about five minutes."""
+    from pathlib import Path
+
+    from localcloud import control
+    from rich.console import Console
+
+    target = Target(Path(config_path), local=True)
+    was_up = control.status(target.home) is not None
+    try:
+        run(target, Console())
+    except KeyboardInterrupt:
+        # Nothing may go on behind the user's back: what the demo started, it ends.
+        if not was_up:
+            control.down(target.home)
+        click.echo(
+            "Interrupted. "
+            + ("localcloud runs on as before." if was_up else "localcloud and its jobs are stopped.")
+            + " State is kept: run the demo again to go on from the finished steps.",
+            err=True,
+        )
+        raise click.exceptions.Exit(1) from None
+
+
+def run(target: Target, console: Console) -> None:
+    """The demo, top to bottom; the same calls as the commands that it names."""
+    from examples.home_assistant import write_dataset
+
+    from pipelines import executions, ground, registry, results
+    from pipelines.commands.registry import wait_for_endpoint
+    from pipelines.commands.runs import watch
+    from pipelines.local_ground import prepare_ground
+
+    heading(console, "1  The ground: localcloud, buckets, key, roles, pipeline, base model")
+    session = target.session
+    prepare_ground(target.config, session, target.home, console.print)
+
+    heading(console, "2  The data: what people say to their home -> the tool call it means")
+    data = target.home / "demo" / "home_assistant.jsonl"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    write_dataset(data)
+    console.print(ground.check_data(target.config, data))
+    parameters = {"InputDataUri": ground.upload_data(target.config, session, data), **PARAMETERS}
+
+    heading(console, "3  The pipeline: prepare -> fine-tune -> evaluate -> gate -> register")
+    arn = executions.start(session, target.config.name, parameters)
+    console.print("fmops start --local --data " + str(data) + "".join(f" -p {k}={v}" for k, v in PARAMETERS.items()))
+    watch(target, arn, console)
+
+    heading(console, "4  The evidence")
+    evaluation = results.evaluation(session, arn)
+    report = results.download_report(session, arn, target.home / "reports")
+    console.print(results.metrics_table(evaluation))
+
+    heading(console, "5  The reviewer's decision: approving the version deploys it")
+    package = executions.model_package_arn(session, arn)
+    assert package is not None, "an execution that succeeded has registered a version"
+    version = package.rsplit("/", 1)[1]
+    console.print(f"The gate passed; the run registered version {version} of {target.config.registry.group}.")
+    registry.set_status(session, package, "Approved", "Approved by fmops demo")
+    wait_for_endpoint(target, target.config.endpoint.name, package)
+
+    heading(console, "6  The endpoint answers")
+    for prompt in PROMPTS:
+        console.print(f"  {prompt!r}\n    -> {ask(target, prompt)}", markup=False, highlight=False)
+
+    heading(console, "Where to go on")
+    for line in next_commands(report, executions.execution_id(arn)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def ask(target: Target, prompt: str) -> str:
+    """What the endpoint makes of one prompt."""
+    from pipelines import endpoint
+
+    return endpoint.invoke(target.session, target.config.endpoint.name, prompt, max_new_tokens=64)
+
+
+def heading(console: Console, text: str) -> None:
+    """A section of the demo's output."""
+    console.print(f"\n[bold]{text}[/bold]", highlight=False)
+
+
+def next_commands(report: Any, execution: str) -> list[str]:
+    """The lines that the demo ends with."""
+    return [
+        f"  The report:      {report}",
+        '  Ask again:       fmops invoke "turn off the fan in the office" --local',
+        "  Your own data:   fmops start --local --data my.csv --wait",
+        f"  This run:        fmops status {execution} --local    fmops logs {execution} --local",
+        "  Stop it all:     fmops local down",
+    ]

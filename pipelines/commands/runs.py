@@ -1,0 +1,160 @@
+"""`fmops start | status | logs | stop | report`: one execution of the pipeline."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.commands.options import Target, parse_parameters, target_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_execution = click.argument("execution", required=False)
+
+
+@click.command()
+@click.option("-p", "--parameter", "pairs", multiple=True, metavar="Name=Value", help="Override a pipeline parameter.")
+@click.option("--data", type=click.Path(path_type=Path), help="A local CSV, JSONL or Parquet file to train on.")
+@click.option("--wait", is_flag=True, help="Watch the execution to its end; exit 1 unless it succeeds.")
+@target_options
+def start(target: Target, pairs: tuple[str, ...], data: Path | None, wait: bool) -> None:
+    """Start the pipeline. With --local the ground, the pipeline and the base model are set up first."""
+    from pipelines import executions, ground
+
+    parameters = parse_parameters(pairs)
+    if data:
+        click.echo(ground.check_data(target.config, data))
+    if target.local:
+        from pipelines.local_ground import prepare_ground
+
+        prepare_ground(target.config, target.session, target.home, click.echo)
+    if data:
+        parameters["InputDataUri"] = ground.upload_data(target.config, target.session, data)
+    arn = executions.start(target.session, target.config.name, parameters)
+    identifier = executions.execution_id(arn)
+    click.echo(f"Started {target.config.name}, execution {identifier}.")
+    if wait:
+        watch(target, arn)
+        click.echo(f"Next: fmops report {identifier}{target.flag}")
+    else:
+        click.echo(f"Next: fmops status {identifier} --wait{target.flag}")
+
+
+def watch(target: Target, arn: str, console: Console | None = None) -> None:
+    """Show an execution to its end; UserError with its reason unless it succeeded."""
+    from rich.console import Console
+
+    from pipelines import executions
+    from pipelines.errors import UserError
+    from pipelines.watch import Watch
+
+    poll = 0.5 if target.local else 5.0
+    try:
+        execution = Watch(target.session, arn, console or Console()).until_finished(poll)
+    except KeyboardInterrupt:
+        identifier = executions.execution_id(arn)
+        raise UserError(
+            f"Stopped watching; execution {identifier} goes on.\n"
+            f"Watch again: fmops status {identifier} --wait{target.flag}\n"
+            f"Stop it: fmops stop {identifier}{target.flag}"
+        ) from None
+    if execution["PipelineExecutionStatus"] != "Succeeded":
+        reason = execution.get("FailureReason") or "no reason given"
+        raise UserError(
+            f"The execution ended {execution['PipelineExecutionStatus']}: {reason}\n"
+            f"Its logs: fmops logs {executions.execution_id(arn)}{target.flag}"
+        )
+
+
+@click.command()
+@_execution
+@click.option("--wait", is_flag=True, help="Watch the execution to its end; exit 1 unless it succeeds.")
+@target_options
+def status(target: Target, execution: str | None, wait: bool) -> None:
+    """Show an execution's steps (the latest one unless named)."""
+    from rich.console import Console
+
+    from pipelines import executions
+    from pipelines.watch import Watch
+
+    arn = executions.resolve(target.session, target.config.name, execution)
+    if wait:
+        watch(target, arn)
+        return
+    console = Console()
+    answer = target.session.client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=arn)
+    console.print(
+        f"{target.config.name}, execution {executions.execution_id(arn)}: {answer['PipelineExecutionStatus']}"
+        f", started {answer['CreationTime']:%Y-%m-%d %H:%M:%S}",
+        highlight=False,
+    )
+    console.print(Watch(target.session, arn, console).table(executions.steps(target.session, arn)))
+    if answer.get("FailureReason"):
+        console.print(answer["FailureReason"], markup=False, highlight=False)
+
+
+@click.command()
+@_execution
+@click.option("--step", help="Only this step, for example Train.")
+@click.option("--follow", is_flag=True, help="Go on printing until the execution ends.")
+@target_options
+def logs(target: Target, execution: str | None, step: str | None, follow: bool) -> None:
+    """Print the logs of an execution's jobs."""
+    from pipelines import executions
+    from pipelines.errors import UserError
+    from pipelines.logs import LogTail
+
+    arn = executions.resolve(target.session, target.config.name, execution)
+    client = target.session.client("sagemaker")
+    tails: dict[str, LogTail] = {}
+    while True:
+        finished = client.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"]
+        for item in executions.steps(target.session, arn):
+            job = executions.job(item)
+            if job and step in (None, item["StepName"]):
+                tail = tails.setdefault(item["StepName"], LogTail(target.session, job))
+                for line in tail.read():
+                    click.echo(f"{item['StepName']}: {line}")
+        if not follow or finished in executions.FINISHED:
+            break
+        time.sleep(1.0)
+    if not tails:
+        named = f"step {step!r}" if step else "execution"
+        raise UserError(f"This {named} has no job logs (execution {executions.execution_id(arn)}).")
+
+
+@click.command()
+@_execution
+@target_options
+def stop(target: Target, execution: str | None) -> None:
+    """Stop an execution; its running jobs are stopped too."""
+    from pipelines import executions
+
+    arn = executions.resolve(target.session, target.config.name, execution)
+    client = target.session.client("sagemaker")
+    status = client.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"]
+    if status in executions.FINISHED:
+        click.echo(f"Execution {executions.execution_id(arn)} has ended already ({status}).")
+        return
+    client.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=executions.execution_id(arn).ljust(32, "0"))
+    click.echo(f"Stopping execution {executions.execution_id(arn)}.")
+
+
+@click.command()
+@_execution
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Where to [default: .fmops/reports].")
+@target_options
+def report(target: Target, execution: str | None, output: Path | None) -> None:
+    """Show an execution's metrics and fetch its HTML report."""
+    from rich.console import Console
+
+    from pipelines import executions, results
+
+    arn = executions.resolve(target.session, target.config.name, execution)
+    path = results.download_report(target.session, arn, output or target.home / "reports")
+    Console().print(results.metrics_table(results.evaluation(target.session, arn)))
+    click.echo(f"Report: {path}")

@@ -1,0 +1,82 @@
+"""What a run stands on: the data set and the base model in S3."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.aws import s3_parts
+from pipelines.errors import UsageProblem, UserError
+
+if TYPE_CHECKING:
+    import boto3
+
+    from pipelines.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def check_data(config: Config, path: Path) -> str:
+    """Run Prepare's own check over a local file before anything starts; returns its summary line."""
+    from steps.prepare import data_arguments
+
+    if not path.exists():
+        raise UsageProblem(f"--data {path}: there is no such file.")
+    command = [sys.executable, str(ROOT / "preparation" / "prepare.py"), "--check", "--input", str(path)]
+    result = subprocess.run([*command, *data_arguments(config)], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise UsageProblem((result.stderr or result.stdout).strip())
+    return result.stdout.strip()
+
+
+def upload_data(config: Config, session: boto3.Session, path: Path) -> str:
+    """Upload a data file under a key made of its content, so that the same file is the same input; returns its S3 URI."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    key = f"raw/{digest.hexdigest()[:16]}/{path.name}"
+    _upload(session, path, config.aws.training_data_bucket, key, config.aws.kms_key_arn)
+    return f"s3://{config.aws.training_data_bucket}/{key}"
+
+
+def upload_directory(config: Config, session: boto3.Session, directory: Path, uri: str) -> int:
+    """Upload the files of a directory that are not there yet (same size); returns how many were sent."""
+    bucket, prefix = s3_parts(uri)
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    present = _sizes(session, bucket, prefix)
+    sent = 0
+    for path in files:
+        key = f"{prefix.rstrip('/')}/{path.relative_to(directory).as_posix()}"
+        if present.get(key) != path.stat().st_size:
+            _upload(session, path, bucket, key, config.aws.kms_key_arn)
+            sent += 1
+    return sent
+
+
+def has_objects(session: boto3.Session, uri: str) -> bool:
+    """Whether anything lies under an S3 prefix."""
+    bucket, prefix = s3_parts(uri)
+    return bool(_sizes(session, bucket, prefix, limit=1))
+
+
+def _sizes(session: boto3.Session, bucket: str, prefix: str, limit: int | None = None) -> dict[str, int]:
+    from botocore.exceptions import ClientError
+
+    pages = session.client("s3").get_paginator("list_objects_v2")
+    try:
+        found = pages.paginate(Bucket=bucket, Prefix=prefix, PaginationConfig={"MaxItems": limit})
+        return {item["Key"]: item["Size"] for page in found for item in page.get("Contents", [])}
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchBucket":
+            raise UserError(f"There is no bucket {bucket}. Create the ground first: fmops bootstrap") from None
+        raise
+
+
+def _upload(session: boto3.Session, path: Path, bucket: str, key: str, kms_key: str) -> None:
+    session.client("s3").upload_file(
+        str(path), bucket, key, ExtraArgs={"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
+    )

@@ -1,0 +1,41 @@
+"""Everything that a local run needs and an account has already: the foundation, the pipeline, the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines import ground
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    import boto3
+
+    from pipelines.config import Config
+
+
+def prepare_ground(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
+    """Deploy the foundation, upsert the pipeline and upload the base model, each only if it is not there yet."""
+    from pipelines.bootstrap import bootstrap
+    from pipelines.publish import publish
+
+    say(str(bootstrap(config, session)))
+    say(str(publish(config, session)))
+    upload_base_model(config, session, home, say)
+
+
+def upload_base_model(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
+    """Put the base model that arrives through pip where `model.base` points, unless something is there."""
+    uri = config.model.base
+    if not uri.startswith("s3://") or ground.has_objects(session, uri):
+        return
+    from examples.base_model import BaseModelError, base_model_directory
+
+    say(f"Converting the base model once for {uri} (about 25 s) ...")
+    try:
+        directory = base_model_directory(home / "base-model")
+    except BaseModelError as error:
+        raise UserError(str(error)) from None
+    sent = ground.upload_directory(config, session, directory, uri)
+    say(f"Uploaded the base model: {sent} files to {uri}")

@@ -1,0 +1,82 @@
+"""What an execution found: the evaluation report, the gate's decision, the files of the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import executions
+from pipelines.aws import s3_parts
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    import boto3
+    from rich.table import Table
+
+_MODELS = {"base": "base", "base_few_shot": "base, few-shot", "candidate": "tuned", "improvement": "tuned - best base"}
+_PERCENT = {"exact_match", "token_f1", "rouge_l", "json_valid", "json_field_accuracy"}
+
+
+def evaluation_uri(session: boto3.Session, arn: str) -> str:
+    """The S3 prefix that the Evaluate step wrote evaluation.json and report.html to."""
+    step = executions.find_step(session, arn, "Evaluate")
+    job = executions.job(step) if step else None
+    if job is None:
+        raise UserError(
+            f"Execution {executions.execution_id(arn)} has no evaluation report: it did not reach Evaluate.\n"
+            f"See what happened: fmops status {executions.execution_id(arn)}"
+        )
+    description = session.client("sagemaker").describe_processing_job(ProcessingJobName=job.name)
+    for output in description["ProcessingOutputConfig"]["Outputs"]:
+        if output["OutputName"] == "evaluation":
+            return str(output["S3Output"]["S3Uri"]).rstrip("/")
+    raise UserError(f"The processing job {job.name} has no output named 'evaluation'.")
+
+
+def evaluation(session: boto3.Session, arn: str) -> dict[str, Any]:
+    """evaluation.json of an execution (docs/contracts.md has its shape)."""
+    return dict(json.loads(_read(session, f"{evaluation_uri(session, arn)}/evaluation.json")))
+
+
+def download_report(session: boto3.Session, arn: str, directory: Path) -> Path:
+    """Fetch report.html and evaluation.json into `directory/<execution id>/`; returns the report's path."""
+    prefix = evaluation_uri(session, arn)
+    target = directory / executions.execution_id(arn)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("evaluation.json", "report.html"):
+        (target / name).write_bytes(_read(session, f"{prefix}/{name}"))
+    return target / "report.html"
+
+
+def _read(session: boto3.Session, uri: str) -> bytes:
+    bucket, key = s3_parts(uri)
+    client = session.client("s3")
+    try:
+        return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+    except client.exceptions.NoSuchKey:
+        raise UserError(f"{uri} is not there (has the Evaluate step finished?).") from None
+
+
+def metrics_table(report: dict[str, Any]) -> Table:
+    """Base against tuned, one row a metric, each value with its 95% interval."""
+    from rich.table import Table
+
+    table = Table(title=f"Held-out test set, {report['rows']} rows, 95% intervals", title_justify="left")
+    table.add_column("metric")
+    present = [key for key in _MODELS if any(key in models for models in report["metrics"].values())]
+    for key in present:
+        table.add_column(_MODELS[key], justify="right")
+    for metric, models in report["metrics"].items():
+        table.add_row(metric, *(_cell(metric, models.get(key)) for key in present))
+    return table
+
+
+def _cell(metric: str, estimate: dict[str, Any] | None) -> str:
+    if not estimate or estimate.get("value") is None:
+        return "-"
+    scale, digits, unit = (100, 1, "%") if metric in _PERCENT else (1, 3, "")
+    value = f"{estimate['value'] * scale:.{digits}f}{unit}"
+    if estimate.get("low") is None:
+        return value
+    return f"{value} [{estimate['low'] * scale:.{digits}f}, {estimate['high'] * scale:.{digits}f}]"
