@@ -83,7 +83,7 @@ def _explain(error: Exception) -> str:
 
     if os.environ.get("FMOPS_DEBUG"):
         raise error
-    return f"unexpected {type(error).__name__}: {error}\nSet FMOPS_DEBUG=1 for the traceback; this is a bug, please report it."
+    return f"unexpected {type(error).__name__}: {error}\nThis is a bug, please report it; FMOPS_DEBUG=1 shows where."
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.aws import s3_parts
 from pipelines.errors import UsageProblem, UserError
+from pipelines.names import Names
 
 if TYPE_CHECKING:
     import boto3
@@ -33,14 +34,15 @@ def check_data(config: Config, path: Path) -> str:
 
 
 def upload_data(config: Config, session: boto3.Session, path: Path) -> str:
-    """Upload a data file under a key made of its content, so that the same file is the same input; returns its S3 URI."""
+    """Upload a data file under a key made of its content (same file, same input: a cache hit); returns its S3 URI."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     key = f"raw/{digest.hexdigest()[:16]}/{path.name}"
-    _upload(session, path, config.aws.training_data_bucket, key, config.aws.kms_key_arn)
-    return f"s3://{config.aws.training_data_bucket}/{key}"
+    names = Names.of(config)
+    _upload(session, path, names.training_data_bucket, key, names.kms_key)
+    return f"s3://{names.training_data_bucket}/{key}"
 
 
 def upload_directory(config: Config, session: boto3.Session, directory: Path, uri: str) -> int:
@@ -52,7 +54,7 @@ def upload_directory(config: Config, session: boto3.Session, directory: Path, ur
     for path in files:
         key = f"{prefix.rstrip('/')}/{path.relative_to(directory).as_posix()}"
         if present.get(key) != path.stat().st_size:
-            _upload(session, path, bucket, key, config.aws.kms_key_arn)
+            _upload(session, path, bucket, key, Names.of(config).kms_key)
             sent += 1
     return sent
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import ground
 from pipelines.errors import UserError
+from pipelines.names import base_model
 
 if TYPE_CHECKING:
     import boto3
@@ -27,10 +28,16 @@ def prepare_ground(config: Config, session: boto3.Session, home: Path, say: Call
 
 def upload_base_model(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
     """Put the base model that arrives through pip where `model.base` points, unless something is there."""
-    uri = config.model.base
-    if not uri.startswith("s3://") or ground.has_objects(session, uri):
+    uri = base_model(config)
+    if config.model.on_hub or ground.has_objects(session, uri):
         return
-    from examples.base_model import BaseModelError, base_model_directory
+    from examples.base_model import MODEL_NAME, BaseModelError, base_model_directory
+
+    if not uri.endswith(f"/{MODEL_NAME}/"):
+        raise UserError(
+            f"There is no base model at {uri}. Upload a directory in Hugging Face layout there (aws s3 sync), or set "
+            f"model.base to {MODEL_NAME}, which arrives through pip."
+        )
 
     say(f"Converting the base model once for {uri} (about 25 s) ...")
     try:

@@ -1,6 +1,6 @@
 """Show an execution live: one line a step, with training progress read off the job's log.
 
-On a terminal the table is redrawn in place; elsewhere (CI, a notebook, a pipe) a line is printed when something changes.
+On a terminal the table is redrawn in place; elsewhere (CI, a notebook, a pipe) a line is printed for each change.
 """
 
 from __future__ import annotations

@@ -10,7 +10,10 @@ from pipelines.commands.options import Target, target_options
 @click.command()
 @target_options
 def validate(target: Target) -> None:
-    """Check the configuration and every request of the pipeline; needs no account and no network."""
+    """Check the configuration and every request, offline.
+
+    Each step's request is held against the API's own model; no account, region or network is needed.
+    """
     from pipelines.validate import validate as find_problems
 
     problems = find_problems(target.config)
@@ -25,7 +28,10 @@ def validate(target: Target) -> None:
 @click.command()
 @target_options
 def definition(target: Target) -> None:
-    """Print the pipeline definition, JSON, the same bytes each time; needs no account and no network."""
+    """Print the pipeline definition (JSON), offline.
+
+    The same tree gives the same bytes each time; nothing else goes to standard output.
+    """
     from pipelines.finetuning import definition as build_definition
 
     click.echo(build_definition(target.config), nl=False)
@@ -35,7 +41,10 @@ def definition(target: Target) -> None:
 @click.command()
 @target_options
 def bootstrap(target: Target) -> None:
-    """Create or update the ground in the account: buckets, encryption key, least-privilege roles."""
+    """Create the buckets, the key and the roles.
+
+    Deploys infrastructure/foundation.yaml; a second run changes nothing.
+    """
     from pipelines.bootstrap import bootstrap as deploy_foundation
 
     click.echo(deploy_foundation(target.config, target.session))
@@ -45,7 +54,10 @@ def bootstrap(target: Target) -> None:
 @click.command()
 @target_options
 def upsert(target: Target) -> None:
-    """Upload the code, then create or update the pipeline, its Lambda functions and its approval rule."""
+    """Upload the code; create or update the pipeline.
+
+    The Lambda functions and the approval rule come with it (infrastructure/deployment.yaml).
+    """
     from pipelines.publish import publish
 
     click.echo(str(publish(target.config, target.session)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.commands.options import Target, target_options
+from pipelines.commands.options import Target
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,11 +32,15 @@ PROMPTS = (
 @click.command()
 @click.option("--config", "config_path", type=click.Path(dir_okay=False), default="pipeline.yaml", show_default=True)
 def demo(config_path: str) -> None:
-    """Fine-tune, evaluate, register, approve and deploy a real model on this machine, in about five minutes."""
+    """Run the whole job on this machine, about five minutes.
+
+    Fine-tunes, evaluates, registers, approves and deploys a real model; needs no account and no Docker.
+    """
     from pathlib import Path
 
-    from localcloud import control
     from rich.console import Console
+
+    from localcloud import control
 
     target = Target(Path(config_path), local=True)
     was_up = control.status(target.home) is not None
@@ -58,11 +62,11 @@ def demo(config_path: str) -> None:
 def run(target: Target, console: Console) -> None:
     """The demo, top to bottom; the same calls as the commands that it names."""
     from examples.home_assistant import write_dataset
-
     from pipelines import executions, ground, registry, results
     from pipelines.commands.registry import wait_for_endpoint
     from pipelines.commands.runs import watch
     from pipelines.local_ground import prepare_ground
+    from pipelines.names import endpoint_name, model_package_group
 
     heading(console, "1  The ground: localcloud, buckets, key, roles, pipeline, base model")
     session = target.session
@@ -89,9 +93,9 @@ def run(target: Target, console: Console) -> None:
     package = executions.model_package_arn(session, arn)
     assert package is not None, "an execution that succeeded has registered a version"
     version = package.rsplit("/", 1)[1]
-    console.print(f"The gate passed; the run registered version {version} of {target.config.registry.group}.")
+    console.print(f"The gate passed; the run registered version {version} of {model_package_group(target.config)}.")
     registry.set_status(session, package, "Approved", "Approved by fmops demo")
-    wait_for_endpoint(target, target.config.endpoint.name, package)
+    wait_for_endpoint(target, endpoint_name(target.config), package)
 
     heading(console, "6  The endpoint answers")
     for prompt in PROMPTS:
@@ -105,8 +109,9 @@ def run(target: Target, console: Console) -> None:
 def ask(target: Target, prompt: str) -> str:
     """What the endpoint makes of one prompt."""
     from pipelines import endpoint
+    from pipelines.names import endpoint_name
 
-    return endpoint.invoke(target.session, target.config.endpoint.name, prompt, max_new_tokens=64)
+    return endpoint.invoke(target.session, endpoint_name(target.config), prompt, max_new_tokens=64)
 
 
 def heading(console: Console, text: str) -> None:

@@ -10,7 +10,7 @@ from pipelines.errors import UserError
 
 @click.group()
 def local() -> None:
-    """Start, stop and look at localcloud, AWS on this machine."""
+    """localcloud, AWS on this machine: up, down, status."""
 
 
 @local.command()
@@ -19,7 +19,6 @@ def local() -> None:
 def up(target: Target, port: int | None) -> None:
     """Start localcloud (nothing happens when it runs already)."""
     from localcloud import control
-
     from pipelines.aws import local_environment
 
     try:

@@ -13,13 +13,15 @@ from pipelines.commands.options import Target, target_options
 @click.option("--wait", is_flag=True, help="Wait until the endpoint serves this version.")
 @target_options
 def approve(target: Target, version: int, comment: str | None, wait: bool) -> None:
-    """Approve a version in the Model Registry; its approval deploys it."""
+    """Approve a version; its approval deploys it."""
     from pipelines import registry
+    from pipelines.names import endpoint_name, model_package_group
 
-    package = registry.find_version(target.session, target.config.registry.group, version)
+    group = model_package_group(target.config)
+    package = registry.find_version(target.session, group, version)
     registry.set_status(target.session, package["ModelPackageArn"], "Approved", comment)
-    endpoint = package.get("CustomerMetadataProperties", {}).get("endpoint_name", target.config.endpoint.name)
-    click.echo(f"Approved version {version} of {target.config.registry.group}; it is deployed to {endpoint}.")
+    endpoint = package.get("CustomerMetadataProperties", {}).get("endpoint_name", endpoint_name(target.config))
+    click.echo(f"Approved version {version} of {group}; its approval deploys it to {endpoint}.")
     if wait:
         wait_for_endpoint(target, endpoint, package["ModelPackageArn"])
         click.echo(f'Next: fmops invoke "your text"{target.flag}')
@@ -44,21 +46,24 @@ def wait_for_endpoint(target: Target, name: str, package_arn: str) -> None:
 @click.option("--comment", help="Why; kept with the version.")
 @target_options
 def reject(target: Target, version: int, comment: str | None) -> None:
-    """Reject a version in the Model Registry; what is deployed stays as it is."""
+    """Reject a version; what is deployed stays."""
     from pipelines import registry
+    from pipelines.names import model_package_group
 
-    package = registry.find_version(target.session, target.config.registry.group, version)
+    group = model_package_group(target.config)
+    package = registry.find_version(target.session, group, version)
     registry.set_status(target.session, package["ModelPackageArn"], "Rejected", comment)
-    click.echo(f"Rejected version {version} of {target.config.registry.group}.")
+    click.echo(f"Rejected version {version} of {group}.")
 
 
 @click.command()
 @click.argument("text")
-@click.option("--endpoint", "name", help="The endpoint [default: endpoint.name of pipeline.yaml].")
+@click.option("--endpoint", "name", help="The endpoint [default: as in pipeline.yaml].")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="How long the answer may become, in tokens.")
 @target_options
 def invoke(target: Target, text: str, name: str | None, max_new_tokens: int | None) -> None:
     """Send one prompt to the endpoint and print its answer."""
     from pipelines import endpoint
+    from pipelines.names import endpoint_name
 
-    click.echo(endpoint.invoke(target.session, name or target.config.endpoint.name, text, max_new_tokens))
+    click.echo(endpoint.invoke(target.session, name or endpoint_name(target.config), text, max_new_tokens))

@@ -22,7 +22,10 @@ _execution = click.argument("execution", required=False)
 @click.option("--wait", is_flag=True, help="Watch the execution to its end; exit 1 unless it succeeds.")
 @target_options
 def start(target: Target, pairs: tuple[str, ...], data: Path | None, wait: bool) -> None:
-    """Start the pipeline. With --local the ground, the pipeline and the base model are set up first."""
+    """Start the pipeline, with overrides or your own data.
+
+    With --local, localcloud, the ground, the pipeline and the base model are set up first.
+    """
     from pipelines import executions, ground
 
     parameters = parse_parameters(pairs)
@@ -140,7 +143,9 @@ def stop(target: Target, execution: str | None) -> None:
     if status in executions.FINISHED:
         click.echo(f"Execution {executions.execution_id(arn)} has ended already ({status}).")
         return
-    client.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=executions.execution_id(arn).ljust(32, "0"))
+    client.stop_pipeline_execution(
+        PipelineExecutionArn=arn, ClientRequestToken=executions.execution_id(arn).ljust(32, "0")
+    )
     click.echo(f"Stopping execution {executions.execution_id(arn)}.")
 
 
