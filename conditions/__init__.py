@@ -1,0 +1,1 @@
+"""Decisions that the pipeline takes while it runs."""

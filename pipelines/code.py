@@ -1,0 +1,65 @@
+"""Shipped code lives at content-addressed S3 keys: `code/<folder>/<sha256>/<file>`.
+
+The same files have the same key on every machine and on every day, so an upsert changes a step only when its code changed,
+and an upload that is already there is not made again. The hash covers relative paths and bytes, not modes or dates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+IGNORED_FOLDERS = {"__pycache__", "build", "dist"}
+IGNORED_SUFFIXES = {".pyc", ".pyo", ".swp", ".orig"}
+
+
+@dataclass(frozen=True)
+class Code:
+    """One folder of code: `files` maps POSIX relative paths to bytes, `sha256` names exactly these."""
+
+    folder: str
+    files: dict[str, bytes]
+    sha256: str
+
+    @property
+    def prefix(self) -> str:
+        """The S3 key prefix, with a trailing slash."""
+        return f"code/{self.folder}/{self.sha256}/"
+
+    def uri(self, bucket: str) -> str:
+        return f"s3://{bucket}/{self.prefix}"
+
+
+def shipped(folder: str) -> Code:
+    """The code of one of the repository's shipped folders, for example `shipped("training")`."""
+    return read_code(REPOSITORY / folder, folder)
+
+
+def read_code(path: Path, folder: str) -> Code:
+    """Read a folder. Caches, hidden files and editor leftovers are left out. Raises FileNotFoundError if nothing is left."""
+    files = {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and _is_shipped(file.relative_to(path))
+    }
+    if not files:
+        raise FileNotFoundError(f"{path}: no code to ship; is the installation complete?")
+    return Code(folder, files, digest(files))
+
+
+def digest(files: dict[str, bytes]) -> str:
+    """SHA-256 over sorted relative paths and bytes; lengths are hashed too, so that no two trees read alike."""
+    sha = hashlib.sha256()
+    for name in sorted(files):
+        for part in (name.encode(), files[name]):
+            sha.update(len(part).to_bytes(8, "big"))
+            sha.update(part)
+    return sha.hexdigest()
+
+
+def _is_shipped(relative: Path) -> bool:
+    if any(part.startswith(".") or part in IGNORED_FOLDERS or part.endswith(".egg-info") for part in relative.parts):
+        return False
+    return relative.suffix not in IGNORED_SUFFIXES and not relative.name.endswith("~")

@@ -1,0 +1,96 @@
+"""The pipeline. This is the file to read.
+
+            Prepare            ProcessingStep   raw rows -> checked train, validation and test splits
+               |
+             Train             TrainingStep     base model -> tuned model (LoRA or full, spot, checkpoints)
+               |
+            Evaluate           ProcessingStep   tuned model beside its base -> evaluation.json, report.html
+               |
+          QualityGate          ConditionStep    every bound of pipeline.yaml's gate reached?
+         yes |     | no
+             |     +-- ExplainGate -- GateFailed    LambdaStep, FailStep: which metric missed, by how much
+             |
+          Register             ModelStep        a version in the model package group, with metrics and origin
+             |
+       ApprovedAlready         ConditionStep    registered as approved? (otherwise a reviewer's approval deploys it)
+         yes |
+           Deploy              LambdaStep       create or update the endpoint
+
+    print(definition(config))         # JSON: the same bytes on every machine and every day; no account, no network
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pipelines.session import make_session, offline
+
+if TYPE_CHECKING:
+    from sagemaker.mlops.workflow.pipeline import Pipeline
+
+    from pipelines.config import Config
+
+
+def build_pipeline(config: Config) -> Pipeline:
+    """The SDK's Pipeline; the code that its jobs need is in `pipeline.sagemaker_session.code`."""
+    with offline(config.aws.region):
+        from sagemaker.mlops.workflow.pipeline import Pipeline
+
+        from conditions.quality_gate import approved_already_step, quality_gate_step
+        from pipelines.parameters import Parameters
+        from steps.common import Build
+        from steps.deploy import deploy_step
+        from steps.evaluate import evaluate_step
+        from steps.explain import explain_step, gate_failed_step
+        from steps.prepare import prepare_step
+        from steps.register import register_step
+        from steps.train import train_step
+
+        build = Build(config, make_session(config), Parameters(config))
+
+        prepare = prepare_step(build)
+        train = train_step(build, prepare)
+        evaluate = evaluate_step(build, prepare, train)
+
+        register = register_step(build, train, evaluate)
+        deploy = deploy_step(build, register)
+        approved_already = approved_already_step(build, deploy)
+
+        explain = explain_step(build, evaluate)
+        gate_failed = gate_failed_step(explain)
+
+        gate = quality_gate_step(
+            build, evaluate, passed=[register, approved_already], failed=[explain, gate_failed]
+        )
+        return Pipeline(
+            name=config.name,
+            parameters=build.parameters.all(),
+            steps=[prepare, train, evaluate, gate],
+            sagemaker_session=build.session,
+            pipeline_experiment_config=None,
+        )
+
+
+def build_definition(config: Config) -> tuple[str, dict[str, Any]]:
+    """The definition and the code that it refers to (`{S3 key prefix: pipelines.code.Code}`)."""
+    pipeline = build_pipeline(config)
+    with offline(config.aws.region):
+        tree = json.loads(pipeline.definition())
+        return json.dumps(_canonical(tree), indent=2, ensure_ascii=False) + "\n", dict(pipeline.sagemaker_session.code)
+
+
+def definition(config: Config) -> str:
+    """The pipeline definition as canonical JSON: order kept where it means something, a newline at the end."""
+    return build_definition(config)[0]
+
+
+def _canonical(value: Any) -> Any:
+    """The SDK collects DependsOn in sets, whose order changes with the hash seed."""
+    if isinstance(value, dict):
+        return {
+            key: sorted(child, key=json.dumps) if key == "DependsOn" else _canonical(child) for key, child in value.items()
+        }
+    if isinstance(value, list):
+        return [_canonical(child) for child in value]
+    return value

@@ -1,0 +1,30 @@
+"""Which container image a job or the endpoint runs in, looked up in the SDK's own tables: no network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+
+# training/requirements-image.txt pins what this image holds; the shipped scripts are tested with exactly that.
+TRAINING = {"version": "5.3.0", "base_framework_version": "pytorch2.9.0", "image_scope": "training"}
+INFERENCE = {"version": "5.5.3", "base_framework_version": "pytorch2.6.0", "image_scope": "inference"}
+GPU = "ml.g5.2xlarge"
+
+
+def training_image(config: Config) -> str:
+    """The image of the processing and training jobs; the GPU image also runs on a CPU machine."""
+    return config.images.training or _lookup(config.aws.region, TRAINING, GPU)
+
+
+def inference_image(config: Config) -> str:
+    """The image of the endpoint, for the kind of machine that is configured."""
+    return config.images.inference or _lookup(config.aws.region, INFERENCE, config.endpoint.instance_type)
+
+
+def _lookup(region: str, what: dict[str, str], instance_type: str) -> str:
+    from sagemaker.core import image_uris
+
+    uri: str = image_uris.retrieve("huggingface", region, instance_type=instance_type, **what)
+    return uri

@@ -1,0 +1,97 @@
+"""A SageMaker session that reaches nothing: building the pipeline needs no account, no region and no network.
+
+The SDK builds clients while it is imported, asks IAM about roles, reads the user's defaults and reports usage. Here it gets
+dummy credentials for the configured region, its role check and its telemetry are off, and its log and pop-out warnings go
+nowhere. Everything that would be uploaded is collected in `OfflineSession.code` and uploaded by `pipelines/publish.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.code import Code
+    from pipelines.config import Config
+
+# What the SDK and boto3 would pick up from the user's shell while the definition is built.
+_HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SAGEMAKER")
+
+
+@contextmanager
+def offline(region: str) -> Iterator[None]:
+    """Build in here: the environment names a region and no account, and the SDK keeps quiet."""
+    overrides = {
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_ACCESS_KEY_ID": "offline",
+        "AWS_SECRET_ACCESS_KEY": "offline",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "SAGEMAKER_VALIDATE_ROLE": "false",
+    }
+    before = {name: os.environ.get(name) for name in (*overrides, *_HIDDEN)}
+    levels = {name: logging.getLogger(name).level for name in ("sagemaker", "sagemaker.core", "sagemaker.config", "boto3")}
+    for name in _HIDDEN:
+        os.environ.pop(name, None)
+    os.environ.update(overrides)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def make_session(config: Config) -> Any:
+    """The PipelineSession that the steps are built with; call it inside `offline()`."""
+    import boto3
+    from sagemaker.core.workflow.pipeline_context import PipelineSession
+
+    from pipelines.names import Names
+
+    bucket = Names.of(config).artifacts_bucket
+
+    class OfflineSession(PipelineSession):  # type: ignore[misc]
+        """Knows its bucket without asking S3 and collects code instead of uploading it."""
+
+        def __init__(self) -> None:
+            self.code: dict[str, Code] = {}
+            super().__init__(
+                boto_session=boto3.Session(
+                    region_name=config.aws.region, aws_access_key_id="offline", aws_secret_access_key="offline"
+                ),
+                default_bucket=bucket,
+                # A given configuration replaces the files of the user and the machine: the same bytes everywhere.
+                sagemaker_config={"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}},
+            )
+
+        def default_bucket(self) -> str:
+            return bucket
+
+        def expand_role(self, role: str) -> str:
+            return role
+
+        def upload_data(self, path: str, *_: Any, **__: Any) -> str:
+            raise RuntimeError(f"{path} would be uploaded at a key with a date in it; ship it with add_code()")
+
+        def add_code(self, code: Code) -> str:
+            """Collect a folder for the upload; returns the S3 URI that it will have."""
+            self.code[code.prefix] = code
+            return code.uri(bucket)
+
+    return OfflineSession()

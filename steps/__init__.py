@@ -1,0 +1,1 @@
+"""One file, one step, one builder. `pipelines/finetuning.py` puts them together."""

@@ -1,0 +1,187 @@
+"""What the builders share: the build's context, caching, retries and the processing job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.code import shipped
+from pipelines.names import Names
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+    from pipelines.parameters import Parameters
+
+INPUT = "/opt/ml/processing/input"
+OUTPUT = "/opt/ml/processing/output"
+
+# Instance families whose disk is local NVMe: hardware encrypts it, and a request with a volume key is refused.
+LOCAL_STORAGE_FAMILIES = (
+    "c5d c6gd c6id g4dn g5 g6 g6e i3en m5d m6gd m6id p4d p4de p5 p5e p5en p6-b200 r5d r6gd r6id r7gd trn1 trn1n trn2".split()
+)
+
+
+@dataclass(frozen=True)
+class Build:
+    """What every builder needs."""
+
+    config: Config
+    session: Any  # pipelines.session.OfflineSession
+    parameters: Parameters
+
+    @property
+    def names(self) -> Names:
+        return Names.of(self.config)
+
+    def ship(self, folder: str) -> str:
+        """Collect a shipped folder for the upload; returns its content-addressed S3 prefix."""
+        uri: str = self.session.add_code(shipped(folder))
+        return uri
+
+    @property
+    def tags(self) -> list[dict[str, str]]:
+        return [{"Key": key, "Value": value} for key, value in sorted(self.config.aws.tags.items())]
+
+    def volume_key(self, instance_type: str) -> str | None:
+        """The key of a job's disk, or None where the machine's own hardware encrypts it."""
+        return None if has_local_storage(instance_type) else self.names.kms_key
+
+
+def has_local_storage(instance_type: str) -> bool:
+    """Whether `ml.<family>.<size>` has NVMe disks instead of EBS volumes."""
+    return instance_type.split(".")[1] in LOCAL_STORAGE_FAMILIES
+
+
+def cache(build: Build) -> Any:
+    """Reuse the result of a step with the same inputs, code and arguments for `cache_days`."""
+    from sagemaker.mlops.workflow.steps import CacheConfig
+
+    days = build.config.cache_days
+    return CacheConfig(enable_caching=days > 0, expire_after=f"P{days}D") if days else CacheConfig(enable_caching=False)
+
+
+def retries(job: bool) -> list[Any]:
+    """Wait and try again where waiting helps: throttling and faults, and for jobs internal errors and missing capacity."""
+    from sagemaker.mlops.workflow.retry import (
+        SageMakerJobExceptionTypeEnum,
+        SageMakerJobStepRetryPolicy,
+        StepExceptionTypeEnum,
+        StepRetryPolicy,
+    )
+
+    policies: list[Any] = [
+        StepRetryPolicy(
+            exception_types=[StepExceptionTypeEnum.SERVICE_FAULT, StepExceptionTypeEnum.THROTTLING],
+            interval_seconds=10,
+            backoff_rate=2.0,
+            max_attempts=5,
+        )
+    ]
+    if job:
+        policies += [
+            SageMakerJobStepRetryPolicy(
+                exception_types=[SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT],
+                failure_reason_types=[
+                    SageMakerJobExceptionTypeEnum.INTERNAL_ERROR,
+                    SageMakerJobExceptionTypeEnum.CAPACITY_ERROR,
+                ],
+                interval_seconds=60,
+                backoff_rate=2.0,
+                max_attempts=5,
+            )
+        ]
+    return policies
+
+
+def command_line(arguments: Mapping[str, Any]) -> list[Any]:
+    """`{"few-shot": 3}` -> ["--few-shot", "3"]; None leaves an argument out."""
+    words: list[Any] = []
+    for name, value in arguments.items():
+        if value is not None:
+            words += [f"--{name}", str(value) if isinstance(value, int | float) else value]
+    return words
+
+
+def processing_arguments(
+    build: Build,
+    *,
+    folder: str,
+    script: str,
+    instance_type: Any,
+    default_instance_type: str,
+    volume_gb: int,
+    max_runtime_seconds: int,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> Any:
+    """Step arguments of a processing job that runs `folder/script`.
+
+    `inputs` and `outputs` map names to S3 URIs; each is a folder `/opt/ml/processing/{input,output}/<name>` in the container.
+    """
+    from sagemaker.core.network import NetworkConfig
+    from sagemaker.core.processing import Processor
+    from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS3Input, ProcessingS3Output
+
+    from pipelines.images import training_image
+
+    config, vpc = build.config, build.config.aws.vpc
+    processor = Processor(
+        role=build.names.role("training"),
+        image_uri=training_image(config),
+        entrypoint=["python3", f"{INPUT}/code/{script}"],
+        instance_type=instance_type,
+        instance_count=1,
+        volume_size_in_gb=volume_gb,
+        volume_kms_key=build.volume_key(default_instance_type),
+        output_kms_key=build.names.kms_key,
+        max_runtime_in_seconds=max_runtime_seconds,
+        base_job_name=folder,
+        sagemaker_session=build.session,
+        tags=build.tags,
+        network_config=NetworkConfig(
+            enable_network_isolation=config.training.network_isolation,
+            security_group_ids=list(vpc.security_group_ids) if vpc else None,
+            subnets=list(vpc.subnets) if vpc else None,
+        ),
+    )
+    sources = {"code": build.ship(folder), **inputs}
+    return processor.run(
+        job_name=folder,  # the pipeline drops it; without it the SDK puts the date into every path
+        inputs=[
+            ProcessingInput(
+                input_name=name,
+                s3_input=ProcessingS3Input(
+                    s3_uri=uri, local_path=f"{INPUT}/{name}", s3_data_type="S3Prefix", s3_input_mode="File"
+                ),
+            )
+            for name, uri in sources.items()
+        ],
+        outputs=[
+            ProcessingOutput(
+                output_name=name,
+                s3_output=ProcessingS3Output(s3_uri=uri, local_path=f"{OUTPUT}/{name}", s3_upload_mode="EndOfJob"),
+            )
+            for name, uri in outputs.items()
+        ],
+        arguments=command_line(arguments),
+    )
+
+
+def join(*parts: Any) -> Any:
+    """Text that the service puts together while the pipeline runs."""
+    from sagemaker.core.workflow.functions import Join
+
+    return Join(on="", values=list(parts))
+
+
+def execution_id() -> Any:
+    from sagemaker.core.workflow.execution_variables import ExecutionVariables
+
+    return ExecutionVariables.PIPELINE_EXECUTION_ID
+
+
+def output_uri(step: Any, name: str) -> Any:
+    """Where a processing step puts its output `name`: a property, so that a cached step gives the old place."""
+    return step.properties.ProcessingOutputConfig.Outputs[name].S3Output.S3Uri

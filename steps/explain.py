@@ -1,0 +1,35 @@
+"""ExplainGate and GateFailed: end a run whose model missed the gate, saying which metric missed by how much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.parameters import bounds
+from steps.common import Build
+from steps.evaluate import evaluation_uri
+
+
+def explain_step(build: Build, evaluate: Any) -> Any:
+    """A LambdaStep (lambdas/gate.py) with the output `message`."""
+    from sagemaker.core.lambda_helper import Lambda
+    from sagemaker.mlops.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
+
+    thresholds = {f"{bound.metric}:{bound.kind}": build.parameters[bound.parameter] for bound in bounds(build.config)}
+    return LambdaStep(
+        name="ExplainGate",
+        description="Say which metric missed its bound, and by how much.",
+        lambda_func=Lambda(function_arn=build.names.function("gate"), session=build.session),
+        inputs={"evaluation_uri": evaluation_uri(evaluate), **thresholds},
+        outputs=[LambdaOutput(output_name="message", output_type=LambdaOutputTypeEnum.String)],
+    )
+
+
+def gate_failed_step(explain: Any) -> Any:
+    """A FailStep: the run fails with the explanation as its reason."""
+    from sagemaker.mlops.workflow.fail_step import FailStep
+
+    return FailStep(
+        name="GateFailed",
+        description="The tuned model missed the gate; nothing is registered.",
+        error_message=explain.properties.Outputs["message"],
+    )

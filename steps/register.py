@@ -1,0 +1,68 @@
+"""Register: a model package with its metrics, where it comes from, and how it wants to be deployed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.code import shipped
+from steps.common import Build, join, retries
+from steps.evaluate import evaluation_uri
+
+CONTENT_TYPE = "application/json"
+
+
+def register_step(build: Build, train: Any, evaluate: Any) -> Any:
+    """A ModelStep that creates a version in the model package group."""
+    from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
+    from sagemaker.mlops.workflow.model_step import ModelStep
+    from sagemaker.serve.model_builder import ModelBuilder
+
+    from pipelines.images import inference_image
+
+    builder = ModelBuilder(
+        s3_model_data_url=train.properties.ModelArtifacts.S3ModelArtifacts,
+        image_uri=inference_image(build.config),
+        role_arn=build.names.role("endpoint"),
+        sagemaker_session=build.session,
+        env_vars={"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"},
+    )
+    registration = builder.register(
+        model_package_group_name=build.parameters["ModelPackageGroupName"],
+        approval_status=build.parameters["ModelApprovalStatus"],
+        content_types=[CONTENT_TYPE],
+        response_types=[CONTENT_TYPE],
+        model_metrics=ModelMetrics(
+            model_statistics=MetricsSource(content_type=CONTENT_TYPE, s3_uri=evaluation_uri(evaluate))
+        ),
+        customer_metadata_properties=metadata(build),
+    )
+    return ModelStep(
+        name="Register",
+        description="Register the tuned model with its metrics and its origin.",
+        step_args=registration,
+        retry_policies=retries(job=False),
+    )
+
+
+def metadata(build: Build) -> dict[str, Any]:
+    """CustomerMetadataProperties: lambdas/deploy.py and people read them. Keys up to 128, values up to 256 characters."""
+    text = build.parameters.text
+    return {
+        "input_data_uri": text("InputDataUri"),
+        "base_model": text("BaseModel"),
+        "method": text("FineTuningMethod"),
+        "merged": str(build.config.training.merge).lower(),
+        **{f"code_{name}": shipped(name).sha256 for name in ("preparation", "training", "evaluation", "serving")},
+        "evaluation_rows": text("EvaluationRows"),
+        "endpoint_name": text("EndpointName"),
+        "endpoint_instance_type": text("EndpointInstanceType"),
+        "endpoint_instance_count": text("EndpointInstanceCount"),
+        "data_capture_percentage": text("DataCapturePercentage"),
+        "pipeline_execution": join(_execution_arn()),
+    }
+
+
+def _execution_arn() -> Any:
+    from sagemaker.core.workflow.execution_variables import ExecutionVariables
+
+    return ExecutionVariables.PIPELINE_EXECUTION_ARN

@@ -1,0 +1,146 @@
+"""Train: fine-tune the base model (training/train.py with torchrun, on every GPU of every machine; managed spot)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.code import read_code
+from steps.common import Build, cache, output_uri, retries
+
+CHECKPOINTS = "/opt/ml/checkpoints"
+
+_NUMBER = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
+METRICS = (
+    "train:loss",
+    "train:learning_rate",
+    "train:completion_tokens_per_second",
+    "train:eta_seconds",
+    "validation:loss",
+)
+
+
+def train_step(build: Build, prepare: Any) -> Any:
+    """A TrainingStep whose model.tar.gz holds the model, its tokenizer, the serving code and training_report.json."""
+    from sagemaker.mlops.workflow.steps import TrainingStep
+
+    return TrainingStep(
+        name="Train",
+        description="Fine-tune the base model on the training split.",
+        cache_config=cache(build),
+        retry_policies=retries(job=True),
+        step_args=_trainer(build).train(input_data_config=_channels(build, prepare), wait=False, logs=False),
+    )
+
+
+def hyperparameters(build: Build) -> dict[str, Any]:
+    """What training/train.py gets as `--key value`: strings, as CreateTrainingJob wants them."""
+    config, text = build.config.training, build.parameters.text
+    values = {
+        "method": text("FineTuningMethod"),
+        "epochs": text("Epochs"),
+        "max_steps": text("MaxSteps"),
+        "learning_rate": text("LearningRate"),
+        "lr_scheduler": config.lr_scheduler,
+        "warmup_ratio": text("WarmupRatio"),
+        "weight_decay": repr(float(config.weight_decay)),
+        "batch_size": text("BatchSize"),
+        "gradient_accumulation_steps": text("GradientAccumulationSteps"),
+        "max_seq_length": text("MaxSeqLength"),
+        "lora_rank": text("LoraRank"),
+        "lora_alpha": text("LoraAlpha"),
+        "lora_dropout": text("LoraDropout"),
+        "lora_target_modules": config.lora_target_modules,
+        "early_stopping_patience": text("EarlyStoppingPatience"),
+        "evaluations_per_run": text("EvaluationsPerRun"),
+        "checkpoints_per_run": text("CheckpointsPerRun"),
+        "merge": str(config.merge).lower(),
+        "precision": config.precision,
+        "seed": text("Seed"),
+        "checkpoint_dir": CHECKPOINTS,
+    }
+    if build.config.model.on_hub:
+        values["model_id"] = build.parameters["BaseModel"]
+    return values
+
+
+def _channels(build: Build, prepare: Any) -> list[Any]:
+    from sagemaker.core.training.configs import InputData
+
+    sources = {
+        "train": output_uri(prepare, "train"),
+        "validation": output_uri(prepare, "validation"),
+        "serving": build.ship("serving"),
+    }
+    if not build.config.model.on_hub:
+        sources["model"] = build.parameters["BaseModel"]
+    return [InputData(channel_name=name, data_source=uri) for name, uri in sources.items()]
+
+
+def _trainer(build: Build) -> Any:
+    from sagemaker.core.training.configs import (
+        CheckpointConfig,
+        Compute,
+        MetricDefinition,
+        Networking,
+        OutputDataConfig,
+        SourceCode,
+        StoppingCondition,
+        Tag,
+    )
+    from sagemaker.train.distributed import Torchrun
+
+    from pipelines.images import training_image
+
+    config, training, vpc = build.config, build.config.training, build.config.aws.vpc
+    bucket, key = build.names.artifacts_bucket, build.names.kms_key
+    volume_key = build.volume_key(training.instance_type)
+    trainer = _content_addressed_trainer()(
+        training_image=training_image(config),
+        source_code=SourceCode(source_dir=build.ship("training"), entry_script="train.py"),
+        distributed=Torchrun(),
+        hyperparameters=hyperparameters(build),
+        role=build.names.role("training"),
+        base_job_name="train",
+        sagemaker_session=build.session,
+        compute=Compute(
+            instance_type=build.parameters["TrainInstanceType"],
+            instance_count=build.parameters["TrainInstanceCount"],
+            volume_size_in_gb=training.volume_gb,
+            enable_managed_spot_training=training.spot,
+            **({"volume_kms_key_id": volume_key} if volume_key else {}),
+        ),
+        stopping_condition=StoppingCondition(
+            max_runtime_in_seconds=training.max_runtime_seconds,
+            **({"max_wait_time_in_seconds": training.max_wait_seconds} if training.spot else {}),
+        ),
+        networking=Networking(
+            enable_network_isolation=training.network_isolation,
+            enable_inter_container_traffic_encryption=True,
+            **({"subnets": list(vpc.subnets), "security_group_ids": list(vpc.security_group_ids)} if vpc else {}),
+        ),
+        output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/training", kms_key_id=key),
+        # The checkpoints' place is part of the cache key, so it holds nothing that changes from run to run.
+        checkpoint_config=CheckpointConfig(s3_uri=f"s3://{bucket}/checkpoints/{config.name}/", local_path=CHECKPOINTS),
+        tags=[Tag(key=tag["Key"], value=tag["Value"]) for tag in build.tags],
+    )
+    return trainer.with_metric_definitions(
+        [MetricDefinition(name=name, regex=rf"{name}={_NUMBER}") for name in METRICS]
+    )
+
+
+def _content_addressed_trainer() -> type:
+    from sagemaker.train.model_trainer import ModelTrainer
+
+    class ContentAddressedTrainer(ModelTrainer):  # type: ignore[misc]
+        """ModelTrainer puts the date into the key of what it uploads; here the content is the key."""
+
+        def create_input_data_channel(self, channel_name: str, data_source: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(data_source, str) and not data_source.startswith("s3://"):
+                data_source = self.sagemaker_session.add_code(read_code(Path(data_source), channel_name))
+            return super().create_input_data_channel(channel_name, data_source, *args, **kwargs)
+
+        def _resolve_upload_extra_args(self, kms_key: Any = None) -> None:
+            return None
+
+    return ContentAddressedTrainer
