@@ -1,0 +1,129 @@
+"""What `fmops` says to good and bad usage, without any cloud: exit codes and messages, each from a real process."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import ROOT, fmops
+
+COMMANDS = [
+    "demo", "validate", "definition", "bootstrap", "upsert", "start", "status", "logs", "stop", "report", "approve",
+    "reject", "invoke", "local",
+]  # fmt: skip
+
+# A frozen list: an option that disappears breaks somebody's script.
+OPTIONS = {
+    "demo": {"--config"},
+    "validate": {"--config", "--local"},
+    "definition": {"--config", "--local"},
+    "bootstrap": {"--config", "--local"},
+    "upsert": {"--config", "--local"},
+    "start": {"--config", "--local", "--parameter", "--data", "--wait"},
+    "status": {"--config", "--local", "--wait"},
+    "logs": {"--config", "--local", "--step", "--follow"},
+    "stop": {"--config", "--local"},
+    "report": {"--config", "--local", "--output"},
+    "approve": {"--config", "--local", "--comment", "--wait"},
+    "reject": {"--config", "--local", "--comment"},
+    "invoke": {"--config", "--local", "--endpoint", "--max-new-tokens"},
+}
+
+
+def test_help_names_every_command_whole() -> None:
+    result = fmops("--help")
+    assert result.returncode == 0
+    listed = re.findall(r"^  ([a-z]+)  ", result.stdout, flags=re.MULTILINE)
+    assert listed == COMMANDS
+    assert "..." not in result.stdout, "a command's summary is cut off"
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_options_are_frozen(command: str) -> None:
+    result = fmops(command, "--help")
+    assert result.returncode == 0
+    assert set(re.findall(r"(--[a-z-]+)", result.stdout.split("Options:")[1])) - {"--help"} == OPTIONS[command]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pipelines.cli import cli; "
+        "print([m for m in ('sagemaker','boto3','botocore','pydantic','rich','torch','yaml') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such-command"], "No such command 'no-such-command'"),
+        (["approve"], "Missing argument 'VERSION'"),
+        (["approve", "zero"], "'zero' is not a valid integer range"),
+        (["start", "--nope"], "No such option: --nope"),
+        (["start", "-p", "Epochs"], "Name=Value is expected"),
+        (["start", "-p", "Epochs=1", "-p", "Epochs=2"], "-p Epochs is given twice"),
+        (["validate", "--config", "absent.yaml"], "absent.yaml"),
+        (["start", "--local", "--data", "absent.csv"], "absent.csv: there is no such file"),
+    ],
+)
+def test_bad_usage_exits_2_with_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = fmops(*arguments, FMOPS_HOME=str(tmp_path))
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir()), "nothing may be started for a bad command"
+
+
+def test_every_mistake_of_the_configuration_is_named_at_once(tmp_path: Path) -> None:
+    text = (ROOT / "pipeline.yaml").read_text()
+    text = text.replace("epochs: 3 ", "epochs: -3 ").replace("lora_rank: 16 ", "lora_rnak: 16 ")
+    (tmp_path / "pipeline.yaml").write_text(text)
+    for command in (["validate"], ["definition"], ["start", "--local"]):
+        result = fmops(*command, cwd=tmp_path, FMOPS_HOME=str(tmp_path / "home"))
+        assert result.returncode == 2
+        assert "training.epochs" in result.stderr
+        assert "training.lora_rnak" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_definition_prints_json_and_nothing_else() -> None:
+    import json
+
+    result = fmops("definition")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["Version"] == "2020-12-01"
+    assert result.stderr == "Next: fmops upsert\n"
+
+
+def test_validate_needs_no_account_and_no_network() -> None:
+    # An unusable proxy makes any attempt to reach the network fail.
+    result = fmops("validate", HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    assert result.returncode == 0, result.stderr
+    assert "is valid" in result.stdout
+    assert result.stderr == ""
+
+
+def test_without_credentials_the_way_on_is_named(tmp_path: Path) -> None:
+    result = fmops(
+        "status",
+        AWS_EC2_METADATA_DISABLED="true",
+        AWS_CONFIG_FILE=str(tmp_path / "none"),
+        AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / "none"),
+    )
+    assert result.returncode == 1
+    assert "add --local" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_local_status_and_down_when_nothing_runs(tmp_path: Path) -> None:
+    status = fmops("local", "status", FMOPS_HOME=str(tmp_path))
+    assert (status.returncode, status.stdout) == (1, "localcloud is not running. Start it with: fmops local up\n")
+    down = fmops("local", "down", FMOPS_HOME=str(tmp_path))
+    assert (down.returncode, down.stdout) == (0, "localcloud was not running.\n")

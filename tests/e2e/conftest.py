@@ -1,0 +1,122 @@
+"""A house to live in for the end-to-end tests: a real localcloud process, a tiny real model as the base, real rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from tests.support.command import ROOT, fmops
+
+# A tiny random model learns next to nothing in a few steps, so the gate asks for nothing but a report.
+GATE = """gate:
+  - {metric: exact_match, minimum: 0.0}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class House:
+    """One working directory with its own pipeline.yaml and its own localcloud."""
+
+    directory: Path
+    url: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.directory / "home"
+
+    def run(self, *arguments: str, expect: int = 0, timeout: float = 300) -> CompletedProcess[str]:
+        result = fmops(*arguments, cwd=self.directory, timeout=timeout, FMOPS_HOME=str(self.home), FMOPS_LOCAL="1")
+        assert result.returncode == expect, f"fmops {' '.join(arguments)}\n{result.stdout}\n{result.stderr}"
+        assert "Traceback" not in result.stderr
+        return result
+
+    def client(self, service: str) -> Any:
+        import boto3
+
+        return boto3.client(
+            service,
+            region_name="us-east-1",
+            endpoint_url=self.url,
+            aws_access_key_id="111122223333",
+            aws_secret_access_key="local",
+        )
+
+
+def write_config(directory: Path, gate: str = GATE) -> Path:
+    """The repository's pipeline.yaml with another gate."""
+    text = (ROOT / "pipeline.yaml").read_text()
+    begin, end = text.index("\ngate:") + 1, text.index("\nregistry:") + 1
+    path = directory / "pipeline.yaml"
+    path.write_text(text[:begin] + gate + "\n" + text[end:])
+    return path
+
+
+def start_house(directory: Path, texts: list[str]) -> House:
+    """localcloud up on a free port, the foundation deployed, a tiny model as the base model."""
+    from pipelines.config import load_config
+    from pipelines.ground import upload_directory
+    from pipelines.names import base_model
+    from tests.support.tiny_model import make_tiny_model
+
+    config_path = write_config(directory)
+    house = House(directory)
+    house.run("local", "up", "--port", str(free_port()))
+    house.url = json.loads((house.home / "localcloud.json").read_text())["url"]
+    house.run("bootstrap")
+    import boto3
+
+    session = boto3.Session(aws_access_key_id="111122223333", aws_secret_access_key="local", region_name="us-east-1")
+    model = make_tiny_model(directory / "tiny", texts)
+    config = load_config(config_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", house.url)
+        upload_directory(config, session, model, base_model(config))
+    return house
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict[str, str]]:
+    """A few hundred rows of the demo's own data."""
+    from examples.home_assistant import build_rows
+
+    return build_rows()[:400]
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> Iterator[House]:
+    directory = tmp_path_factory.mktemp("house")
+    built = start_house(directory, [text for row in rows for text in (row["prompt"], row["completion"])])
+    try:
+        yield built
+    finally:
+        built.run("local", "down")
+        assert not os.path.exists(built.home / "localcloud.json")
+        shutil.rmtree(built.home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def csv_file(house: House, rows: list[dict[str, str]]) -> Path:
+    import csv
+
+    path = house.directory / "my.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

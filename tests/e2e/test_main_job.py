@@ -1,0 +1,171 @@
+"""The main job through the command line: own data in, an answering endpoint out; then again, from the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import House
+from tests.support.command import ROOT, environment
+
+# A tiny model, a few steps: what is tested is the way, not the model.
+SMALL = [
+    *("-p", "MaxSteps=6"), *("-p", "BatchSize=8"), *("-p", "EvaluationRows=8"), *("-p", "FewShot=2"),
+    *("-p", "MaxNewTokens=8"), *("-p", "MaxSeqLength=512"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished(house: House, csv_file: Path) -> str:
+    """The id of an execution that went from a CSV file to a registered version."""
+    result = house.run("start", "--data", str(csv_file), "--wait", *SMALL)
+    assert re.search(r"Register\S*\s+Succeeded", result.stdout), result.stdout
+    found = re.search(r"execution (\w+)\.", result.stdout)
+    assert found
+    return found[1]
+
+
+def test_status_shows_every_step_of_the_taken_branch(house: House, finished: str) -> None:
+    shown = house.run("status", finished).stdout
+    for step in ("Prepare", "Train", "Evaluate", "QualityGate", "Register"):
+        assert re.search(rf"{step}\S*\s+Succeeded", shown), shown
+    assert "GateFailed" not in shown
+
+
+def test_training_really_happened(house: House, finished: str) -> None:
+    lines = house.run("logs", finished, "--step", "Train").stdout.splitlines()
+    steps = [line for line in lines if "[train] step=6/6" in line]
+    assert steps, lines[-20:]
+    assert "train:loss=" in steps[0]
+
+
+def test_report_and_metrics(house: House, finished: str, tmp_path: Path) -> None:
+    result = house.run("report", finished, "--output", str(tmp_path))
+    assert "exact_match" in result.stdout
+    report = tmp_path / finished / "report.html"
+    assert "<svg" in report.read_text(encoding="utf-8")
+    evaluation = json.loads((report.parent / "evaluation.json").read_text())
+    assert evaluation["rows"] == 8
+    for model in ("candidate", "base", "base_few_shot", "improvement"):
+        estimate = evaluation["metrics"]["exact_match"][model]
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+
+
+def test_approval_deploys_and_the_endpoint_answers(house: House, finished: str) -> None:
+    approved = house.run("approve", "1", "--comment", "looks right", "--wait")
+    assert "InService" in approved.stdout
+    answer = house.run("invoke", "turn on the kitchen light", "--max-new-tokens", "5")
+    assert answer.stdout.strip() != ""
+    payload = json.dumps({"inputs": "turn on the kitchen light", "parameters": {"max_new_tokens": 5}})
+    runtime = house.client("sagemaker-runtime")
+    direct = runtime.invoke_endpoint(EndpointName="fmops-endpoint", ContentType="application/json", Body=payload)
+    assert json.loads(direct["Body"].read())[0]["generated_text"].strip() == answer.stdout.strip()
+    refused = house.run("invoke", "", "--max-new-tokens", "5", expect=1)
+    assert "400" in refused.stderr
+
+
+def test_an_unchanged_second_start_is_all_cache_hits(house: House, finished: str, csv_file: Path) -> None:
+    shown = house.run("start", "--data", str(csv_file), "--wait", *SMALL).stdout
+    for step in ("Prepare", "Train", "Evaluate"):
+        assert re.search(rf"{step}\s+Cache hit", shown), shown
+    assert house.run("report").stdout.count("exact_match") == 1, "a cached evaluation is still the run's report"
+
+
+def test_rejecting_keeps_what_is_deployed(house: House, finished: str) -> None:
+    house.run("reject", "1", "--comment", "changed my mind")
+    package = house.client("sagemaker").list_model_packages(ModelPackageGroupName="fmops-models", SortOrder="Ascending")
+    assert package["ModelPackageSummaryList"][0]["ModelApprovalStatus"] == "Rejected"
+    missing = house.run("approve", "99", expect=1)
+    assert "has no version 99" in missing.stderr
+
+
+def test_parameters_are_checked_before_anything_starts(house: House, finished: str) -> None:
+    refused = house.run("start", "-p", "Epoch=2", "-p", "LearningRate=fast", expect=2).stderr
+    assert "Did you mean Epochs?" in refused
+    assert "LearningRate=fast: a number is expected" in refused
+
+
+def test_a_bad_data_file_is_refused_before_anything_starts(house: House, finished: str, tmp_path: Path) -> None:
+    def executions() -> int:
+        answer = house.client("sagemaker").list_pipeline_executions(PipelineName="fmops-finetuning")
+        return len(answer["PipelineExecutionSummaries"])
+
+    before = executions()
+    empty, wrong = tmp_path / "empty.csv", tmp_path / "wrong.csv"
+    empty.write_bytes(b"")
+    wrong.write_text("question,reply\n" + "a,b\n" * 50)
+    for path in (empty, wrong):
+        assert path.name in house.run("start", "--data", str(path), expect=2).stderr
+    assert executions() == before
+
+
+def test_a_missed_gate_says_which_metric_and_by_how_much(house: House, finished: str, csv_file: Path) -> None:
+    failed = house.run(
+        "start", "--data", str(csv_file), "--wait", *SMALL, "-p", "GateExactMatchMinimum=0.9", expect=1
+    ).stderr
+    value = json.loads(
+        (Path(re.search(r"Report: (.*)report.html", house.run("report").stdout)[1]) / "evaluation.json").read_text()  # type: ignore[index]
+    )["metrics"]["exact_match"]["candidate"]["value"]
+    assert "exact_match" in failed
+    assert f"{0.9 - value:.2g}"[:3] in failed
+    assert "0.9" in failed
+
+
+def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finished: str, tmp_path: Path) -> None:
+    executable = ROOT / ".venv" / "awscli" / "bin" / "aws"
+    assert executable.exists(), "make setup installs the AWS CLI there"
+
+    def aws(*arguments: str) -> str:
+        variables = environment(
+            AWS_ENDPOINT_URL=house.url,
+            AWS_ACCESS_KEY_ID="111122223333",
+            AWS_SECRET_ACCESS_KEY="local",
+            AWS_DEFAULT_REGION="us-east-1",
+            AWS_PAGER="",
+        )
+        return subprocess.run(
+            [str(executable), *arguments], env=variables, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+
+    names = aws("sagemaker", "list-pipelines", "--query", "PipelineSummaries[].PipelineName", "--output", "text")
+    assert names.split() == ["fmops-finetuning"]
+    listed = json.loads(aws("sagemaker", "list-pipeline-executions", "--pipeline-name", "fmops-finetuning"))
+    assert any(item["PipelineExecutionArn"].endswith(finished) for item in listed["PipelineExecutionSummaries"])
+    aws("s3", "cp", "s3://fmops-training-data-111122223333-us-east-1/raw/", str(tmp_path / "raw"), "--recursive")
+    assert list((tmp_path / "raw").rglob("my.csv"))
+
+
+def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) -> None:
+    import time
+
+    started = house.run("start", "--data", str(csv_file), "-p", "MaxSteps=100000", "-p", "BatchSize=8").stdout
+    identifier = re.search(r"execution (\w+)\.", started)[1]  # type: ignore[index]
+    deadline = time.monotonic() + 120
+    while "[train] step=" not in house.run("logs", identifier).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    house.run("stop", identifier)
+    ended = house.run("status", identifier, "--wait", expect=1)
+    assert "Stopped" in ended.stderr
+    job = house.client("sagemaker").list_training_jobs(SortBy="CreationTime", SortOrder="Descending", MaxResults=1)
+    assert job["TrainingJobSummaries"][0]["TrainingJobStatus"] == "Stopped"
+
+
+def test_everything_survives_a_kill(house: House, finished: str) -> None:
+    import signal
+
+    info = json.loads((house.home / "localcloud.json").read_text())
+    os.kill(info["pid"], signal.SIGKILL)
+    port = info["url"].rsplit(":", 1)[1]
+    house.run("local", "up", "--port", port)
+    assert finished in house.run("status", finished).stdout
+    # The endpoint was InService; it comes back by itself.
+    house.client("sagemaker").get_waiter("endpoint_in_service").wait(
+        EndpointName="fmops-endpoint", WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+    )
+    assert house.run("invoke", "turn on the kitchen light", "--max-new-tokens", "5").stdout.strip()
