@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AwsError(Exception):
-    """An error as AWS answers it: `code` is AWS's own error code, `status` the HTTP status."""
+    """An error as AWS answers it: `code` is AWS's own error code, `status` the HTTP status.
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    `extra` holds further members of the error's shape, such as ModelError's OriginalStatusCode.
+    """
+
+    def __init__(self, code: str, message: str, status: int = 400, extra: dict[str, Any] | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.status = status
+        self.extra = extra or {}
 
 
 def validation(message: str) -> AwsError:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ Document = dict[str, Any]
 _SCHEMA = """
 create table if not exists documents (
   kind text not null, account text not null, region text not null, name text not null,
-  doc text not null, created real not null default (unixepoch('subsec')),
+  doc text not null, created real not null,
   primary key (kind, account, region, name)
 ) without rowid;
 """
@@ -55,8 +56,9 @@ class Store:
         """Keep a new document; False (and no change) when the name is taken."""
         with self._lock:
             cursor = self._connection.execute(
-                "insert or ignore into documents (kind, account, region, name, doc) values (?, ?, ?, ?, ?)",
-                (kind, account, region, name, json.dumps(doc)),
+                "insert into documents (kind, account, region, name, doc, created) values (?, ?, ?, ?, ?, ?)"
+                " on conflict do nothing",
+                (kind, account, region, name, json.dumps(doc), time.time()),
             )
             return cursor.rowcount == 1
 
