@@ -1,0 +1,103 @@
+"""A job's own directory, and how `/opt/ml` is mapped into it.
+
+home/jobs/<name>/opt/ml/...   what the container would see as /opt/ml
+home/jobs/<name>/bin          python, pip and torchrun, first on PATH
+home/jobs/<name>/tmp, work    TMPDIR and the working directory
+home/jobs/<name>/output.log   everything the job wrote, as in CloudWatch Logs
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+# A path that only contains /opt/ml (s3://bucket/opt/ml, /home/x/opt/ml) is left alone: mapping twice changes nothing.
+_OPT_ML = re.compile(r"(?<![\w.\-~}%+])/opt/ml(?![\w\-])")
+_SHELL_SAFE = re.compile(r"[\w@%+=:,./\-]+")
+_TEXT = {".py", ".sh", ".bash", ".json", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".ini", ".env"}
+_TEXT_LIMIT = 2 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one job (or model server) lives."""
+
+    root: Path
+    seen: Path
+    """`root` as the job sees it: the same, or a link without characters that an unquoted shell word can't hold."""
+
+    @classmethod
+    def create(cls, root: Path) -> Layout:
+        """Make the directory anew; what an earlier job of that name left is removed."""
+        shutil.rmtree(root, ignore_errors=True)
+        for part in ("opt/ml", "bin", "tmp", "work"):
+            (root / part).mkdir(parents=True)
+        seen = root.resolve()
+        if not _SHELL_SAFE.fullmatch(str(seen)):
+            link = Path(tempfile.mkdtemp(prefix="localcloud-")) / "job"
+            link.symlink_to(seen, target_is_directory=True)
+            seen = link
+        layout = cls(root, seen)
+        layout._write_bin()
+        return layout
+
+    @property
+    def opt_ml(self) -> Path:
+        return self.root / "opt" / "ml"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "output.log"
+
+    def map(self, text: str) -> str:
+        """Replace every `/opt/ml` in a text by the directory that stands for it."""
+        target = str(self.seen / "opt" / "ml")
+        return _OPT_ML.sub(lambda _: target, text)
+
+    def path(self, container_path: str) -> Path:
+        """Where a container path lies here; ValueError unless it is in `/opt/ml`."""
+        clean = os.path.normpath(container_path)
+        if clean != "/opt/ml" and not clean.startswith("/opt/ml/"):
+            raise ValueError(f"{container_path!r} is not in /opt/ml; only /opt/ml exists in a localcloud job")
+        return self.opt_ml / clean[len("/opt/ml") :].lstrip("/")
+
+    def map_files(self, directory: Path) -> None:
+        """Rewrite `/opt/ml` in the text files of a code directory (never in data: those stay byte for byte)."""
+        for path in sorted(directory.rglob("*")):
+            if path.suffix not in _TEXT or not path.is_file() or path.is_symlink() or path.stat().st_size > _TEXT_LIMIT:
+                continue
+            try:
+                text = path.read_bytes().decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+            mapped = self.map(text)
+            if mapped != text:
+                path.write_bytes(mapped.encode("utf-8"))
+
+    def remove(self) -> None:
+        """Delete the directory (and the link that stood for it)."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self.seen != self.root.resolve() and self.seen.is_symlink():
+            self.seen.unlink(missing_ok=True)
+            shutil.rmtree(self.seen.parent, ignore_errors=True)
+
+    def _write_bin(self) -> None:
+        # Scripts, not links: a link to a virtual environment's python would start the base interpreter instead.
+        python = shlex.quote(sys.executable)
+        commands = {
+            "python": python,
+            "python3": python,
+            "pip": f"{python} -m pip",
+            "pip3": f"{python} -m pip",
+            "torchrun": f"{python} -m torch.distributed.run",
+        }
+        for name, command in commands.items():
+            script = self.root / "bin" / name
+            script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+            script.chmod(0o755)

@@ -1,0 +1,47 @@
+"""Dials of the job runner; each can be set in localcloud's environment before it starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jobs and model servers are run here."""
+
+    concurrent_jobs: int
+    """Jobs that run at the same time; more wait in `InProgress`/`Pending`. LOCALCLOUD_CONCURRENT_JOBS, default 2."""
+    stop_grace_seconds: float
+    """From SIGTERM to SIGKILL, 120 as on SageMaker. LOCALCLOUD_STOP_GRACE_SECONDS."""
+    sync_seconds: float
+    """Between two looks at a checkpoint directory. LOCALCLOUD_SYNC_SECONDS, default 2."""
+    kept_failures: int
+    """Directories of failed jobs that are kept to look into. LOCALCLOUD_KEPT_FAILURES, default 5."""
+    invocation_seconds: float
+    """How long a model may take for an answer: 300, where SageMaker allows 60, because a laptop is slower.
+    LOCALCLOUD_INVOCATION_SECONDS."""
+    capture_seconds: float
+    """Between two uploads of captured requests. LOCALCLOUD_CAPTURE_SECONDS, default 2."""
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        return cls(
+            concurrent_jobs=int(_number("CONCURRENT_JOBS", 2, 1)),
+            stop_grace_seconds=_number("STOP_GRACE_SECONDS", 120, 0),
+            sync_seconds=_number("SYNC_SECONDS", 2, 0.05),
+            kept_failures=int(_number("KEPT_FAILURES", 5, 0)),
+            invocation_seconds=_number("INVOCATION_SECONDS", 300, 1),
+            capture_seconds=_number("CAPTURE_SECONDS", 2, 0.05),
+        )
+
+
+def _number(name: str, default: float, minimum: float) -> float:
+    text = os.environ.get(f"LOCALCLOUD_{name}", "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        raise SystemExit(f"LOCALCLOUD_{name}={text!r} is not a number") from None
+    if value < minimum:
+        raise SystemExit(f"LOCALCLOUD_{name}={text!r}: it must be at least {minimum:g}")
+    return value

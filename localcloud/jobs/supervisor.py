@@ -1,0 +1,156 @@
+"""Runs jobs of one localcloud, a few at a time, and ends them when it stops."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from localcloud.context import Cloud
+from localcloud.jobs.process import Process
+from localcloud.jobs.settings import Settings
+
+_LOG = logging.getLogger("localcloud.jobs")
+
+
+class Shutdown(Exception):
+    """localcloud is stopping: the job is left as it is, `resume` tells its end after the restart."""
+
+
+@dataclass
+class Control:
+    """One job's switch: asked to stop by the user, or ended because localcloud stops."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    stopping: bool = False
+    shutdown: bool = False
+    process: Process | None = None
+
+    def ask(self, *, shutdown: bool = False) -> None:
+        with self.changed:
+            self.stopping = self.stopping or not shutdown
+            self.shutdown = self.shutdown or shutdown
+            self.changed.notify_all()
+            if shutdown and self.process is not None:
+                self.process.kill()
+
+    def check(self) -> None:
+        """Raise Shutdown when localcloud is stopping."""
+        if self.shutdown:
+            raise Shutdown
+
+    def run(self, start: Callable[[], Process], max_runtime: float, grace: float) -> tuple[Process, int, bool]:
+        """Start a process and wait for its end: (process, exit code, whether it ran out of time)."""
+        with self.changed:
+            self.check()
+            process = self.process = start()
+        process.on_end(self._wake)
+        with self.changed:
+            in_time = self.changed.wait_for(
+                lambda: self.stopping or self.shutdown or process.poll() is not None, max_runtime
+            )
+        timed_out = not in_time
+        code = process.end(grace) if (timed_out or self.stopping) and process.poll() is None else process.wait()
+        self.check()
+        assert code is not None
+        return process, code, timed_out
+
+    def _wake(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+
+Key = tuple[str, str, str, str]
+"""(kind, account, region, name)"""
+
+
+class Supervisor:
+    """A first-in, first-out queue of jobs with a bounded number of threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._queue: deque[tuple[Key, Callable[[Control], None]]] = deque()
+        self._controls: dict[Key, Control] = {}
+        self._threads: set[threading.Thread] = set()
+        self._stopped = False
+
+    def submit(self, key: Key, work: Callable[[Control], None]) -> None:
+        """Run `work(control)` when its turn comes."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._controls[key] = Control()
+            self._queue.append((key, work))
+            if len(self._threads) < self.settings.concurrent_jobs:
+                thread = threading.Thread(target=self._work, name=f"job-{key[3]}", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+
+    def stop(self, key: Key) -> bool:
+        """Ask a job to stop; False when it isn't queued or running here. One that waits doesn't wait for its turn."""
+        with self._lock:
+            control = self._controls.get(key)
+            waiting = next((entry for entry in self._queue if entry[0] == key), None)
+            if waiting is not None:
+                self._queue.remove(waiting)
+        if control is None:
+            return False
+        control.ask()
+        if waiting is not None:
+            self._do(*waiting, control)
+        return True
+
+    def close(self) -> None:
+        """Kill what runs, forget what waits, and wait for the threads."""
+        with self._lock:
+            self._stopped = True
+            self._queue.clear()
+            controls, threads = list(self._controls.values()), list(self._threads)
+        for control in controls:
+            control.ask(shutdown=True)
+        for thread in threads:
+            thread.join(timeout=10)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._threads.discard(threading.current_thread())
+                    return
+                key, work = self._queue.popleft()
+                control = self._controls[key]
+            self._do(key, work, control)
+
+    def _do(self, key: Key, work: Callable[[Control], None], control: Control) -> None:
+        try:
+            with contextlib.suppress(Shutdown):
+                work(control)
+        except Exception:
+            _LOG.exception("job %s ended with an error of localcloud itself", key[3])
+        finally:
+            with self._lock:
+                self._controls.pop(key, None)
+
+
+_SUPERVISORS: dict[int, Supervisor] = {}
+_SUPERVISORS_LOCK = threading.Lock()
+
+
+def supervisor(cloud: Cloud) -> Supervisor:
+    """The job supervisor of a localcloud; made at first use, ended with it."""
+    with _SUPERVISORS_LOCK:
+        found = _SUPERVISORS.get(id(cloud))
+        if found is None:
+            found = _SUPERVISORS[id(cloud)] = Supervisor(Settings.from_environment())
+
+            def close() -> None:
+                found.close()
+                with _SUPERVISORS_LOCK:
+                    _SUPERVISORS.pop(id(cloud), None)
+
+            cloud.on_stop.append(close)
+        return found
