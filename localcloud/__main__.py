@@ -1,0 +1,57 @@
+"""`python -m localcloud --home DIR --port N`: serve AWS on 127.0.0.1 until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from localcloud.control import DEFAULT_PORT
+from localcloud.home import ControlError
+
+_PARENT_POLL_S = 1.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m localcloud", description="AWS on this machine, on 127.0.0.1.")
+    parser.add_argument("--home", type=Path, default=Path(".fmops"), help="state directory (default: .fmops)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--parent", type=int, help="end when the process with this id has ended")
+    arguments = parser.parse_args()
+    from localcloud.server import serve
+
+    def stop_on_signals(stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if arguments.parent:
+            watch = (arguments.parent, loop, stop)
+            threading.Thread(target=_watch, args=watch, name="localcloud-parent", daemon=True).start()
+
+    try:
+        serve(arguments.home, arguments.port, stop_on_signals, lambda cloud: print(cloud.url, flush=True))
+    except ControlError as error:
+        print(f"localcloud: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _watch(parent: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while True:
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            loop.call_soon_threadsafe(stop.set)
+            return
+        except PermissionError:
+            pass  # it lives, as another user
+        time.sleep(_PARENT_POLL_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

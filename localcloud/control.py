@@ -1,0 +1,164 @@
+"""Start, stop and find the localcloud of a home directory: one process each, found by `home/localcloud.json`.
+
+`{"url": "http://127.0.0.1:4566", "pid": 123, "port": 4566}` is there while it answers. A file that a killed process
+left is recognised by asking the port who it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from localcloud.home import ControlError, listen, prepare_home
+
+DEFAULT_PORT = 4566
+STATE_FILE = "localcloud.json"
+_START_S = 30.0
+_STOP_S = 15.0
+_POLL_S = 0.02
+_ANSWER_S = 2.0
+
+
+@dataclass(frozen=True)
+class Info:
+    """A running localcloud."""
+
+    url: str
+    pid: int
+    port: int
+
+
+def up(home: Path | str, port: int = 0, wait: float = _START_S) -> Info:
+    """Start localcloud in the background, or find the one that serves this home already.
+
+    `port` 0 picks 4566, or any free one when that is taken; `wait` is how long it may take, in seconds. ControlError
+    when the home can't be written to, the port is taken, or the process ends.
+    """
+    home = prepare_home(Path(home))
+    running = status(home)
+    if running is not None:
+        if port not in (0, running.port):
+            raise ControlError(f"localcloud for {home} runs on port {running.port} already: stop it to change its port")
+        return running
+    if port:
+        listen(port).close()  # the reason is better told from here than from a log file
+    log = home / "localcloud.out"
+    command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", str(port or _free_port())]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": _python_path()},
+        )
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline:
+        found = status(home)
+        if found is not None:
+            return found
+        if process.poll() is not None:
+            other = status(home)  # somebody else was faster
+            if other is not None:
+                return other
+            raise ControlError(f"localcloud ended at start (exit code {process.returncode}): {_last_line(log)}")
+        time.sleep(_POLL_S)
+    process.kill()
+    process.wait()
+    raise ControlError(f"localcloud did not answer within {wait:g} s; its log is {home / 'localcloud.log'}")
+
+
+def down(home: Path | str, wait: float = _STOP_S) -> bool:
+    """Stop it with all that it started: SIGTERM, and SIGKILL after `wait` seconds. False when none was running."""
+    home = Path(home).expanduser().resolve()
+    running = status(home)
+    if running is None:
+        (home / STATE_FILE).unlink(missing_ok=True)
+        return False
+    _signal(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline and _alive(running.pid):
+        time.sleep(_POLL_S)
+    if _alive(running.pid):
+        _signal(running.pid, signal.SIGKILL)
+        while _alive(running.pid):
+            time.sleep(_POLL_S)
+    (home / STATE_FILE).unlink(missing_ok=True)
+    return True
+
+
+def status(home: Path | str) -> Info | None:
+    """The localcloud that serves this home, if one answers and says that it is the one."""
+    home = Path(home).expanduser().resolve()
+    try:
+        stated = json.loads((home / STATE_FILE).read_text())
+        info = Info(str(stated["url"]), int(stated["pid"]), int(stated["port"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    try:
+        with urllib.request.urlopen(f"{info.url}/_localcloud/health", timeout=_ANSWER_S) as answer:  # noqa: S310
+            health = json.load(answer)
+    except (OSError, ValueError, urllib.error.URLError):
+        return None
+    same = isinstance(health, dict) and health.get("pid") == info.pid and health.get("home") == str(home)
+    return info if same else None
+
+
+def write_state(home: Path, info: Info) -> None:
+    """Say where this home's localcloud answers; whoever reads it sees the whole file or none."""
+    temporary = home / f".{STATE_FILE}.{os.getpid()}"
+    temporary.write_text(json.dumps(asdict(info)))
+    os.replace(temporary, home / STATE_FILE)
+
+
+def _free_port() -> int:
+    for wanted in (DEFAULT_PORT, 0):
+        try:
+            sock = listen(wanted)
+        except ControlError:
+            continue
+        with sock:
+            port: int = sock.getsockname()[1]
+            return port
+    raise ControlError("no port on 127.0.0.1 is free")
+
+
+def _python_path() -> str:
+    """This package's parent first: the process runs in another directory than its parent was started for."""
+    here = str(Path(__file__).resolve().parent.parent)
+    old = os.environ.get("PYTHONPATH")
+    return f"{here}{os.pathsep}{old}" if old else here
+
+
+def _alive(pid: int) -> bool:
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return False
+    except ChildProcessError:
+        pass  # started by another process, or reaped
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise ControlError(f"localcloud runs as process {pid} of another user, who has to stop it") from None
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else f"it wrote nothing to {log}"

@@ -1,0 +1,246 @@
+"""The one port: decides from the signature and the path whose request it is, and never answers with a traceback.
+
+    SageMaker, SageMaker Runtime      ours, on worker threads
+    S3 objects                        ours, streamed (s3/http.py); buckets: the delegate
+    what nobody here implements       a 501 that names service and operation
+    everything else                   the delegate's ASGI app, in this process
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localcloud import protocol, wire
+from localcloud.context import Context
+from localcloud.errors import AwsError
+from localcloud.identity import Caller, identify, operation_name, service_protocol
+from localcloud.s3.http import S3Front
+from localcloud.wire import Reply
+
+if TYPE_CHECKING:
+    from localcloud.context import Cloud
+    from localcloud.delegate import MiniStack
+
+_log = logging.getLogger("localcloud")
+_requests = logging.getLogger("localcloud.requests")
+
+_MAXIMUM_BODY = 32 << 20
+"""Bytes; more than any request of ours may have (6 MiB to an endpoint)."""
+_CHUNK = 1 << 20
+_ADMIN_PATHS = ("/_ministack", "/_localstack", "/_aws", "/_alb", "/_kube", "/health")
+_REFUSED = frozenset({"bedrock", "bedrock-runtime", "bedrock-agent", "bedrock-agent-runtime", "bedrock-agentcore"})
+"""Services that the delegate answers with canned data, which is worse than none."""
+_REST_OURS = ("sagemaker-runtime",)
+_REST_REFUSED = ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge")
+_READ_ONLY = ("Get", "List", "Describe", "Head", "Receive", "Filter", "Lookup", "Simulate", "Decrypt", "Verify")
+
+Scope = dict[str, Any]
+Receive = Callable[[], Any]
+Send = Callable[[dict[str, Any]], Any]
+
+
+class Front:
+    """The ASGI app. `ready` is called on the event loop when the delegate has started, `stopping` before it stops."""
+
+    def __init__(self, cloud: Cloud, delegate: MiniStack, health: dict[str, Any]) -> None:
+        self._cloud, self._delegate, self._health = cloud, delegate, health
+        self._s3 = S3Front(delegate)
+        # Two pools: calls that wait on a model must not keep control calls from being answered.
+        self._control = ThreadPoolExecutor(24, thread_name_prefix="localcloud-control")
+        self._runtime = ThreadPoolExecutor(64, thread_name_prefix="localcloud-runtime")
+        registry = delegate.app.SERVICE_REGISTRY
+        self._delegated = (frozenset(registry) | frozenset(delegate.app.SERVICE_NAME_ALIASES)) - _REFUSED
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._delegate.app.app(scope, receive, self._lifespan(send))
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._http(scope, receive, send)
+
+    def _lifespan(self, send: Send) -> Send:
+        async def forward(message: dict[str, Any]) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._delegate.started(self._cloud)
+            await send(message)
+
+        return forward
+
+    def close(self) -> None:
+        self._control.shutdown(wait=False, cancel_futures=True)
+        self._runtime.shutdown(wait=False, cancel_futures=True)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+        caller = identify(scope)
+        status = 0
+
+        async def counted(message: dict[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._route(scope, caller, receive, counted)
+        except AwsError as error:
+            await self._refuse(caller, error, counted, status)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            await self._refuse(caller, AwsError("InternalFailure", reason, 500), counted, status)
+        finally:
+            took = round((time.monotonic() - started) * 1000, 1)
+            name = operation_name(caller, scope)
+            _requests.info("%s %s %s %s %sms", caller.service, name, caller.account_key, status, took)
+
+    async def _refuse(self, caller: Caller, error: AwsError, send: Send, status: int) -> None:
+        if not status:  # otherwise the answer has begun: closing the connection is all that is left
+            await send_reply(wire.write_error(error, service_protocol(caller.service)), send, self._control)
+
+    async def _route(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == "/_localcloud/health":
+            await send_reply(Reply(200, json.dumps(self._health).encode(), {"Content-Type": "application/json"}), send)
+            return
+        if path.startswith(_ADMIN_PATHS) and caller.service in ("", "s3") and not caller.signed:
+            raise AwsError("AccessDenied", f"{path} is not served by localcloud", 403)
+        if caller.target.startswith("SageMaker."):
+            operation = caller.target.partition(".")[2]
+            body = await read_body(receive)
+            run = lambda: wire.write_json(self._call(caller, "sagemaker", operation, wire.parse_json(body)))  # noqa: E731
+            reply = await asyncio.get_running_loop().run_in_executor(self._control, run)
+            await send_reply(reply, send, self._control)
+        elif caller.service == "sagemaker":
+            await self._rest(scope, caller, receive, send)
+        elif caller.service in _REFUSED or (caller.service and caller.service not in self._delegated):
+            raise protocol.not_implemented(caller.service, operation_name(caller, scope))
+        elif self._is_s3(caller, scope):
+            await self._s3(scope, receive, send, caller, self._delegated_app)
+        else:
+            await self._delegated_app(scope, receive, send)
+
+    def _call(self, caller: Caller, service: str, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        account = self._delegate.account_of(caller.account_key)
+        return protocol.call(Context(account, caller.region, self._cloud), service, operation, params)
+
+    async def _rest(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> None:
+        """sagemaker-runtime signs as `sagemaker`, as its siblings do: only the path tells them apart."""
+        raw = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
+        for service in _REST_OURS:
+            found = wire.match_rest(service, scope["method"], raw.split("?")[0])
+            if found:
+                operation, in_path = found
+                body = await read_body(receive)
+                model = protocol.operation_model(service, operation)
+
+                def run() -> Reply:
+                    params = wire.parse_rest(model, in_path, caller.query, caller.headers, body)
+                    return wire.write_rest(model, self._call(caller, service, operation, params))  # noqa: B023
+
+                try:
+                    reply = await asyncio.get_running_loop().run_in_executor(self._runtime, run)
+                except AwsError as error:
+                    reply = wire.write_error(error, "rest-json")
+                await send_reply(reply, send, self._runtime)
+                return
+        for service in _REST_REFUSED:
+            found = wire.match_rest(service, scope["method"], raw.split("?")[0])
+            if found:
+                raise protocol.not_implemented(service, found[0])
+        raise AwsError("UnknownOperationException", f"SageMaker has no operation at {scope['method']} {scope['path']}")
+
+    def _is_s3(self, caller: Caller, scope: Scope) -> bool:
+        if caller.service:
+            return caller.service == "s3"
+        detected: str = self._delegate.app.detect_service(scope["method"], scope["path"], caller.headers, caller.query)
+        return detected == "s3"
+
+    async def _delegated_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """MiniStack's answer; what it changed is on disk before the caller hears of it."""
+        caller = identify(scope)
+        name = operation_name(caller, scope)
+        module = self._delegate.app.SERVICE_REGISTRY.get(
+            self._delegate.app.SERVICE_NAME_ALIASES.get(caller.service, caller.service), {}
+        ).get("module")
+        held: list[dict[str, Any]] = []
+
+        async def checked(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                changes = scope["method"] != "GET" and scope["method"] != "HEAD" and not name.startswith(_READ_ONLY)
+                if changes:
+                    self._delegate.checkpoint.touch()
+                    if module and message["status"] < 300:
+                        self._delegate.checkpoint.save_now(module)
+                if message["status"] >= 400:
+                    held.append(message)
+                    return
+            if held and message["type"] == "http.response.body":
+                start = held.pop()
+                if not message.get("body") and not message.get("more_body") and scope["method"] != "HEAD":
+                    raise protocol.not_implemented(caller.service or "unknown service", name)
+                if start["status"] >= 500 and _is_unsupported(message.get("body", b"")):
+                    raise protocol.not_implemented(caller.service or "unknown service", name)
+                await send(start)
+            await send(message)
+
+        await self._delegate.app.app(scope, receive, checked)
+
+
+def _is_unsupported(body: bytes) -> bool:
+    return body.lstrip()[:1] not in (b"{", b"<") or body.lstrip()[:5].lower() in (b"<html", b"<!doc")
+
+
+async def read_body(receive: Receive, limit: int = _MAXIMUM_BODY) -> bytes:
+    """The whole request body; AwsError RequestEntityTooLarge beyond the limit, in bytes."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("the client went away")
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size <= limit:
+            pieces.append(piece)
+        if not message.get("more_body"):
+            break
+    if size > limit:
+        raise AwsError("RequestEntityTooLarge", f"The request body has {size} bytes; at most {limit} are allowed", 413)
+    return b"".join(pieces)
+
+
+async def send_reply(reply: Reply, send: Send, pool: ThreadPoolExecutor | None = None) -> None:
+    """Send a reply; files and iterators are read on the pool's threads, chunk by chunk."""
+    headers = [(name.lower().encode("latin-1"), str(value).encode("utf-8")) for name, value in reply.headers.items()]
+    body = reply.body
+    if isinstance(body, Path):
+        headers.append((b"content-length", str(body.stat().st_size).encode()))
+        body = _chunks(body)
+    elif isinstance(body, bytes):
+        headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    if isinstance(body, bytes):
+        await send({"type": "http.response.body", "body": body})
+        return
+    loop = asyncio.get_running_loop()
+    while (chunk := await loop.run_in_executor(pool, next, body, None)) is not None:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while data := file.read(_CHUNK):
+            yield data

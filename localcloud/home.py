@@ -1,0 +1,56 @@
+"""A localcloud's ground: a home directory it can write to, a port on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class ControlError(Exception):
+    """localcloud can't be started, stopped or reached; the message says why and what to do."""
+
+
+def prepare_home(home: Path) -> Path:
+    """The home directory, absolute, made when absent; ControlError when it can't be written to."""
+    home = home.expanduser().resolve()
+    probe = home / f".write-test-{os.getpid()}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ControlError(f"{home} can't be written to ({error.strerror}): choose another home directory") from None
+    return home
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on loopback; port 0 picks a free one. ControlError when the port is taken."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(("127.0.0.1", port))
+        sock.listen(512)
+    except OverflowError:
+        sock.close()
+        raise ControlError(f"port {port} is not between 0 and 65535") from None
+    except OSError as error:
+        sock.close()
+        raise ControlError(
+            f"port {port} on 127.0.0.1 can't be used ({error.strerror}): stop what listens there or choose another port"
+        ) from None
+    return sock
+
+
+@contextlib.contextmanager
+def lock(home: Path) -> Iterator[None]:
+    """Two processes must not serve one home: the kernel drops the lock when its holder dies, however it dies."""
+    with open(home / "localcloud.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ControlError(f"another localcloud serves {home}: stop it or choose another home directory") from None
+        yield

@@ -1,0 +1,90 @@
+"""Who asks for what: service, region and access key from the SigV4 scope, the operation from target, action or path."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/(\d{8})/([^/,\s]*)/([^/,\s]+)/aws4_request")
+_LEGACY = re.compile(r"AWS ([^:\s]+):")
+DEFAULT_REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What the request says about itself; `service` is empty for an unsigned one."""
+
+    service: str
+    region: str
+    account_key: str
+    target: str
+    headers: dict[str, str]
+    query: dict[str, str]
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.account_key)
+
+
+def identify(scope: dict[str, Any]) -> Caller:
+    """Read an ASGI scope; nothing is verified here. Repeated headers are joined with a comma."""
+    headers: dict[str, str] = {}
+    for name, value in scope.get("headers", []):
+        key, text = name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    raw = scope.get("query_string", b"").decode("latin-1")
+    query = {name: values[0] for name, values in parse_qs(raw, keep_blank_values=True).items()}
+    authorization = headers.get("authorization", "")
+    presigned = f"Credential={query['X-Amz-Credential']}" if "X-Amz-Credential" in query else ""
+    found = _CREDENTIAL.search(authorization) or _CREDENTIAL.search(presigned)
+    target = headers.get("x-amz-target", "")
+    if found:
+        key, _, region, service = found.groups()
+        return Caller(service, region or DEFAULT_REGION, key, target, headers, query)
+    legacy = _LEGACY.match(authorization)
+    key = legacy.group(1) if legacy else query.get("AWSAccessKeyId", "")
+    return Caller("s3" if key else "", DEFAULT_REGION, key, target, headers, query)
+
+
+def operation_name(caller: Caller, scope: dict[str, Any]) -> str:
+    """The operation's name where the request has one, else method and path: for logs and refusals."""
+    if caller.target:
+        return caller.target.rpartition(".")[2]
+    if "Action" in caller.query:
+        return caller.query["Action"]
+    model = None if caller.service in ("s3", "sagemaker", "") else _known_service(caller.service)
+    if model is not None and model.metadata.get("protocol", "").startswith("rest"):
+        from localcloud.wire import match_rest
+
+        found = match_rest(caller.service, scope["method"], scope["path"])
+        if found:
+            return found[0]
+    return f"{scope['method']} {scope['path']}"
+
+
+def service_protocol(service: str) -> str:
+    """The wire protocol of a service by its signing name; json when botocore doesn't know it."""
+    if service == "s3":
+        return "rest-xml"
+    if service in ("", "sagemaker"):
+        return "json"
+    model = _known_service(service)
+    return str(model.metadata.get("protocol", "json")) if model else "json"
+
+
+@functools.cache
+def _known_service(service: str) -> Any:
+    from botocore.exceptions import UnknownServiceError
+
+    from localcloud.protocol import service_model
+
+    name = {"monitoring": "cloudwatch", "states": "stepfunctions", "elasticloadbalancing": "elbv2", "email": "ses"}.get(
+        service, service
+    )
+    try:
+        return service_model(name)
+    except UnknownServiceError:
+        return None

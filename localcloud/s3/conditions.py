@@ -1,0 +1,141 @@
+"""Conditional headers, ranges, and the headers that an object answers with."""
+
+from __future__ import annotations
+
+import datetime
+from email.utils import formatdate, parsedate_to_datetime
+
+from localcloud.errors import AwsError
+from localcloud.s3.objects import NULL_VERSION, StoredObject
+from localcloud.s3.request import Request, S3Error, no_such_key
+
+KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires", "content-type",
+        "x-amz-website-redirect-location", "x-amz-storage-class")
+"""Request headers that an object keeps and answers with."""
+_OVERRIDES = ("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires")
+_FAILED = "At least one of the pre-conditions you specified did not hold"
+
+
+def kept_headers(request: Request) -> dict[str, str]:
+    """What of the request's headers stays with the object; aws-chunked is how it travelled, not what it is."""
+    kept = {name: request.headers[name] for name in KEPT if request.headers.get(name)}
+    kept.setdefault("content-type", "binary/octet-stream")
+    encodings = [part.strip() for part in kept.pop("content-encoding", "").split(",")]
+    encoding = ",".join(part for part in encodings if part and part != "aws-chunked")
+    if encoding:
+        kept["content-encoding"] = encoding
+    if kept.get("x-amz-storage-class") == "STANDARD":
+        del kept["x-amz-storage-class"]
+    return kept
+
+
+def user_metadata(request: Request) -> dict[str, str]:
+    return {name: value for name, value in request.headers.items() if name.startswith("x-amz-meta-")}
+
+
+def answer_headers(stored: StoredObject, request: Request, *, whole: bool) -> dict[str, str]:
+    """An object's headers; checksums only where asked for and the whole object is sent."""
+    headers = {
+        "Last-Modified": formatdate(stored.modified, usegmt=True),
+        "ETag": f'"{stored.etag}"',
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(stored.size),
+        **stored.meta.get("headers", {}),
+        **stored.meta.get("metadata", {}),
+    }
+    if stored.version != NULL_VERSION or request.versioning:
+        headers["x-amz-version-id"] = stored.version
+    if stored.meta.get("tags"):
+        headers["x-amz-tagging-count"] = str(len(stored.meta["tags"]))
+    if whole and request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+        headers.update(checksum_headers(stored.meta))
+    for name in _OVERRIDES:
+        if request.query.get(f"response-{name}"):
+            headers[name] = request.query[f"response-{name}"]
+    return headers
+
+
+def checksum_headers(meta: dict[str, object]) -> dict[str, str]:
+    checksums = meta.get("checksums")
+    if not isinstance(checksums, dict) or not checksums:
+        return {}
+    headers = {f"x-amz-checksum-{name.lower()}": str(value) for name, value in checksums.items()}
+    return {**headers, "x-amz-checksum-type": str(meta.get("checksum_type", "FULL_OBJECT"))}
+
+
+def check_read(stored: StoredObject, headers: dict[str, str], answer: dict[str, str]) -> None:
+    """Raise 412 or 304 for a conditional read, tags before dates, as RFC 9110 orders them."""
+    if "if-match" in headers:
+        if not _matches(headers["if-match"], stored.etag):
+            raise AwsError("PreconditionFailed", _FAILED, 412)
+    elif (since := _date(headers.get("if-unmodified-since"))) is not None and int(stored.modified) > since:
+        raise AwsError("PreconditionFailed", _FAILED, 412)
+    unchanged = {name: answer[name] for name in ("ETag", "Last-Modified") if name in answer}
+    if "if-none-match" in headers:
+        if _matches(headers["if-none-match"], stored.etag):
+            raise S3Error("NotModified", "Not Modified", 304, headers=unchanged)
+    elif (since := _date(headers.get("if-modified-since"))) is not None and int(stored.modified) <= since:
+        raise S3Error("NotModified", "Not Modified", 304, headers=unchanged)
+
+
+def check_write(current: StoredObject | None, request: Request) -> None:
+    """Raise for a conditional write: 412, or NoSuchKey for If-Match without an object."""
+    exists = current is not None and not current.marker
+    wanted, unwanted = request.headers.get("if-match"), request.headers.get("if-none-match")
+    if unwanted is not None and exists and current is not None and _matches(unwanted, current.etag):
+        raise AwsError("PreconditionFailed", _FAILED, 412)
+    if wanted is not None:
+        if not exists or current is None:
+            raise no_such_key(request.key)
+        if not _matches(wanted, current.etag):
+            raise AwsError("PreconditionFailed", _FAILED, 412)
+
+
+def check_copy(source: StoredObject, headers: dict[str, str]) -> None:
+    """The x-amz-copy-source-if-* headers: every failure is a 412."""
+    prefix = "x-amz-copy-source-"
+    renamed = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
+    try:
+        check_read(source, renamed, {})
+    except AwsError:
+        raise AwsError("PreconditionFailed", _FAILED, 412) from None
+
+
+def _matches(stated: str, etag: str) -> bool:
+    return stated.strip() == "*" or any(part.strip().removeprefix("W/").strip('"') == etag for part in stated.split(","))
+
+
+def _date(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
+    """`bytes=0-9` -> (0, 10): start and length; None for the whole object (also for what S3 ignores).
+
+    AwsError InvalidRange (416) when it begins behind the end.
+    """
+    if not text or not text.startswith("bytes=") or "," in text:
+        return None
+    first, dash, last = text[6:].strip().partition("-")
+    if not dash or (first and not first.isdigit()) or (last and not last.isdigit()) or not (first or last):
+        return None
+    if not first:
+        length = min(int(last), size)
+        start = size - length
+    else:
+        start = int(first)
+        length = min(int(last) + 1 if last else size, size) - start
+        if last and int(last) < start:
+            return None
+    if length <= 0:
+        raise S3Error(
+            "InvalidRange", "The requested range is not satisfiable", 416,
+            {"RangeRequested": text, "ActualObjectSize": size}, {"Content-Range": f"bytes */{size}"},
+        )
+    return start, length

@@ -1,0 +1,240 @@
+"""Multipart uploads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from localcloud.errors import AwsError
+from localcloud.s3 import conditions, hashing, listing, xml
+from localcloud.s3.objects import Part, Upload
+from localcloud.s3.request import Request, no_such_key
+from localcloud.wire import Reply
+
+if TYPE_CHECKING:
+    from localcloud.s3.operations import Operations
+
+_XML = {"Content-Type": "application/xml"}
+_MINIMUM_PART_BYTES = 5 << 20
+_MAXIMUM_PARTS = 10_000
+
+
+def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]]:
+    """The multipart operations, but UploadPart, whose body is streamed."""
+    return {
+        "CreateMultipartUpload": lambda request, _: _create(operations, request),
+        "CompleteMultipartUpload": lambda request, body: _complete(operations, request, body),
+        "AbortMultipartUpload": lambda request, _: _abort(operations, request),
+        "ListParts": lambda request, _: _list_parts(operations, request),
+        "ListMultipartUploads": lambda request, _: _list_uploads(operations, request),
+        "UploadPartCopy": lambda request, _: _copy_part(operations, request),
+    }
+
+
+def _create(operations: Operations, request: Request) -> Reply:
+    meta = operations.new_meta(request)
+    algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
+    if algorithm:
+        if algorithm not in hashing.ALGORITHMS:
+            raise AwsError("InvalidRequest", f"Checksum algorithm provided is unsupported: {algorithm}")
+        default = "FULL_OBJECT" if algorithm == "CRC64NVME" else "COMPOSITE"
+        meta["algorithm"] = algorithm
+        meta["checksum_type"] = request.headers.get("x-amz-checksum-type", default).upper()
+    upload = operations.store.begin(request.bucket, request.key, meta)
+    headers = {name: value for name, value in meta["headers"].items() if name.startswith("x-amz-server-side")}
+    if algorithm:
+        headers["x-amz-checksum-algorithm"], headers["x-amz-checksum-type"] = algorithm, meta["checksum_type"]
+    members = [("Bucket", request.bucket), ("Key", request.key), ("UploadId", upload)]
+    return Reply(200, xml.document("InitiateMultipartUploadResult", members), {**_XML, **headers})
+
+
+def _find(operations: Operations, request: Request) -> Upload:
+    upload = operations.store.upload(request.query["uploadId"])
+    if upload is None or (upload.bucket, upload.key) != (request.bucket, request.key):
+        raise AwsError(
+            "NoSuchUpload",
+            "The specified multipart upload does not exist. The upload ID may be invalid,"
+            " or the upload may have been aborted or completed.",
+            404,
+        )
+    return upload
+
+
+def _number(request: Request) -> int:
+    number = request.query.get("partNumber", "")
+    if not number.isdigit() or not 1 <= int(number) <= _MAXIMUM_PARTS:
+        raise AwsError("InvalidArgument", f"Part number must be an integer between 1 and {_MAXIMUM_PARTS}, inclusive")
+    return int(number)
+
+
+def expected_algorithm(operations: Operations, request: Request) -> str | None:
+    """The checksum that the upload's parts have; refuses an unknown upload before its body is taken."""
+    _number(request)
+    found: str | None = _find(operations, request).meta.get("algorithm")
+    return found
+
+
+def add_part(
+    operations: Operations, request: Request, path: Path, etag: str, checksums: dict[str, str]
+) -> Reply:
+    """Keep a received file as a part."""
+    upload = _find(operations, request)
+    if operations.store.put_part(upload.upload, _number(request), path, etag, checksums) is None:
+        _find(operations, request)
+    kept = upload.meta["headers"]
+    headers = {name: value for name, value in kept.items() if name.startswith("x-amz-server-side")}
+    headers.update({f"x-amz-checksum-{name.lower()}": value for name, value in checksums.items()})
+    return Reply(200, b"", {"ETag": f'"{etag}"', **headers})
+
+
+def _copy_part(operations: Operations, request: Request) -> Reply:
+    upload, number = _find(operations, request), _number(request)
+    source = operations.copy_source(request)
+    asked = request.headers.get("x-amz-copy-source-range")
+    start, size = conditions.parse_range(asked, source.size) or (0, source.size)
+    algorithm = upload.meta.get("algorithm")
+    digests = hashing.Digests({algorithm} if algorithm else frozenset())
+    path = operations.store.new_file()
+    try:
+        hashing.copy(source.path, path, digests, start=start, size=size)
+        part = operations.store.put_part(upload.upload, number, path, digests.md5.hex(), digests.checksums)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    if part is None:
+        _find(operations, request)
+        raise no_such_key(request.key)
+    members = [("LastModified", xml.iso(part.modified)), ("ETag", f'"{part.etag}"')]
+    members += [(f"Checksum{name}", value) for name, value in digests.checksums.items()]
+    return Reply(200, xml.document("CopyPartResult", members), dict(_XML))
+
+
+def _complete(operations: Operations, request: Request, body: bytes) -> Reply:
+    upload = _find(operations, request)
+    parts = _chosen(operations.store.parts(upload.upload), body)
+    conditions.check_write(operations.store.get(request.bucket, request.key), request)
+    algorithm, kind = upload.meta.get("algorithm"), upload.meta.get("checksum_type", "COMPOSITE")
+    whole = hashing.Digests({algorithm} if algorithm and kind == "FULL_OBJECT" else frozenset())
+    path = _assemble(operations, parts, whole)
+    digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False).hexdigest()
+    meta: dict[str, Any] = {key: value for key, value in upload.meta.items() if key != "algorithm"}
+    meta["parts"] = [part.size for part in parts]
+    meta["checksums"] = _checksums(algorithm, kind, parts, whole, request)
+    etag = f"{digest}-{len(parts)}"
+    stored = operations.store.complete(upload, path, etag, meta, request.versioning)
+    if stored is None:
+        _find(operations, request)
+        raise AwsError("NoSuchUpload", "The specified multipart upload was completed by another request.", 404)
+    operations.delegate.notify(request.account, stored, "s3:ObjectCreated:CompleteMultipartUpload")
+    members = [("Location", f"/{quote(f'{request.bucket}/{request.key}')}"), ("Bucket", request.bucket),
+               ("Key", request.key), ("ETag", f'"{etag}"')]
+    members += [(f"Checksum{name}", value) for name, value in meta["checksums"].items()]
+    if meta["checksums"]:
+        members.append(("ChecksumType", kind))
+    headers = {**_XML, **operations.write_headers(request, stored)}
+    return Reply(200, xml.document("CompleteMultipartUploadResult", members), headers)
+
+
+def _chosen(uploaded: list[Part], body: bytes) -> list[Part]:
+    """The parts that the request lists, in order; InvalidPart, InvalidPartOrder, EntityTooSmall."""
+    known = {part.number: part for part in uploaded}
+    chosen: list[Part] = []
+    for element in xml.parse(body).findall("Part"):
+        number, etag = element.findtext("PartNumber") or "", (element.findtext("ETag") or "").strip().strip('"')
+        part = known.get(int(number)) if number.isdigit() else None
+        if part is None or part.etag != etag:
+            raise AwsError(
+                "InvalidPart",
+                "One or more of the specified parts could not be found. The part may not have been uploaded,"
+                " or the specified entity tag may not match the part's entity tag.",
+            )
+        if chosen and part.number <= chosen[-1].number:
+            raise AwsError("InvalidPartOrder", "The list of parts was not in ascending order.")
+        chosen.append(part)
+    if not chosen:
+        raise AwsError("MalformedXML", "A multipart upload is completed with at least one part")
+    if any(part.size < _MINIMUM_PART_BYTES for part in chosen[:-1]):
+        raise AwsError("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size")
+    return chosen
+
+
+def _assemble(operations: Operations, parts: list[Part], digests: hashing.Digests) -> Path:
+    """One file of all parts. The only part's file can't be taken as it is: a failure must leave the upload whole."""
+    path = operations.store.new_file()
+    try:
+        hashing.join([part.path for part in parts], path, digests)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _checksums(
+    algorithm: str | None, kind: str, parts: list[Part], whole: hashing.Digests, request: Request
+) -> dict[str, str]:
+    """Of the whole object, or of its parts' checksums followed by "-" and their number."""
+    if not algorithm:
+        return {}
+    stated = request.headers.get(f"x-amz-checksum-{algorithm.lower()}")
+    if kind == "FULL_OBJECT":
+        computed = whole.checksums
+        if stated and computed.get(algorithm, stated) != stated:
+            raise AwsError("BadDigest", f"The {algorithm} you specified did not match the calculated checksum.")
+        return computed or ({algorithm: stated} if stated else {})
+    if algorithm not in hashing.COMPUTED or not all(algorithm in part.checksums for part in parts):
+        return {}
+    digests = b"".join(base64.b64decode(part.checksums[algorithm]) for part in parts)
+    return {algorithm: f"{hashing.of_bytes(algorithm, digests)}-{len(parts)}"}
+
+
+def _abort(operations: Operations, request: Request) -> Reply:
+    operations.store.abort(_find(operations, request).upload)
+    return Reply(204)
+
+
+def _list_parts(operations: Operations, request: Request) -> Reply:
+    upload = _find(operations, request)
+    limit, after = request.number("max-parts", 1000, 1000), request.number("part-number-marker", 0, _MAXIMUM_PARTS)
+    parts = [part for part in operations.store.parts(upload.upload) if part.number > after]
+    page, more = parts[:limit], len(parts) > limit
+    owner = [("ID", listing.owner_id(request.account))]
+    members: list[tuple[str, Any]] = [
+        ("Bucket", request.bucket), ("Key", request.key), ("UploadId", upload.upload), ("Initiator", owner),
+        ("Owner", owner), ("StorageClass", upload.meta["headers"].get("x-amz-storage-class", "STANDARD")),
+        ("PartNumberMarker", after), ("NextPartNumberMarker", page[-1].number if page else 0),
+        ("MaxParts", limit), ("IsTruncated", more),
+    ]
+    for part in page:
+        checksums = [(f"Checksum{name}", value) for name, value in part.checksums.items()]
+        members.append(("Part", [
+            ("PartNumber", part.number), ("LastModified", xml.iso(part.modified)), ("ETag", f'"{part.etag}"'),
+            ("Size", part.size), *checksums,
+        ]))
+    return Reply(200, xml.document("ListPartsResult", members), dict(_XML))
+
+
+def _list_uploads(operations: Operations, request: Request) -> Reply:
+    limit, prefix = request.number("max-uploads", 1000, 1000), request.query.get("prefix", "")
+    after = (request.query.get("key-marker", ""), request.query.get("upload-id-marker", ""))
+    found = sorted(
+        (upload for upload in operations.store.uploads(request.bucket) if upload.key.startswith(prefix)),
+        key=lambda upload: (upload.key, upload.upload),
+    )
+    rest = [u for u in found if u.key > after[0] or (after[1] and u.key == after[0] and u.upload > after[1])]
+    page, more = rest[:limit], len(rest) > limit
+    owner = [("ID", listing.owner_id(request.account))]
+    members: list[tuple[str, Any]] = [
+        ("Bucket", request.bucket), ("KeyMarker", after[0]), ("UploadIdMarker", after[1]), ("Prefix", prefix),
+        ("NextKeyMarker", page[-1].key if more else None), ("NextUploadIdMarker", page[-1].upload if more else None),
+        ("MaxUploads", limit), ("IsTruncated", more),
+    ]
+    for upload in page:
+        members.append(("Upload", [
+            ("Key", upload.key), ("UploadId", upload.upload), ("Initiator", owner), ("Owner", owner),
+            ("StorageClass", "STANDARD"), ("Initiated", xml.iso(upload.started)),
+        ]))
+    return Reply(200, xml.document("ListMultipartUploadsResult", members), dict(_XML))

@@ -1,0 +1,192 @@
+"""Run the front door: in the foreground (`python -m localcloud`) or in a thread of this process (`LocalCloud`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import logging.handlers
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from localcloud.context import Cloud
+from localcloud.control import STATE_FILE, Info, write_state
+from localcloud.home import ControlError, listen, lock, prepare_home
+from localcloud.store import Store
+
+VERSION = "1"
+_LOG_BYTES = 5_000_000
+_log = logging.getLogger("localcloud")
+_running = threading.Lock()
+"""The delegate keeps its state in module globals: one cloud a process."""
+
+
+def serve(home: Path, port: int, stop: Callable[[asyncio.Event], None], ready: Callable[[Cloud], None]) -> None:
+    """Serve until the event that `stop` is given is set; `ready` is called when requests are answered."""
+    home = prepare_home(home)
+    if not _running.acquire(blocking=False):
+        raise ControlError("a localcloud runs in this process already: stop it first, or start this one as a process")
+    try:
+        with lock(home), contextlib.closing(listen(port)) as sock:
+            _serve(home, sock, stop, ready)
+    finally:
+        _running.release()
+
+
+def _serve(
+    home: Path, sock: socket.socket, stop: Callable[[asyncio.Event], None], ready: Callable[[Cloud], None]
+) -> None:
+    from localcloud.delegate import MiniStack
+    from localcloud.front import Front
+
+    log_handler = _log_to(home / "localcloud.log")
+    port = sock.getsockname()[1]
+    store = Store(home / "state.sqlite")
+    delegate = MiniStack(home, port)
+    cloud = Cloud(home, f"http://127.0.0.1:{port}", store, delegate)
+    health = {"status": "ok", "pid": os.getpid(), "home": str(home), "url": cloud.url, "version": VERSION}
+    front = Front(cloud, delegate, health)
+    try:
+        asyncio.run(_run(front, cloud, delegate, sock, stop, ready))
+    finally:
+        (home / STATE_FILE).unlink(missing_ok=True)
+        front.close()
+        delegate.stopped()
+        store.close()
+        _log.removeHandler(log_handler)
+        log_handler.close()
+
+
+async def _run(
+    front: Any, cloud: Cloud, delegate: Any, sock: socket.socket,
+    stop: Callable[[asyncio.Event], None], ready: Callable[[Cloud], None],
+) -> None:
+    from hypercorn.asyncio import serve as hypercorn_serve
+    from hypercorn.config import Config
+
+    config = Config()
+    config.bind = [f"fd://{os.dup(sock.fileno())}"]
+    config.errorlog = config.accesslog = None
+    config.graceful_timeout = 2.0
+    config.keep_alive_timeout = 75.0
+    config.h11_max_incomplete_size = 64 * 1024
+    config.backlog = 512
+    stopped = asyncio.Event()
+    stop(stopped)
+
+    async def trigger() -> None:
+        ready_task = asyncio.get_running_loop().run_in_executor(None, _begin, cloud, ready)
+        await stopped.wait()
+        await ready_task
+        await asyncio.get_running_loop().run_in_executor(None, end, cloud)
+        delegate.stopping()
+
+    await hypercorn_serve(front, config, shutdown_trigger=trigger)
+
+
+def _begin(cloud: Cloud, ready: Callable[[Cloud], None]) -> None:
+    """Recover what a killed process left, then say that we are up."""
+    try:
+        sagemaker = importlib.import_module("localcloud.sagemaker")
+        resume = getattr(sagemaker, "resume", None)
+        if resume is not None:
+            resume(cloud)
+    except Exception:
+        _log.exception("localcloud.sagemaker could not resume")
+    write_state(cloud.home, Info(cloud.url, os.getpid(), int(cloud.url.rpartition(":")[2])))
+    ready(cloud)
+
+
+def end(cloud: Cloud) -> None:
+    """Run what was registered to end, last first; one failure doesn't keep the others from ending."""
+    for callback in reversed(cloud.on_stop):
+        try:
+            callback()
+        except Exception:
+            _log.exception("stopping: %r failed", callback)
+    cloud.on_stop.clear()
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
+    return handler
+
+
+class LocalCloud:
+    """A localcloud in a thread of this process: `with LocalCloud(home) as cloud: cloud.url`.
+
+    One at a time in a process. State in `home` is kept: the next one with the same home goes on with it.
+    """
+
+    def __init__(self, home: Path | str, port: int = 0) -> None:
+        self.home = Path(home)
+        self._port = port
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._cloud: Cloud | None = None
+
+    @property
+    def cloud(self) -> Cloud:
+        """The running cloud, for handlers called in process."""
+        if self._cloud is None:
+            raise ControlError("localcloud is not running")
+        return self._cloud
+
+    @property
+    def url(self) -> str:
+        return self.cloud.url
+
+    def start(self) -> LocalCloud:
+        """Serve from a thread; returns when requests are answered. ControlError when that fails."""
+        self._ready.clear()
+        self._failure = None
+        self._thread = threading.Thread(target=self._serve, name="localcloud", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        return self
+
+    def _serve(self) -> None:
+        try:
+            serve(self.home, self._port, self._keep, self._started)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._cloud = None
+            self._ready.set()
+
+    def _keep(self, stop: asyncio.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), stop
+
+    def _started(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._ready.set()
+
+    def stop(self) -> None:
+        """End what runs in it, save the state, free the port."""
+        if self._thread is None or self._loop is None or self._stop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._thread = None
+
+    def __enter__(self) -> LocalCloud:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
