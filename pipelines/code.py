@@ -1,7 +1,8 @@
 """Shipped code lives at content-addressed S3 keys: `code/<folder>/<sha256>/<file>`.
 
-The same files have the same key on every machine and on every day, so an upsert changes a step only when its code changed,
-and an upload that is already there is not made again. The hash covers relative paths and bytes, not modes or dates.
+The same files have the same key on every machine and on every day, so an upsert changes a step only when its code
+changed, and an upload that is already there is not made again. The hash covers relative paths and bytes, not modes or
+dates.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def shipped(folder: str) -> Code:
 
 
 def read_code(path: Path, folder: str) -> Code:
-    """Read a folder. Caches, hidden files and editor leftovers are left out. Raises FileNotFoundError if nothing is left."""
+    """Read a folder without caches, hidden files and editor leftovers. Raises FileNotFoundError if nothing is left."""
     files = {
         file.relative_to(path).as_posix(): file.read_bytes()
         for file in sorted(path.rglob("*"))

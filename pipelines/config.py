@@ -3,8 +3,8 @@
     config = load_config(Path("pipeline.yaml"))      # ConfigError lists every mistake at once
     config.training.learning_rate                    # 0.0002
 
-Every field has a description, which errors and the documentation show, and a range. `pipelines/config_errors.py` reads the
-file and words the errors.
+Every field has a description, which errors and the documentation show, and a range. `pipelines/config_errors.py` reads
+the file and words the errors.
 """
 
 from __future__ import annotations
@@ -106,12 +106,11 @@ class Aws(Section):
 class Columns(Section):
     """Which column or field of the raw rows holds what; null: found by name."""
 
-    instruction: str | None = Field(default=None, min_length=1, max_length=128, description="the instruction")
-    input: str | None = Field(default=None, min_length=1, max_length=128, description="the instruction's input")
-    output: str | None = Field(default=None, min_length=1, max_length=128, description="the answer to the instruction")
-    prompt: str | None = Field(default=None, min_length=1, max_length=128, description="the prompt")
-    completion: str | None = Field(default=None, min_length=1, max_length=128, description="the completion")
     messages: str | None = Field(default=None, min_length=1, max_length=128, description="the list of chat messages")
+    prompt: str | None = Field(default=None, min_length=1, max_length=128, description="the prompt or instruction")
+    input: str | None = Field(default=None, min_length=1, max_length=128, description="more input under the prompt")
+    completion: str | None = Field(default=None, min_length=1, max_length=128, description="the answer to learn")
+    system: str | None = Field(default=None, min_length=1, max_length=128, description="the system message")
     group: str | None = Field(
         default=None, min_length=1, max_length=128, description="rows that share its value stay in one split"
     )
@@ -139,7 +138,10 @@ class Data(Section):
     """The rows, how they are checked and split, and the machine that does it."""
 
     input_uri: str | None = Field(
-        default=None, pattern=r"^s3://[a-z0-9.-]{3,63}(/.*)?$", description="an S3 prefix; null: raw/ in the data bucket"
+        default=None,
+        pattern=r"^s3://[a-z0-9.-]{3,63}(/.*)?$",
+        max_length=256,
+        description="an S3 prefix; null: raw/ in the data bucket",
     )
     columns: Columns = Field(default_factory=Columns, description="names of columns that can't be guessed")
     shares: Shares = Field(default_factory=Shares, description="the split")
@@ -182,7 +184,7 @@ class Training(Section):
     epochs: int = Field(default=3, ge=1, le=100, description="passes over the training rows")
     max_steps: int = Field(default=0, ge=0, le=10_000_000, description="optimizer steps; 0: by epochs")
     learning_rate: float = Field(default=2e-4, gt=0, le=1, description="peak learning rate")
-    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+    lr_scheduler: Literal["linear", "cosine", "constant"] = Field(
         default="linear", description="how the learning rate falls"
     )
     warmup_ratio: float = Field(default=0.03, ge=0, le=0.5, description="share of the steps that warm up")
@@ -310,8 +312,8 @@ class Config(Section):
     def rules(self) -> Iterator[str]:
         if self.model.on_hub and self.training.network_isolation:
             yield (
-                f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the job "
-                "could not reach it; copy the model to S3, or set network_isolation: false"
+                f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
+                "job could not reach it; copy the model to S3, or set network_isolation: false"
             )
         seen: set[str] = set()
         for index, rule in enumerate(self.gate):
@@ -320,11 +322,11 @@ class Config(Section):
             seen.add(rule.metric)
         if self.training.method == "lora" and not self.training.merge and self.model.on_hub:
             yield (
-                f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the adapter; "
-                "set merge: true, or copy the model to S3"
+                f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
+                "adapter; set merge: true, or copy the model to S3"
             )
 
 
 def load_config(path: Path | str) -> Config:
-    """Read and check pipeline.yaml. Raises ConfigError with one line for each mistake (key, line, value, what is allowed)."""
+    """Read and check pipeline.yaml. Raises ConfigError with a line for each mistake: key, value, what is allowed."""
     return read_config(Path(path), Config)

@@ -1,4 +1,4 @@
-"""Reads pipeline.yaml and words what is wrong with it: all mistakes at once, each with its line, key, value and what is allowed."""
+"""Reads pipeline.yaml and words its mistakes: all at once, each with its line, key, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_SHOWN = 120
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing to correct: `key` as a reader writes it (`gate[0].metric`), 1-based `line` or None, and the sentence."""
+    """One thing to correct: `key` as people write it (`gate[0].metric`), 1-based `line` or None, and the sentence."""
 
     key: str
     line: int | None
@@ -133,9 +133,9 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node) -> Any:
         # YAML 1.1 reads 2e-4 as a string because it has no dot.
-        if node.tag.endswith(":str") and getattr(node, "style", None) is None:
-            if re.fullmatch(r"[-+]?\d[\d_]*[eE][-+]?\d+", node.value):
-                return float(node.value)
+        plain = node.tag.endswith(":str") and getattr(node, "style", None) is None
+        if plain and re.fullmatch(r"[-+]?\d[\d_]*[eE][-+]?\d+", node.value):
+            return float(node.value)
         return self.constructor.construct_object(node)
 
 
@@ -144,8 +144,7 @@ def _mistakes(error: ValidationError, model: type[BaseModel], lines: dict[Key, i
     for details in error.errors(include_url=False):
         location: Key = tuple(details["loc"])
         if details["type"] == "rules":
-            for sentence in details["ctx"]["broken"]:
-                found.append(_rule_mistake(location, sentence, lines))
+            found += [_rule_mistake(location, sentence, lines) for sentence in details["ctx"]["broken"]]
             continue
         key, field, owner = _resolve(model, location)
         found.append(Mistake(_dotted(key), _line(lines, key), _sentence(details, key, field, owner)))

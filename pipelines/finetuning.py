@@ -1,22 +1,22 @@
 """The pipeline. This is the file to read.
 
-            Prepare            ProcessingStep   raw rows -> checked train, validation and test splits
-               |
-             Train             TrainingStep     base model -> tuned model (LoRA or full, spot, checkpoints)
-               |
-            Evaluate           ProcessingStep   tuned model beside its base -> evaluation.json, report.html
-               |
-          QualityGate          ConditionStep    every bound of pipeline.yaml's gate reached?
-         yes |     | no
-             |     +-- ExplainGate -- GateFailed    LambdaStep, FailStep: which metric missed, by how much
-             |
-          Register             ModelStep        a version in the model package group, with metrics and origin
-             |
-       ApprovedAlready         ConditionStep    registered as approved? (otherwise a reviewer's approval deploys it)
-         yes |
-           Deploy              LambdaStep       create or update the endpoint
+        Prepare            ProcessingStep   raw rows -> checked train, validation and test splits
+           |
+         Train             TrainingStep     base model -> tuned model (LoRA or full, spot, checkpoints)
+           |
+        Evaluate           ProcessingStep   tuned model beside its base -> evaluation.json, report.html
+           |
+      QualityGate          ConditionStep    every bound of pipeline.yaml's gate reached?
+     yes |     | no
+         |     +-- ExplainGate -- GateFailed    LambdaStep, FailStep: which metric missed, by how much
+         |
+      Register             ModelStep        a version in the model package group, with metrics and origin
+         |
+   ApprovedAlready         ConditionStep    registered as approved? (otherwise a reviewer's approval deploys it)
+     yes |
+       Deploy              LambdaStep       create or update the endpoint
 
-    print(definition(config))         # JSON: the same bytes on every machine and every day; no account, no network
+print(definition(config))         # JSON: the same bytes on every machine and every day; no account, no network
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def build_pipeline(config: Config) -> Pipeline:
         explain = explain_step(build, evaluate)
         gate_failed = gate_failed_step(explain)
 
-        gate = quality_gate_step(
-            build, evaluate, passed=[register, approved_already], failed=[explain, gate_failed]
-        )
+        gate = quality_gate_step(build, evaluate, passed=[register, approved_already], failed=[explain, gate_failed])
         return Pipeline(
             name=config.name,
             parameters=build.parameters.all(),
@@ -89,7 +87,8 @@ def _canonical(value: Any) -> Any:
     """The SDK collects DependsOn in sets, whose order changes with the hash seed."""
     if isinstance(value, dict):
         return {
-            key: sorted(child, key=json.dumps) if key == "DependsOn" else _canonical(child) for key, child in value.items()
+            key: sorted(child, key=json.dumps) if key == "DependsOn" else _canonical(child)
+            for key, child in value.items()
         }
     if isinstance(value, list):
         return [_canonical(child) for child in value]

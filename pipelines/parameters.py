@@ -1,4 +1,4 @@
-"""The pipeline's parameters: everything that a scheduled run may want to override, with its default from pipeline.yaml."""
+"""The pipeline's parameters: what a scheduled run may want to override, with the defaults of pipeline.yaml."""
 
 from __future__ import annotations
 

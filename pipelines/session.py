@@ -1,8 +1,9 @@
 """A SageMaker session that reaches nothing: building the pipeline needs no account, no region and no network.
 
-The SDK builds clients while it is imported, asks IAM about roles, reads the user's defaults and reports usage. Here it gets
-dummy credentials for the configured region, its role check and its telemetry are off, and its log and pop-out warnings go
-nowhere. Everything that would be uploaded is collected in `OfflineSession.code` and uploaded by `pipelines/publish.py`.
+The SDK builds clients while it is imported, asks IAM about roles, reads the user's defaults and reports usage. Here it
+gets dummy credentials for the configured region, its role check and its telemetry are off, and its log and pop-out
+warnings go nowhere. Everything that would be uploaded is collected in `OfflineSession.code`, and `pipelines/publish.py`
+uploads it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ def offline(region: str) -> Iterator[None]:
         "SAGEMAKER_VALIDATE_ROLE": "false",
     }
     before = {name: os.environ.get(name) for name in (*overrides, *_HIDDEN)}
-    levels = {name: logging.getLogger(name).level for name in ("sagemaker", "sagemaker.core", "sagemaker.config", "boto3")}
     for name in _HIDDEN:
         os.environ.pop(name, None)
     os.environ.update(overrides)
@@ -48,8 +48,6 @@ def offline(region: str) -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -65,6 +63,7 @@ def make_session(config: Config) -> Any:
     from pipelines.names import Names
 
     bucket = Names.of(config).artifacts_bucket
+    modules = {"TelemetryOptOut": True}
 
     class OfflineSession(PipelineSession):  # type: ignore[misc]
         """Knows its bucket without asking S3 and collects code instead of uploading it."""
@@ -72,12 +71,10 @@ def make_session(config: Config) -> Any:
         def __init__(self) -> None:
             self.code: dict[str, Code] = {}
             super().__init__(
-                boto_session=boto3.Session(
-                    region_name=config.aws.region, aws_access_key_id="offline", aws_secret_access_key="offline"
-                ),
+                boto_session=boto3.Session(region_name=config.aws.region),  # credentials: those of offline()
                 default_bucket=bucket,
                 # A given configuration replaces the files of the user and the machine: the same bytes everywhere.
-                sagemaker_config={"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}},
+                sagemaker_config={"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": modules}}},
             )
 
         def default_bucket(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ INPUT = "/opt/ml/processing/input"
 OUTPUT = "/opt/ml/processing/output"
 
 # Instance families whose disk is local NVMe: hardware encrypts it, and a request with a volume key is refused.
-LOCAL_STORAGE_FAMILIES = (
-    "c5d c6gd c6id g4dn g5 g6 g6e i3en m5d m6gd m6id p4d p4de p5 p5e p5en p6-b200 r5d r6gd r6id r7gd trn1 trn1n trn2".split()
+LOCAL_STORAGE = re.compile(
+    r"ml\.(c[56]g?i?d|g4dn|g5|g6e?|i3en|m[56]g?i?d|p4de?|p5e?n?|p6-b200|r[567]g?i?d|trn1n?|trn2)\."
 )
 
 
@@ -50,7 +51,7 @@ class Build:
 
 def has_local_storage(instance_type: str) -> bool:
     """Whether `ml.<family>.<size>` has NVMe disks instead of EBS volumes."""
-    return instance_type.split(".")[1] in LOCAL_STORAGE_FAMILIES
+    return LOCAL_STORAGE.match(instance_type) is not None
 
 
 def cache(build: Build) -> Any:
@@ -62,7 +63,7 @@ def cache(build: Build) -> Any:
 
 
 def retries(job: bool) -> list[Any]:
-    """Wait and try again where waiting helps: throttling and faults, and for jobs internal errors and missing capacity."""
+    """Try again later where waiting helps: throttling and faults, and for jobs internal errors and missing capacity."""
     from sagemaker.mlops.workflow.retry import (
         SageMakerJobExceptionTypeEnum,
         SageMakerJobStepRetryPolicy,
@@ -118,7 +119,7 @@ def processing_arguments(
 ) -> Any:
     """Step arguments of a processing job that runs `folder/script`.
 
-    `inputs` and `outputs` map names to S3 URIs; each is a folder `/opt/ml/processing/{input,output}/<name>` in the container.
+    `inputs` and `outputs` map names to S3 URIs; the container sees `/opt/ml/processing/{input,output}/<name>`.
     """
     from sagemaker.core.network import NetworkConfig
     from sagemaker.core.processing import Processor

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from steps.common import INPUT, OUTPUT, Build, cache, execution_id, join, processing_arguments, retries
+from steps.common import (
+    INPUT,
+    OUTPUT,
+    Build,
+    cache,
+    command_line,
+    execution_id,
+    join,
+    processing_arguments,
+    retries,
+)
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
 
 SPLITS = ("train", "validation", "test")
 
@@ -37,15 +50,32 @@ def prepare_step(build: Build) -> Any:
 
 def prepare_arguments(build: Build) -> dict[str, Any]:
     """The command line of preparation/prepare.py."""
-    data, parameters = build.config.data, build.parameters
+    parameters = build.parameters
     return {
         "input": f"{INPUT}/data",
         "output": OUTPUT,
-        "train-share": float(data.shares.train),
-        "validation-share": float(data.shares.validation),
-        "test-share": float(data.shares.test),
+        **_fixed(build.config),
         "max-rejected-share": parameters.text("MaxRejectedShare"),
         "minimum-rows": parameters.text("MinimumRows"),
         "seed": parameters.text("Seed"),
+    }
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    """Shares and columns: a run can't override them."""
+    data = config.data
+    return {
+        **{f"{name}-share": float(getattr(data.shares, name)) for name in SPLITS},
         **{f"{name}-column": getattr(data.columns, name) for name in type(data.columns).model_fields},
     }
+
+
+def data_arguments(config: Config) -> list[str]:
+    """What preparation/prepare.py is told about the rows by default; with it a file can be checked at home."""
+    data = config.data
+    limits = {
+        "max-rejected-share": float(data.max_rejected_share),
+        "minimum-rows": data.minimum_rows,
+        "seed": data.seed,
+    }
+    return command_line({**_fixed(config), **limits})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.code import shipped
-from steps.common import Build, join, retries
+from steps.common import Build, retries
 from steps.evaluate import evaluation_uri
 
 CONTENT_TYPE = "application/json"
@@ -45,7 +45,7 @@ def register_step(build: Build, train: Any, evaluate: Any) -> Any:
 
 
 def metadata(build: Build) -> dict[str, Any]:
-    """CustomerMetadataProperties: lambdas/deploy.py and people read them. Keys up to 128, values up to 256 characters."""
+    """CustomerMetadataProperties, for lambdas/deploy.py and people: keys up to 128, values up to 256 characters."""
     text = build.parameters.text
     return {
         "input_data_uri": text("InputDataUri"),
@@ -58,7 +58,7 @@ def metadata(build: Build) -> dict[str, Any]:
         "endpoint_instance_type": text("EndpointInstanceType"),
         "endpoint_instance_count": text("EndpointInstanceCount"),
         "data_capture_percentage": text("DataCapturePercentage"),
-        "pipeline_execution": join(_execution_arn()),
+        "pipeline_execution": _execution_arn(),
     }
 
 

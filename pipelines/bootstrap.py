@@ -1,0 +1,64 @@
+"""`fmops bootstrap`: the ground (infrastructure/foundation.yaml), once per account and region; safe to repeat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.images import inference_image, training_image
+from pipelines.names import Names, base_model, endpoint_name, input_data_uri, model_package_group
+from pipelines.session import offline
+from pipelines.stacks import deploy_stack
+
+if TYPE_CHECKING:
+    import boto3
+
+    from pipelines.config import Config
+
+TEMPLATE = "foundation.yaml"
+
+
+def bootstrap(config: Config, session: boto3.Session) -> str:
+    """Deploy the buckets, the key and the roles; returns one sentence about what was done. Raises UserError."""
+    names = Names.of(config)
+    done = deploy_stack(session, names.foundation_stack, TEMPLATE, foundation_parameters(config), config.aws.tags)
+    return f"The ground is {done} (stack {names.foundation_stack} in {names.account_id}, {names.region})."
+
+
+def foundation_parameters(config: Config) -> dict[str, str]:
+    """The template's parameters: names, and what the roles may read beyond the stack's own buckets."""
+    names = Names.of(config)
+    buckets, objects = _elsewhere(config)
+    with offline(config.aws.region):
+        images = {training_image(config), inference_image(config)}
+    return {
+        "Prefix": names.prefix,
+        "ModelPackageGroupName": model_package_group(config),
+        "EndpointName": endpoint_name(config),
+        "ImageRepositoryArns": ",".join(sorted(_repository_arn(image, names) for image in images)),
+        "ReadBucketArns": ",".join(buckets),
+        "ReadObjectArns": ",".join(objects),
+        "UseVpc": str(config.aws.vpc is not None).lower(),
+    }
+
+
+def _elsewhere(config: Config) -> tuple[list[str], list[str]]:
+    """ARNs of foreign buckets and prefixes that pipeline.yaml names for rows or base model."""
+    names = Names.of(config)
+    own = {names.training_data_bucket, names.artifacts_bucket}
+    buckets, objects = set(), set()
+    for uri in (input_data_uri(config), base_model(config)):
+        if not uri.startswith("s3://"):
+            continue
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if bucket not in own:
+            buckets.add(f"arn:{names.partition}:s3:::{bucket}")
+            objects.add(f"arn:{names.partition}:s3:::{bucket}/{prefix}*")
+    return sorted(buckets), sorted(objects)
+
+
+def _repository_arn(image: str, names: Names) -> str:
+    """`1234.dkr.ecr.us-east-1.amazonaws.com/name:tag` -> the ARN of the repository."""
+    registry, _, path = image.partition("/")
+    repository = path.partition("@")[0].partition(":")[0]
+    account = registry.partition(".")[0]
+    return f"arn:{names.partition}:ecr:{names.region}:{account}:repository/{repository}"
