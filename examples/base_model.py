@@ -85,7 +85,9 @@ def _convert(gguf: Path, directory: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise BaseModelError(f"converting the base model needs {error.name}; install it with: pip install 'fmops[local]'") from None
+        raise BaseModelError(
+            f"converting the base model needs {error.name}; install it with: pip install 'fmops[local]'"
+        ) from None
     with _quiet():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)

@@ -240,7 +240,9 @@ def write_dataset(path: Path, rows: int = 1500, seed: int = 7) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Writes the demo data: smart-home commands and the tool call each means.")
+    parser = argparse.ArgumentParser(
+        description="Writes the demo data: smart-home commands and the tool call each means."
+    )
     parser.add_argument("--output", type=Path, required=True, help="file to write (.jsonl or .csv)")
     parser.add_argument("--rows", type=int, default=1500, help="rows to write (default 1500)")
     parser.add_argument("--seed", type=int, default=7, help="another seed gives other sentences (default 7)")

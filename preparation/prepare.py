@@ -1,0 +1,297 @@
+"""Runs in the Prepare step's processing container (CPU): checks, de-duplicates and splits raw rows for fine-tuning.
+
+    python prepare.py --input data.csv --output prepared
+    python prepare.py --check --input data.csv
+
+Reads CSV (comma, semicolon, tab), JSON lines, JSON arrays and Parquet; rows as instruction/input/output,
+prompt/completion or chat messages. Writes under --output:
+
+    train/train.jsonl  validation/validation.jsonl  test/test.jsonl    one canonical row a line (see rows.py)
+    report/data_report.json                                            counts: rows_in = rows_out + rejected + duplicates
+    report/rejected.jsonl                                              {"file", "line", "reason", "row"}
+
+Rows with the same prompt, or the same value in --group-column, never stand in two splits. Memory stays flat but for 8 bytes a row.
+Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
+Not covered: near-duplicates, secrets and personal data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reading import Piece, Source, find_sources, pieces, read_piece
+from rows import Batch, Columns, Converter, DataError
+from serial import read_serially
+from splits import TRACKED_GROUPS, Shares, Splitter, fill_empty_splits
+from writing import Tally, Writer, write_report
+
+CHECK_ROWS = 200_000
+PARALLEL_BYTES = 16 << 20
+"""Smaller inputs are read in this process: starting others would take longer."""
+MOST_WORKERS = 8
+COLUMN_FLAGS = {
+    "messages": "chat messages (a list of role and content)",
+    "prompt": "the prompt or instruction",
+    "input": "more input that goes under the prompt",
+    "completion": "the answer to learn",
+    "system": "the system message",
+    "slice": "a label by which the evaluation is broken down",
+    "group": "rows with the same value stay in the same split",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    input: Path
+    output: Path | None
+    columns: Columns
+    shares: Shares
+    max_rejected_share: float
+    minimum_rows: int
+    seed: int
+    workers: int
+    check: bool
+    check_rows: int
+    failure_files: tuple[Path, ...]
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Reads the command line; ends the program with exit code 2 where it is wrong."""
+    parser = argparse.ArgumentParser(description="Checks, de-duplicates and splits raw rows for fine-tuning.")
+    parser.add_argument("--input", type=Path, required=True, help="a file, or a directory of files")
+    parser.add_argument("--output", type=Path, help="directory to write to (not needed with --check)")
+    for name, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
+        parser.add_argument(
+            f"--{name}-share", type=float, default=share, help=f"part of the rows for {name} (default {share})"
+        )
+    parser.add_argument(
+        "--max-rejected-share", type=float, default=0.05, help="more rejected rows fail the run (default 0.05)"
+    )
+    parser.add_argument("--minimum-rows", type=int, default=32, help="fewer good rows fail the run (default 32)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives another split (default 0)")
+    for name, meaning in COLUMN_FLAGS.items():
+        parser.add_argument(
+            f"--{name}-column", default="", help=f"column with {meaning}; found by its usual names if not given"
+        )
+    parser.add_argument("--workers", type=int, default=0, help="processes to read with (default: one a core)")
+    parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
+    parser.add_argument(
+        "--check-rows", type=int, default=CHECK_ROWS, help=f"rows to look at with --check (default {CHECK_ROWS})"
+    )
+    parser.add_argument(
+        "--failure-file", type=Path, help="file to write the reason of a failure to (also: $SM_FAILURE_FILE)"
+    )
+    parser.add_argument("--message-file", type=Path, help="the same, for a processing job's exit message")
+    given = parser.parse_args(arguments)
+    shares = Shares(given.train_share, given.validation_share, given.test_share)
+    if min(shares.train, shares.validation, shares.test) < 0 or shares.train <= 0:
+        parser.error("--train-share must be above 0, --validation-share and --test-share 0 or more")
+    if not 0 <= given.max_rejected_share <= 1:
+        parser.error(f"--max-rejected-share is {given.max_rejected_share}; allowed is 0 to 1")
+    if given.minimum_rows < 1:
+        parser.error(f"--minimum-rows is {given.minimum_rows}; allowed is 1 or more")
+    if not given.check and given.output is None:
+        parser.error("--output is missing: the directory to write to")
+    columns = Columns(**{name: getattr(given, f"{name}_column").strip() for name in COLUMN_FLAGS})
+    return Options(given.input, None if given.check else given.output, columns, shares, given.max_rejected_share, given.minimum_rows,
+                   given.seed, given.workers, given.check, given.check_rows, _failure_files(given))  # fmt: skip
+
+
+def _failure_files(given: argparse.Namespace) -> tuple[Path, ...]:
+    files = [given.failure_file, given.message_file]
+    if os.environ.get("SM_FAILURE_FILE"):
+        files.append(Path(os.environ["SM_FAILURE_FILE"]))
+    if os.environ.get("SM_OUTPUT_DIR"):
+        files.append(Path(os.environ["SM_OUTPUT_DIR"]) / "failure")
+    return tuple(file for file in files if file is not None and file.parent.is_dir())
+
+
+_converter: Converter | None = None
+
+
+def _start_worker(columns: Columns, splitter: Splitter) -> None:
+    """Prepares a worker process: it ignores Ctrl-C (the parent answers it) and ends when the parent is gone."""
+    import multiprocessing
+    import signal
+    import threading
+
+    global _converter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    _converter = Converter(columns, splitter)
+
+
+def _work(piece: Piece) -> Batch | None:
+    assert _converter is not None
+    return _packed(read_piece(piece, _converter))
+
+
+def _packed(batch: Batch | None) -> Batch | None:
+    for part in batch.parts if batch else ():
+        part.pack()
+    return batch
+
+
+def read(sources: list[Source], options: Options, splitter: Splitter) -> Iterator[tuple[Source, Batch]]:
+    """Yields all rows in input order, read in several processes where the input is large."""
+    size = sum(os.path.getsize(source.path) for source in sources)
+    workers = min(options.workers or len(os.sched_getaffinity(0)), MOST_WORKERS)
+    converter = Converter(options.columns, splitter)
+    if workers < 2 or (size < PARALLEL_BYTES and not options.workers):
+        yield from _read_all(
+            sources, converter, lambda source: ((p, _packed(read_piece(p, converter))) for p in pieces(source))
+        )
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _start_worker, (options.columns, splitter)
+    ) as pool:
+        try:
+            yield from _read_all(sources, converter, lambda source: _ahead(pool, source, workers + 2))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ahead(pool: Any, source: Source, count: int) -> Iterator[tuple[Piece, Batch | None]]:
+    """Has up to `count` pieces in work and yields them in order."""
+    waiting: deque[tuple[Piece, Any]] = deque()
+    for piece in pieces(source):
+        waiting.append((piece, pool.submit(_work, piece)))
+        if len(waiting) >= count:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def _read_all(
+    sources: list[Source], converter: Converter, read_pieces: Callable[[Source], Iterator[tuple[Piece, Batch | None]]]
+) -> Iterator[tuple[Source, Batch]]:
+    for source in sources:
+        if source.format in ("parquet", "json"):
+            for batch in read_serially(source, converter, source.start, 1):
+                _packed(batch)
+                yield source, batch
+            continue
+        for piece, batch in read_pieces(source):
+            if batch is None:
+                for rest in read_serially(source, converter, piece.offset, piece.first_line):
+                    _packed(rest)
+                    yield source, rest
+                break
+            yield source, batch
+
+
+def run(options: Options) -> Tally:
+    """Does the whole job; raises DataError if the data can't be used (the report is written before)."""
+    sources = find_sources(options.input, options.columns)
+    tally = _pass(sources, options, {})
+    if options.output is not None and tally.total("rows_out") and len(tally.groups) <= TRACKED_GROUPS:
+        overrides = fill_empty_splits(tally.groups, options.shares)
+        if overrides:
+            print("[prepare] a split would stay empty: moving the smallest groups into it", flush=True)
+            tally = _pass(sources, options, overrides)
+    return tally
+
+
+def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) -> Tally:
+    tally = Tally(sources)
+    writer = Writer(options.output, tally, bool(options.columns.group))
+    splitter = Splitter(options.shares, options.seed, overrides)
+    problem, reported = "the run was interrupted", time.monotonic()
+    try:
+        for source, batch in read(sources, options, splitter):
+            writer.add(source, batch)
+            if options.check and tally.total("rows_in") >= options.check_rows:
+                break
+            if time.monotonic() - reported > 5:
+                reported = time.monotonic()
+                print(f"[prepare] file={source.name} rows={tally.total('rows_in')}", flush=True)
+        problem = judge(tally, options)
+    except DataError as error:
+        problem = str(error)
+    finally:
+        writer.close(complete=not problem)
+        if options.output is not None:
+            settings = {"seed": options.seed, "train_share": options.shares.train, "validation_share": options.shares.validation,
+                        "test_share": options.shares.test, "group_column": options.columns.group}  # fmt: skip
+            write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
+    if problem:
+        raise DataError(problem)
+    return tally
+
+
+def judge(tally: Tally, options: Options) -> str:
+    """Returns why the rows can't be used, or an empty text."""
+    rows_in, rows_out, rejected = (tally.total(key) for key in ("rows_in", "rows_out", "rejected"))
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(5))
+    where = " See report/rejected.jsonl for file, line and reason." if options.output and rejected else ""
+    share = rejected / rows_in if rows_in else 0.0
+    if rows_in and share > options.max_rejected_share:
+        return (
+            f"{rejected} of {rows_in} rows rejected ({share:.1%}), more than the allowed {options.max_rejected_share:.1%}: "
+            f"{reasons}.{where} Repair the rows or raise --max-rejected-share."
+        )
+    if rows_out < options.minimum_rows:
+        lost = (
+            f" ({rejected} rejected: {reasons}; {tally.total('duplicates')} duplicates)" if rows_in > rows_out else ""
+        )
+        return f"{rows_out} good rows{lost}, fewer than the {options.minimum_rows} of --minimum-rows.{where}"
+    if options.columns.group and not tally.grouped:
+        return f"no row has a value in the column {options.columns.group!r} (named by --group-column)."
+    return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        tally = run(options)
+    except DataError as error:
+        return _fail(str(error), options)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written to the splits", options)
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename or options.output}", options)
+    except MemoryError:
+        return _fail("out of memory; give the job a larger instance or --workers 1", options)
+    splits = ", ".join(f"{name} {count}" for name, count in tally.splits.items())
+    looked = f" (only the first {tally.total('rows_in')} rows were looked at)" if options.check and (
+        tally.total("rows_in") >= options.check_rows) else ""  # fmt: skip
+    print(
+        f"[prepare] rows={tally.total('rows_in')} good={tally.total('rows_out')} rejected={tally.total('rejected')} "
+        f"duplicates={tally.total('duplicates')} ({splits}){looked}",
+        flush=True,
+    )
+    for reason, count in tally.reasons.most_common(5):
+        print(f"[prepare] rejected: {reason} ({count})", flush=True)
+    return 0
+
+
+def _fail(problem: str, options: Options) -> int:
+    message = f"prepare: {problem}"
+    print(message, file=sys.stderr, flush=True)
+    for path in options.failure_files:
+        try:
+            path.write_text(message + "\n", encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Runs in the Prepare step's processing container: which rows were seen before, and which split a row belongs to.
+
+A row's split follows from the digest of its group (the group column, else the prompt) and the shares alone, so it
+doesn't depend on the other rows: adding data never moves a row from test to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SPLITS = ("train", "validation", "test")
+TRACKED_GROUPS = 4096
+"""Up to so many groups their sizes are kept, to fill a split that would stay empty; with more none stays empty."""
+
+
+class DigestSet:
+    """A set of 64-bit digests in 8 bytes each: sorted arrays of doubling size.
+
+    Two different rows share a digest with probability n*n/2**65: 3e-8 for a million rows.
+    """
+
+    def __init__(self) -> None:
+        self._levels: list[Any] = []
+
+    def __len__(self) -> int:
+        return sum(len(level) for level in self._levels)
+
+    def contains(self, digests: Any) -> Any:
+        """Returns a boolean array: which of the uint64 digests are in the set."""
+        import numpy as np
+
+        found = np.zeros(len(digests), dtype=bool)
+        for level in self._levels:
+            places = np.minimum(np.searchsorted(level, digests), len(level) - 1)
+            found |= level[places] == digests
+        return found
+
+    def add(self, digests: Any) -> Any:
+        """Adds uint64 digests; returns a boolean array: which were new, counting only the first of equal ones."""
+        import numpy as np
+
+        distinct, first = np.unique(digests, return_index=True)
+        fresh = ~self.contains(distinct)
+        new = np.zeros(len(digests), dtype=bool)
+        new[first[fresh]] = True
+        level = distinct[fresh]
+        if len(level):
+            while self._levels and len(self._levels[-1]) <= 2 * len(level):
+                level = np.concatenate([self._levels.pop(), level])
+                level.sort(kind="stable")
+            self._levels.append(level)
+        return new
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Parts of the rows, from 0 to 1; they need not add up to 1, only their proportions count."""
+
+    train: float
+    validation: float
+    test: float
+
+    def bounds(self) -> tuple[int, int]:
+        """Digests below the first bound are test, below the second validation, the rest train."""
+        whole = self.train + self.validation + self.test
+        return int(self.test / whole * 2**64), int((self.test + self.validation) / whole * 2**64)
+
+    def wanted(self) -> list[str]:
+        """Names of the splits that should hold rows."""
+        return [name for name in SPLITS if getattr(self, name) > 0]
+
+
+class Splitter:
+    """Says to which split a group belongs. `overrides` maps group digests to splits (indexes in SPLITS)."""
+
+    def __init__(self, shares: Shares, seed: int, overrides: Mapping[bytes, int]) -> None:
+        self.seed = seed
+        self.overrides = dict(overrides)
+        self._test, self._validation = shares.bounds()
+
+    def split_of(self, group: bytes) -> int:
+        """Returns the split of an 8-byte group digest."""
+        if self.overrides and group in self.overrides:
+            return self.overrides[group]
+        place = int.from_bytes(group, "big")
+        return 0 if place >= self._validation else 1 if place >= self._test else 2
+
+
+def fill_empty_splits(groups: Mapping[bytes, int], shares: Shares) -> dict[bytes, int]:
+    """Returns overrides {group digest: split} so that each wanted split holds at least one group.
+
+    `groups` maps group digests to their number of rows. Groups are taken from the split with the most groups, smallest
+    first; with too few groups for all splits, train is the one that gets one.
+    """
+    splitter = Splitter(shares, 0, {})
+    wanted = [SPLITS.index(name) for name in shares.wanted()]
+    members: dict[int, list[bytes]] = {split: [] for split in range(len(SPLITS))}
+    for group in groups:
+        members[splitter.split_of(group)].append(group)
+    overrides: dict[bytes, int] = {}
+    for split in wanted:
+        if members[split]:
+            continue
+        donor = max(members, key=lambda other: (len(members[other]), -other))
+        if len(members[donor]) < 2 and not (split < donor and members[donor]):
+            continue
+        chosen = min(members[donor], key=lambda group: (groups[group], group))
+        members[donor].remove(chosen)
+        members[split].append(chosen)
+        overrides[chosen] = split
+    return overrides

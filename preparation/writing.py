@@ -1,0 +1,185 @@
+"""Runs in the Prepare step's processing container: drops duplicates, splits, counts and writes.
+
+Files appear under their names when they are complete (`.partial` before), the report and the rejected rows also when the run fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import IO, Any
+
+from reading import Source
+from rows import Batch, Part
+from splits import SPLITS, TRACKED_GROUPS, DigestSet
+
+Rejection = tuple[int, str, str, Any]
+"""(line, reason, detail, the row as it was read)."""
+LONGEST = 1 << 16
+"""Lengths from here on share one counter in the report's percentiles."""
+FILES = {split: f"{split}/{split}.jsonl" for split in SPLITS}
+REJECTED = "report/rejected.jsonl"
+REPORT = "report/data_report.json"
+
+
+class Lengths:
+    """Minimum, mean, percentiles and maximum of a stream of lengths in constant memory."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        self.counts = np.zeros(LONGEST + 1, dtype=np.int64)
+        self.total = self.rows = self.longest = 0
+        self.shortest: int | None = None
+
+    def add(self, values: Any) -> None:
+        import numpy as np
+
+        if not len(values):
+            return
+        self.counts += np.bincount(np.minimum(values, LONGEST), minlength=LONGEST + 1)
+        self.total += int(values.sum())
+        self.rows += len(values)
+        self.longest = max(self.longest, int(values.max()))
+        self.shortest = min(int(values.min()), self.shortest if self.shortest is not None else int(values.min()))
+
+    def summary(self) -> dict[str, float]:
+        import numpy as np
+
+        if not self.rows:
+            return {"min": 0, "mean": 0.0, "p50": 0, "p95": 0, "max": 0}
+        reached = np.cumsum(self.counts)
+        at = {name: int(np.searchsorted(reached, share * self.rows)) for name, share in (("p50", 0.5), ("p95", 0.95))}
+        return {"min": self.shortest or 0, "mean": round(self.total / self.rows, 1), **at, "max": self.longest}
+
+
+class Tally:
+    """Counts of one run; `rows_in = rows_out + rejected + duplicates` holds for the whole and for each file."""
+
+    def __init__(self, sources: list[Source]) -> None:
+        self.files = {source.name: {"file": source.name, "format": source.format, "rows_in": 0, "rows_out": 0,
+                                    "rejected": 0, "duplicates": 0} for source in sources}  # fmt: skip
+        self.splits = dict.fromkeys(SPLITS, 0)
+        self.reasons: Counter[str] = Counter()
+        self.prompt, self.completion = Lengths(), Lengths()
+        self.groups: Counter[bytes] = Counter()
+        self.grouped = 0
+
+    def total(self, key: str) -> int:
+        return sum(int(file[key]) for file in self.files.values())
+
+    def report(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "version": 1,
+            **{key: self.total(key) for key in ("rows_in", "rows_out", "rejected", "duplicates")},
+            "splits": self.splits,
+            "reasons": dict(self.reasons.most_common()),
+            "files": list(self.files.values()),
+            "characters": {"prompt": self.prompt.summary(), "completion": self.completion.summary()},
+            "settings": settings,
+        }
+
+
+class Writer:
+    """Takes batches in input order. Without a directory it only counts."""
+
+    def __init__(self, directory: Path | None, tally: Tally, by_group: bool) -> None:
+        self.directory, self.tally = directory, tally
+        self.seen = [DigestSet() for _ in SPLITS]
+        # Only a group column can put one prompt into two splits.
+        self.prompts = [DigestSet() for _ in SPLITS] if by_group else []
+        self.outputs: dict[str, IO[bytes]] = {}
+        if directory is not None:
+            for name in (*FILES.values(), REJECTED):
+                (directory / name).parent.mkdir(parents=True, exist_ok=True)
+                self.outputs[name] = open(directory / f"{name}.partial", "wb", buffering=1 << 18)
+
+    def add(self, source: Source, batch: Batch) -> None:
+        """Writes one packed batch's new rows to their splits and its rejected rows to theirs."""
+        file, rejected = self.tally.files[source.name], list(batch.rejected)
+        for split, part in enumerate(batch.parts):
+            if part.numbers:
+                self._add_part(file, split, part, rejected)
+        self.tally.grouped += batch.grouped
+        file["rows_in"] += len(batch)
+        file["rejected"] += len(rejected)
+        self._reject(source, rejected)
+
+    def _add_part(self, file: dict[str, Any], split: int, part: Part, rejected: list[Rejection]) -> None:
+        import numpy as np
+
+        kept = self.seen[split].add(np.frombuffer(part.rows, dtype="<u8"))
+        file["duplicates"] += len(kept) - int(kept.sum())
+        if self.prompts:
+            self._drop_leaks(split, part, kept, rejected)
+        count = int(kept.sum())
+        file["rows_out"] += count
+        self.tally.splits[SPLITS[split]] += count
+        self.tally.prompt.add(np.array(part.prompt_lengths, dtype=np.int64)[kept])
+        self.tally.completion.add(np.array(part.completion_lengths, dtype=np.int64)[kept])
+        if len(self.tally.groups) <= TRACKED_GROUPS:
+            groups = bytes(part.groups)
+            self.tally.groups.update(groups[8 * row : 8 * row + 8] for row in np.flatnonzero(kept).tolist())
+        if self.outputs:
+            output = self.outputs[FILES[SPLITS[split]]]
+            output.write(part.text if count == len(kept) else b"".join(_lines(part, np.flatnonzero(kept).tolist())))
+
+    def _drop_leaks(self, split: int, part: Part, kept: Any, rejected: list[Rejection]) -> None:
+        """Takes out rows whose prompt already stands in another split because it came with another group."""
+        import numpy as np
+
+        prompts = np.frombuffer(part.prompts, dtype="<u8")
+        for index, other in enumerate(self.prompts):
+            if index == split:
+                continue
+            leaks = np.flatnonzero(kept & other.contains(prompts)).tolist()
+            kept[leaks] = False
+            detail = "the prompt came before, with another group, and went to another split"
+            for row, line in zip(leaks, _lines(part, leaks), strict=True):
+                rejected.append((part.numbers[row], "prompt in two groups", detail, json.loads(line)))
+        self.prompts[split].add(prompts[kept])
+
+    def _reject(self, source: Source, rejected: list[Rejection]) -> None:
+        for number, reason, detail, row in rejected:
+            self.tally.reasons[reason] += 1
+            if self.outputs:
+                text = f"{reason}: {detail}" if detail else reason
+                record = {"file": source.name, "line": number, "reason": text, "row": row}
+                line = json.dumps(record, ensure_ascii=False, default=_readable)
+                self.outputs[REJECTED].write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def close(self, complete: bool) -> None:
+        """Gives the files their names; an incomplete run leaves no split files, only the rejected rows."""
+        for name, file in self.outputs.items():
+            file.close()
+            partial = Path(file.name)
+            if complete or name == REJECTED:
+                os.replace(partial, partial.with_suffix(""))
+            else:
+                partial.unlink()
+                partial.with_suffix("").unlink(missing_ok=True)
+        self.outputs = {}
+
+
+def _lines(part: Part, rows: list[int]) -> list[bytes]:
+    import numpy as np
+
+    ends = np.cumsum(np.array(part.line_lengths, dtype=np.int64))
+    return [part.text[int(ends[row]) - part.line_lengths[row] : int(ends[row])] for row in rows]
+
+
+def _readable(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def write_report(directory: Path, report: dict[str, Any]) -> None:
+    """Writes report/data_report.json in one move."""
+    path = directory / REPORT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(
+        json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
+    )
+    os.replace(partial, path)
