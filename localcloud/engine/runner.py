@@ -1,0 +1,171 @@
+"""Runs executions: one thread each, which starts a step's thread as soon as all it waits for has succeeded.
+
+A step that fails stops only what depends on it: independent branches go on, then the execution is Failed. A Fail step
+lets running steps finish and starts no more. Stopping asks running jobs to stop, waits for them (and for a Lambda
+function to end), and makes the execution Stopped. When localcloud ends, open steps stay open and a restart goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from typing import Any
+
+from localcloud.context import Context
+from localcloud.engine import attempt, journal
+from localcloud.engine.definition import Definition, Step, parse
+from localcloud.engine.scope import ExecutionScope
+from localcloud.engine.work import Work
+from localcloud.store import Document
+
+# AWS's default is 50 at once; this machine is one machine.
+MAX_PARALLEL = 16
+MAX_REASON = 1300
+_CLOSE_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_runners: dict[int, dict[str, _Runner]] = {}
+
+
+def launch(ctx: Context, arn: str) -> None:
+    """Run an execution, or let its runner know that its document has changed."""
+    with _lock:
+        runners = _runners.get(id(ctx.cloud))
+        if runners is None:
+            runners = _runners[id(ctx.cloud)] = {}
+            ctx.cloud.on_stop.append(lambda: _close(id(ctx.cloud)))
+        runner = runners.get(arn)
+        if runner is None or not runner.thread.is_alive():
+            runner = runners[arn] = _Runner(ctx, arn)
+            runner.thread.start()
+        else:
+            runner.done.put(None)
+
+
+def wait(ctx: Context, arn: str, seconds: float = 10.0) -> None:
+    """Wait until no runner is at work on an execution whose status is final."""
+    with _lock:
+        runner = _runners.get(id(ctx.cloud), {}).get(arn)
+    if runner is not None:
+        runner.thread.join(seconds)
+
+
+def scope(ctx: Context, execution: Document, definition: Definition) -> ExecutionScope:
+    """What expressions of an execution see."""
+    return ExecutionScope(ctx, execution, definition)
+
+
+def _close(key: int) -> None:
+    with _lock:
+        runners = list(_runners.pop(key, {}).values())
+    for runner in runners:
+        runner.closing.set()
+        runner.done.put(None)
+    end = time.monotonic() + _CLOSE_SECONDS
+    for runner in runners:
+        for thread in (*runner.threads.values(), runner.thread):
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+class _Runner:
+    """One execution at work."""
+
+    def __init__(self, ctx: Context, arn: str) -> None:
+        self.ctx, self.arn, self.key = ctx, arn, journal.key_of(arn)
+        self.done: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.stopping, self.closing = threading.Event(), threading.Event()
+        self.threads: dict[str, threading.Thread] = {}
+        self.thread = threading.Thread(target=self._run, name=f"execution-{arn.rsplit('/', 1)[1]}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._drive()
+        except Exception as error:
+            if self.closing.is_set():
+                return
+            _log.exception("execution %s", self.arn)
+            changes = {
+                "PipelineExecutionStatus": "Failed",
+                "FailureReason": f"InternalServerError: {error}"[:MAX_REASON],
+            }
+            journal.set_execution(self.ctx, self.key, changes)
+
+    def _drive(self) -> None:
+        text = self.ctx.cloud.store.get(journal.DEFINITION_KIND, self.ctx.account, self.ctx.region, self.key)
+        assert text is not None, f"{self.arn} has no definition"
+        definition = parse(text["PipelineDefinition"])
+        while not self.closing.is_set():
+            execution = journal.execution(self.ctx, self.key)
+            assert execution is not None, f"{self.arn} is gone"
+            if execution["PipelineExecutionStatus"] == "Stopping":
+                self.stopping.set()
+            docs = {doc["StepName"]: doc for doc in journal.steps(self.ctx, self.key)}
+            limit = (execution.get("ParallelismConfiguration") or {}).get("MaxParallelExecutionSteps", MAX_PARALLEL)
+            for step in self._startable(definition, docs):
+                if len(self.threads) >= min(limit, MAX_PARALLEL):
+                    break
+                self._start(step, execution, definition, docs.get(step.name))
+            if not self.threads:
+                self._finish(docs)
+                return
+            finished = self.done.get()
+            if finished is not None:
+                self.threads.pop(finished).join()
+
+    def _startable(self, definition: Definition, docs: dict[str, Document]) -> list[Step]:
+        """Steps to start now: first those that a restart found open, then those whose turn has come."""
+        open_steps = [
+            definition.steps[name]
+            for name, doc in docs.items()
+            if doc["StepStatus"] not in journal.FINAL and name not in self.threads
+        ]
+        reached_fail = any(doc["_type"] == "Fail" for doc in docs.values())
+        if self.stopping.is_set() or reached_fail:
+            return open_steps
+        ready = [step for name, step in definition.steps.items() if name not in docs and _ready(step, docs)]
+        return [*open_steps, *ready]
+
+    def _start(self, step: Step, execution: Document, definition: Definition, doc: Document | None) -> None:
+        begun = doc or journal.begin(self.ctx, self.arn, step)
+        found = ExecutionScope(self.ctx, execution, definition)
+        work = Work(self.ctx, execution, step, found, self.stopping, self.closing, begun)
+
+        def target() -> None:
+            try:
+                attempt.perform(work)
+            finally:
+                self.done.put(step.name)
+
+        self.threads[step.name] = threading.Thread(target=target, name=f"step-{step.name}", daemon=True)
+        self.threads[step.name].start()
+
+    def _finish(self, docs: dict[str, Document]) -> None:
+        ended = {"PipelineExecutionStatus": "Stopped"}
+        journal.set_execution(self.ctx, self.key, ended, only_from=("Stopping",))
+        failed = [doc for doc in docs.values() if doc["StepStatus"] != "Succeeded"]
+        changes: dict[str, Any] = {"PipelineExecutionStatus": "Succeeded"}
+        if failed:
+            changes = {"PipelineExecutionStatus": "Failed", "FailureReason": _reason(failed)[:MAX_REASON]}
+        journal.set_execution(self.ctx, self.key, changes, only_from=("Executing",))
+
+
+def _ready(step: Step, docs: dict[str, Document]) -> bool:
+    """Whether all that a step waits for has succeeded, and the Condition around it went its way."""
+    if any(docs.get(name, {}).get("StepStatus") != "Succeeded" for name in step.depends_on):
+        return False
+    if step.parent is None:
+        return True
+    parent = docs.get(step.parent, {})
+    return parent.get("StepStatus") == "Succeeded" and parent["_output"]["Outcome"] == step.branch
+
+
+def _reason(failed: list[Document]) -> str:
+    """Why an execution failed: a Fail step's own message, or each failed step with its reason."""
+    fail = next((doc for doc in failed if doc["_type"] == "Fail"), None)
+    if fail is not None:
+        return str(fail.get("FailureReason", ""))
+    reasons = "; ".join(f"{doc['StepName']}: {doc.get('FailureReason', doc['StepStatus'])}" for doc in failed)
+    return f"Step failure: One or multiple steps failed. {reasons}"

@@ -1,0 +1,34 @@
+"""SageMaker: every operation by name, and what a restart does."""
+
+from __future__ import annotations
+
+from localcloud.context import Cloud, Handler
+from localcloud.sagemaker import (
+    executions,
+    models,
+    packages,
+    pipelines,
+    processing_jobs,
+    registry,
+    tags,
+    training_jobs,
+)
+
+OPERATIONS: dict[str, Handler] = {
+    **pipelines.OPERATIONS,
+    **executions.OPERATIONS,
+    **processing_jobs.OPERATIONS,
+    **training_jobs.OPERATIONS,
+    **registry.OPERATIONS,
+    **packages.OPERATIONS,
+    **models.OPERATIONS,
+    **tags.OPERATIONS,
+}
+RUNTIME_OPERATIONS: dict[str, Handler] = {}
+
+
+def resume(cloud: Cloud) -> None:
+    """Go on after a restart: jobs first, so that running executions find out what became of theirs."""
+    processing_jobs.resume(cloud)
+    training_jobs.resume(cloud)
+    executions.resume(cloud)

@@ -1,0 +1,75 @@
+"""SageMaker's events on the default bus, delivered in order and after the request that caused them was answered.
+
+A rule's target may be a Lambda function that calls straight back; EventBridge never makes the caller wait for it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import queue
+import threading
+import weakref
+from typing import Any
+
+from localcloud.context import Cloud, Context
+
+SOURCE = "aws.sagemaker"
+_DRAIN_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_senders: dict[int, _Sender] = {}
+
+
+class _Sender:
+    """One thread per cloud that hands events to the bus."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = weakref.ref(cloud)
+        self._queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send, name="sagemaker-events", daemon=True)
+        self._thread.start()
+
+    def put(self, *event: Any) -> None:
+        self._queue.put(event)
+
+    def stop(self) -> None:
+        self._queue.put(None)
+        self._thread.join(_DRAIN_SECONDS)
+
+    def _send(self) -> None:
+        while (event := self._queue.get()) is not None:
+            cloud = self._cloud()
+            if cloud is None:
+                return
+            try:
+                cloud.delegate.emit_event(*event)
+            except Exception:
+                # An event is best effort, on AWS too; what it told about has happened and is kept.
+                _log.exception("event %s was not delivered", event[3])
+
+
+def emit(ctx: Context, detail_type: str, detail: dict[str, Any], resources: list[str]) -> None:
+    """Put an `aws.sagemaker` event on the default bus, soon and in order; never raises."""
+    cloud = ctx.cloud
+    with _lock:
+        sender = _senders.get(id(cloud))
+        if sender is None:
+            sender = _senders[id(cloud)] = _Sender(cloud)
+            cloud.on_stop.append(lambda: _stop(id(cloud)))
+    sender.put(ctx.account, ctx.region, SOURCE, detail_type, detail, resources)
+
+
+def _stop(key: int) -> None:
+    with _lock:
+        sender = _senders.pop(key, None)
+    if sender is not None:
+        sender.stop()
+
+
+def iso(seconds: float | None) -> str | None:
+    """Epoch seconds as events write times: `2021-03-15T16:10:10Z`."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,189 @@
+"""Model packages: versions in a group, their approval, and the events that both send.
+
+Document kind "model-package", name = `<group>/<version>`, or the package's name when it has no group; in lower case.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from localcloud.context import Context, Handler, Request, Response
+from localcloud.errors import AwsError, validation
+from localcloud.sagemaker import events, paging, registry, tags
+from localcloud.store import Document
+
+KIND = registry.PACKAGE_KIND
+EVENT = "SageMaker Model Package State Change"
+_SUMMARY = paging.summary(
+    "ModelPackageName",
+    "ModelPackageGroupName",
+    "ModelPackageVersion",
+    "ModelPackageArn",
+    "ModelPackageDescription",
+    "CreationTime",
+    "ModelPackageStatus",
+    "ModelApprovalStatus",
+    "ModelLifeCycle",
+    "ModelPackageRegistrationType",
+)
+
+
+def find(ctx: Context, name_or_arn: str) -> Document:
+    """A package by ARN, `group/version` or name; AwsError ValidationException when it isn't there."""
+    name = registry.short_name(name_or_arn).lower()
+    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
+    if doc is None:
+        raise validation(f"ModelPackage {ctx.arn(f'model-package/{name}')} does not exist.")
+    return doc
+
+
+def _create(ctx: Context, request: Request) -> Response:
+    group, name = request.get("ModelPackageGroupName"), request.get("ModelPackageName")
+    if bool(group) == bool(name):
+        raise validation("Exactly one of ModelPackageName and ModelPackageGroupName must be given.")
+    if name and not (request.get("InferenceSpecification") or request.get("SourceAlgorithmSpecification")):
+        raise validation("A package without a group needs InferenceSpecification or SourceAlgorithmSpecification.")
+    if group and request.get("Tags"):
+        raise validation("A versioned model package takes no Tags; tag its group instead.")
+    earlier = _same_token(ctx, request)
+    if earlier is not None:
+        return {"ModelPackageArn": earlier["ModelPackageArn"]}
+    doc = _document(request)
+    with ctx.cloud.store.transaction():
+        key = _numbered(ctx, doc, group) if group else str(name).lower()
+        doc["ModelPackageArn"] = ctx.arn(f"model-package/{key}")
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, key, doc):
+            raise AwsError("ConflictException", f"Model package already exists: {doc['ModelPackageArn']}")
+        tags.keep(ctx, doc["ModelPackageArn"], request.get("Tags"))
+    _emit(ctx, doc)
+    return {"ModelPackageArn": doc["ModelPackageArn"]}
+
+
+def _document(request: Request) -> Document:
+    now = time.time()
+    doc: Document = {key: value for key, value in request.items() if key not in ("Tags", "ClientToken")}
+    return {
+        **doc,
+        "CreationTime": now,
+        "LastModifiedTime": now,
+        "ModelPackageStatus": "Completed",
+        "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
+        "CertifyForMarketplace": bool(request.get("CertifyForMarketplace")),
+        "_token": request.get("ClientToken"),
+    }
+
+
+def _numbered(ctx: Context, doc: Document, group: str) -> str:
+    """Give the package the group's next version; a version is never used twice, not even after a delete."""
+    found = registry.find(ctx, group)
+    found["_last_version"] += 1
+    key = found["ModelPackageGroupName"].lower()
+    ctx.cloud.store.put(registry.KIND, ctx.account, ctx.region, key, found)
+    doc["ModelPackageGroupName"] = found["ModelPackageGroupName"]
+    doc["ModelPackageVersion"] = found["_last_version"]
+    doc.setdefault("ModelApprovalStatus", "PendingManualApproval")
+    return f"{key}/{found['_last_version']}"
+
+
+def _same_token(ctx: Context, request: Request) -> Document | None:
+    token = request.get("ClientToken")
+    if not token:
+        return None
+    docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region)
+    return next((doc for doc in docs if doc.get("_token") == token), None)
+
+
+def _describe(ctx: Context, request: Request) -> Response:
+    return paging.public(find(ctx, request["ModelPackageName"]))
+
+
+def _batch_describe(ctx: Context, request: Request) -> Response:
+    found: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
+    for arn in request["ModelPackageArnList"]:
+        try:
+            doc = find(ctx, arn)
+        except AwsError as error:
+            errors[arn] = {"ErrorCode": error.code, "ErrorResponse": error.message}
+            continue
+        found[arn] = {**_SUMMARY(doc), "InferenceSpecification": doc.get("InferenceSpecification", {"Containers": []})}
+    return {"ModelPackageSummaries": found, "BatchDescribeModelPackageErrorMap": errors}
+
+
+def _list(ctx: Context, request: Request) -> Response:
+    group = request.get("ModelPackageGroupName")
+    if group:
+        prefix = registry.find(ctx, group)["ModelPackageGroupName"].lower() + "/"
+        docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region, prefix)
+    else:
+        docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region)
+        kind = request.get("ModelPackageType", "Unversioned")
+        docs = [doc for doc in docs if kind == "Both" or (kind == "Versioned") == ("ModelPackageVersion" in doc)]
+    docs = paging.within(docs, request)
+    wanted = request.get("ModelApprovalStatus")
+    docs = [doc for doc in docs if wanted is None or doc.get("ModelApprovalStatus") == wanted]
+    for doc in docs:
+        doc["_name"] = doc.get("ModelPackageName") or f"{doc['ModelPackageGroupName']}/{doc['ModelPackageVersion']:09d}"
+    docs = paging.named(docs, request, "_name")
+    docs = paging.ordered(docs, request, {"CreationTime": "CreationTime", "Name": "_name"}, default_order="Ascending")
+    return paging.page([_SUMMARY(doc) for doc in docs], request, "ModelPackageSummaryList")
+
+
+def _update(ctx: Context, request: Request) -> Response:
+    before = find(ctx, request["ModelPackageArn"])
+    key = registry.short_name(request["ModelPackageArn"]).lower()
+    doc = ctx.cloud.store.update(KIND, ctx.account, ctx.region, key, lambda found: _change(found, request))
+    if doc is None:
+        raise validation(f"ModelPackage {request['ModelPackageArn']} does not exist.")
+    if doc.get("ModelApprovalStatus") != before.get("ModelApprovalStatus"):
+        _emit(ctx, doc)
+    return {"ModelPackageArn": doc["ModelPackageArn"]}
+
+
+def _change(doc: Document, request: Request) -> None:
+    for key in (
+        "ModelApprovalStatus",
+        "ModelPackageRegistrationType",
+        "ApprovalDescription",
+        "InferenceSpecification",
+        "SourceUri",
+        "ModelCard",
+        "ModelLifeCycle",
+    ):
+        if key in request:
+            doc[key] = request[key]
+    metadata = {**doc.get("CustomerMetadataProperties", {}), **request.get("CustomerMetadataProperties", {})}
+    for key in request.get("CustomerMetadataPropertiesToRemove", []):
+        metadata.pop(key, None)
+    doc.pop("CustomerMetadataProperties", None)
+    if metadata:
+        doc["CustomerMetadataProperties"] = metadata
+    added = request.get("AdditionalInferenceSpecificationsToAdd", [])
+    if added:
+        doc["AdditionalInferenceSpecifications"] = [*doc.get("AdditionalInferenceSpecifications", []), *added]
+    doc["LastModifiedTime"] = time.time()
+
+
+def _delete(ctx: Context, request: Request) -> Response:
+    doc = find(ctx, request["ModelPackageName"])
+    ctx.cloud.store.delete(KIND, ctx.account, ctx.region, registry.short_name(request["ModelPackageName"]).lower())
+    tags.drop(ctx, doc["ModelPackageArn"])
+    return {}
+
+
+def _emit(ctx: Context, doc: Document) -> None:
+    detail = paging.public(doc)
+    for key in ("CreationTime", "LastModifiedTime"):
+        detail[key] = events.iso(detail[key])
+    events.emit(ctx, EVENT, detail, [doc["ModelPackageArn"]])
+
+
+OPERATIONS: dict[str, Handler] = {
+    "CreateModelPackage": _create,
+    "DescribeModelPackage": _describe,
+    "BatchDescribeModelPackage": _batch_describe,
+    "ListModelPackages": _list,
+    "UpdateModelPackage": _update,
+    "DeleteModelPackage": _delete,
+}
