@@ -1,0 +1,92 @@
+"""Runs in the GPU training container, beside train.py: the model directory, which becomes model.tar.gz.
+
+    config.json  model.safetensors  generation_config.json      the merged model (merge=true, or method=full)
+    tokenizer.json  tokenizer_config.json  chat_template.jinja  always
+    adapter/    adapter_model.safetensors  adapter_config.json  LoRA only
+    code/       inference.py ...                                from the serving channel
+    training_report.json                                        written last
+
+Everything is written beside its place and moved there at the end, so a job that fails leaves nothing that looks like a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from training_errors import TrainingError
+
+DRAFT = ".writing"
+REPORT = "training_report.json"
+
+
+def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool, checkpoints: bool) -> None:
+    """Raise TrainingError if model and checkpoints cannot fit the disks they go to (bytes are an estimate)."""
+    every = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    trained = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    needs: dict[int, tuple[Path, int]] = {}
+    # Weights and two moments each; two are kept, beside the best one, and a third is being written.
+    for folder, size in ((model_dir, trained + every * merge), (run_dir, 4 * 3 * trained * checkpoints)):
+        device = folder.stat().st_dev
+        needs[device] = (folder, needs.get(device, (folder, 0))[1] + size)
+    for folder, size in needs.values():
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise TrainingError(
+                f"no disk space: {folder} has {free / 1e9:.1f} GB free and this job needs about {size / 1e9:.1f} GB; "
+                "give it a larger volume (volume_size_gb)" + (", or set merge=false" if merge else "")
+            )
+
+
+def save_model(
+    model: Any, tokenizer: Any, model_dir: Path, serving: Path | None, report: dict[str, Any], merge: bool, dtype: Any
+) -> None:
+    """Write the model directory. `dtype` is the one that fully trained weights are stored in."""
+    model_dir.mkdir(parents=True, exist_ok=True)
+    draft = model_dir / DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        _write(model, tokenizer, draft, serving, merge, dtype)
+        (draft / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        _move(draft, model_dir)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(model: Any, tokenizer: Any, draft: Path, serving: Path | None, merge: bool, dtype: Any) -> None:
+    whole = model
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(draft / "adapter", safe_serialization=True)
+        (draft / "adapter" / "README.md").unlink(missing_ok=True)
+        whole = model.merge_and_unload() if merge else None
+    else:
+        model.to(dtype)
+    if whole is not None:
+        _end_at(whole, tokenizer.eos_token_id)
+        whole.config.use_cache = True
+        whole.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    if serving is not None and serving.is_dir():
+        shutil.copytree(serving, draft / "code", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+
+
+def _end_at(model: Any, eos_token_id: int) -> None:
+    """Generation must end at the token that completions were trained to end with."""
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if eos_token_id not in ends:
+        model.generation_config.eos_token_id = [eos_token_id, *ends] if ends else eos_token_id
+
+
+def _move(draft: Path, model_dir: Path) -> None:
+    # What makes a directory a model (config.json) and a finished one (the report) comes last.
+    last = {"config.json": 1, REPORT: 2}
+    for path in sorted(draft.iterdir(), key=lambda entry: (last.get(entry.name, 0), entry.name)):
+        target = model_dir / path.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        os.replace(path, target)

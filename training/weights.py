@@ -1,0 +1,181 @@
+"""Runs in the GPU training container, beside train.py: base model, tokenizer, precision, adapters."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hyperparameters import ALL_LINEAR, Hyperparameters
+from packing import Collator, Layout
+from segment_attention import NAME, register
+from tokenized import TokenizedRows
+from training_errors import TrainingError
+
+# For a tokenizer that brings no chat template: role names on lines of their own.
+PLAIN_TEMPLATE = (
+    "{{ bos_token if bos_token else '' }}{% for message in messages %}{{ message['role'] | capitalize }}:\n"
+    "{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def base_source(chosen: Hyperparameters) -> str:
+    """The model channel's directory, or the hub id where there is no such channel. Checks what the directory holds."""
+    channel = os.environ.get("SM_CHANNEL_MODEL")
+    if not channel:
+        if not chosen.model_id:
+            raise TrainingError("no base model: give a model channel (a Hugging Face directory in S3) or model_id")
+        return chosen.model_id
+    folder = Path(channel)
+    if not (folder / "config.json").is_file():
+        nested = [path.parent for path in folder.glob("*/config.json")]
+        if len(nested) != 1:
+            raise TrainingError(f"no config.json in the model channel {folder}: it must hold one Hugging Face model directory")
+        folder = nested[0]
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise TrainingError(f"the model directory {folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
+    if not any(folder.glob("*.safetensors")):
+        raise TrainingError(f"the model directory {folder} has no weights (*.safetensors); other formats are not loaded")
+    return str(folder)
+
+
+def base_name(source: str, config: Any) -> str:
+    """What the base model is called in reports: the hub id, or the name its configuration carries."""
+    if not Path(source).is_dir():
+        return source
+    recorded = json.loads((Path(source) / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
+    return str(recorded or f"{config.model_type} model, {config.hidden_size} wide")
+
+
+def bf16_available() -> bool:
+    """Whether matrix products in bfloat16 run in hardware: CUDA from Ampere on, x86 with AVX512-BF16 or AMX."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def resolve_precision(asked: str) -> str:
+    """bf16 or fp32. Asking for bf16 where the device only emulates it is allowed (it is slow, not wrong)."""
+    if asked == "auto":
+        return "bf16" if bf16_available() else "fp32"
+    return asked
+
+
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer with an eos token, a pad token and a chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:
+        raise TrainingError(f"the tokenizer of {source} cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise TrainingError(f"the tokenizer of {source} has no end-of-sequence token: completions could never end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def load_model(source: str, chosen: Hyperparameters, precision: str) -> Any:
+    """The base model, its weights in the precision they are trained in.
+
+    A frozen base (LoRA) is held in bf16 where products run in bf16; weights that are themselves trained stay in fp32
+    and are cast for each product, since steps of 1e-5 vanish in bf16.
+    """
+    from transformers import AutoModelForCausalLM
+
+    dtype = torch.bfloat16 if precision == "bf16" and chosen.method == "lora" else torch.float32
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, low_cpu_mem_usage=True
+        )
+    except Exception as error:
+        raise TrainingError(f"the base model {source} cannot be loaded: {_first_line(error)}") from error
+    model.config.use_cache = False
+    return model
+
+
+def add_adapters(model: Any, chosen: Hyperparameters, name: str) -> Any:
+    """The model with LoRA adapters in fp32, everything else frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    targets: str | list[str] = chosen.lora_target_modules
+    if targets != ALL_LINEAR:
+        targets = [part.strip() for part in chosen.lora_target_modules.split(",") if part.strip()]
+    config = LoraConfig(
+        r=chosen.lora_rank,
+        lora_alpha=chosen.lora_alpha,
+        lora_dropout=chosen.lora_dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        leaves = sorted({key.rsplit(".", 1)[-1] for key, part in model.named_modules() if isinstance(part, torch.nn.Linear)})
+        raise TrainingError(
+            f"lora_target_modules={chosen.lora_target_modules!r} does not fit the model ({_first_line(error)}); "
+            f"allowed are {ALL_LINEAR} or some of {', '.join(leaves)}"
+        ) from error
+    adapted.peft_config["default"].base_model_name_or_path = name
+    for module in adapted.modules():
+        if hasattr(module, "lora_A"):
+            module.cast_input_dtype_enabled = False  # autocast does it, without a detour through fp32
+    return adapted
+
+
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+def choose_layout(model: Any, rows: TokenizedRows, pad_token_id: int, precision: str) -> Layout:
+    """`packed` if the model computes in a packed batch what it computes for each row alone, else `padded`.
+
+    Tried on real rows of this run, since no list of architectures could know every model's attention
+    (windows, sinks, soft caps, recurrent layers). Leaves the model set up for the layout.
+    """
+    picked = [rows[index] for index in sorted(range(len(rows)), key=lambda i: len(rows[i]["ids"]))[:: max(1, len(rows) // 3)]]
+    short = [{"ids": row["ids"][-256:], "prompt_length": max(1, row["prompt_length"] - max(0, len(row["ids"]) - 256))} for row in picked[:3]]
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), autocast(device, precision):
+        alone = [_logits(model, Collator("padded", pad_token_id)([row]), device) for row in short]
+        before = model.config._attn_implementation
+        try:
+            register()
+            model.set_attn_implementation(NAME)
+            together = _logits(model, Collator("packed", pad_token_id)(short), device)
+            apart = float((torch.cat(alone) - together).norm() / torch.cat(alone).norm())
+        except (ValueError, TypeError, NotImplementedError, KeyError, RuntimeError):
+            apart = float("inf")
+    model.train(was_training)
+    if apart <= (0.05 if precision == "bf16" else 1e-3):
+        return "packed"
+    model.set_attn_implementation(before)
+    return "padded"
+
+
+def _logits(model: Any, batch: dict[str, Any], device: torch.device) -> torch.Tensor:
+    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    batch.pop("labels")
+    pick = batch.pop("pick", None)
+    logits = model(**batch, use_cache=False).logits.float()
+    return logits[0] if pick is None else logits[pick[0], pick[1]]
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
