@@ -33,7 +33,7 @@ SUPPORTED = (
 )
 # Real SageMaker step types that nothing here can run.
 UNSUPPORTED = frozenset(
-    (
+    {
         "Callback",
         "QualityCheck",
         "ClarifyCheck",
@@ -52,7 +52,7 @@ UNSUPPORTED = frozenset(
         "BedrockModelImport",
         "BedrockCustomModelDeployment",
         "BedrockProvisionedModelThroughput",
-    )
+    }
 )
 
 _STEP_NAME = re.compile(r"[A-Za-z0-9\-_]{1,64}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from localcloud import events
 from localcloud.context import Context
 from localcloud.engine.definition import Step
 from localcloud.store import Document
@@ -106,8 +107,6 @@ def set_execution(
 
 def emit_execution(ctx: Context, doc: Document, status: str, previous: str | None) -> None:
     """Send the event of an execution's new status."""
-    from localcloud.sagemaker import events  # whose package imports this module
-
     detail = {
         "pipelineExecutionDisplayName": doc.get("PipelineExecutionDisplayName"),
         "pipelineExecutionDescription": doc.get("PipelineExecutionDescription"),
@@ -123,8 +122,6 @@ def emit_execution(ctx: Context, doc: Document, status: str, previous: str | Non
 
 
 def _emit_step(ctx: Context, arn: str, doc: Document, previous: str) -> None:
-    from localcloud.sagemaker import events
-
     hit = doc.get("CacheHitResult")
     detail = {
         "metadata": _lowered(doc.get("Metadata", {})),
@@ -143,8 +140,6 @@ def _emit_step(ctx: Context, arn: str, doc: Document, previous: str) -> None:
 
 
 def _emit(ctx: Context, detail_type: str, detail: dict[str, Any]) -> None:
-    from localcloud.sagemaker import events
-
     detail = {name: value for name, value in detail.items() if value is not None}
     events.emit(ctx, detail_type, detail, [detail["pipelineArn"], detail["pipelineExecutionArn"]])
 
