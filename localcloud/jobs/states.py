@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from localcloud import events
 from localcloud.context import Context, Request, Response
 from localcloud.errors import in_use, validation
 from localcloud.store import Document
@@ -96,8 +97,6 @@ class Job:
         self.change(apply)
 
     def _tell(self, doc: Document) -> None:
-        from localcloud.sagemaker import events  # whose package imports this module
-
         arn = doc[f"{self.kind.noun}Arn"]
         events.emit(self.ctx, f"SageMaker {self.kind.prefix} Job State Change", _detail(doc), [arn])
 
@@ -144,7 +143,7 @@ def stop(job: Job) -> bool:
 
 def list_jobs(ctx: Context, kind: Kind, request: Request, summary: Callable[[Document], Document]) -> Response:
     """A List operation's answer: filtered, ordered, one page."""
-    from localcloud.sagemaker import paging  # as above
+    from localcloud.sagemaker import paging  # whose package imports this module
 
     name, status = f"{kind.noun}Name", f"{kind.noun}Status"
     docs = paging.within(ctx.cloud.store.list(kind.kind, ctx.account, ctx.region), request)
