@@ -19,7 +19,7 @@ OUTPUT = "/opt/ml/processing/output"
 
 # Instance families whose disk is local NVMe: hardware encrypts it, and a request with a volume key is refused.
 LOCAL_STORAGE = re.compile(
-    r"ml\.(c[56]g?i?d|g4dn|g5|g6e?|i3en|m[56]g?i?d|p4de?|p5e?n?|p6-b200|r[567]g?i?d|trn1n?|trn2)\."
+    r"ml\.(c[56]g?i?d|dl1|g4dn|g[567]e?|i3en|m[56]g?i?d|p3dn|p4de?|p5e?n?|p6e?-g?b\d+|r[567]g?i?d|trn1n?|trn2)\."
 )
 
 
