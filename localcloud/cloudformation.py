@@ -1,12 +1,158 @@
-"""CloudFormation resource types that MiniStack lacks or does by half."""
+"""CloudFormation resource types that MiniStack lacks or does by half.
+
+    AWS::SageMaker::ModelPackageGroup   through protocol.call, on a worker thread (the event loop must not wait on it)
+    AWS::S3::Bucket                     every property is applied or refused by name; a bucket with objects stays
+    AWS::IAM::Role                      keeps its PermissionsBoundary
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from localcloud.context import Context
+from localcloud.errors import AwsError
+from localcloud.protocol import call
+from localcloud.s3.cloudformation import apply_configuration, check_properties
 
 if TYPE_CHECKING:
     from localcloud.context import Cloud
+    from localcloud.delegate import MiniStack
+
+Properties = dict[str, Any]
+Resource = tuple[str, dict[str, Any]]
+_GROUP = "AWS::SageMaker::ModelPackageGroup"
+_originals: dict[str, Any] = {}
+"""MiniStack's own functions, kept across several clouds in one process."""
 
 
-def install(cloud: Cloud, delegate: Any) -> None:
+def install(cloud: Cloud, delegate: MiniStack) -> None:
     """Register the types with MiniStack's stack engine."""
+    from ministack.services import iam
+    from ministack.services.cloudformation import provisioners, stacks
+
+    table = provisioners._RESOURCE_HANDLERS
+    if not _originals:
+        _originals.update(
+            bucket=table["AWS::S3::Bucket"], role=table["AWS::IAM::Role"], threaded=stacks._runs_on_worker_thread
+        )
+    table[_GROUP] = _model_package_group(cloud)
+    table["AWS::S3::Bucket"] = _bucket(_originals["bucket"], delegate)
+    table["AWS::IAM::Role"] = _role(_originals["role"], iam)
+    provisioners._s3_apply_configurations = apply_configuration
+    stacks._runs_on_worker_thread = lambda kind: kind.startswith("AWS::SageMaker::") or _originals["threaded"](kind)
+
+
+def _context(cloud: Cloud) -> Context:
+    from ministack.core.responses import get_account_id, get_region
+
+    return Context(get_account_id(), get_region(), cloud)
+
+
+def _model_package_group(cloud: Cloud) -> dict[str, Callable[..., Any]]:
+    named = ("ModelPackageGroupName", "ModelPackageGroupDescription")
+    known = {*named, "Tags", "ModelPackageGroupPolicy"}
+
+    def create(logical_id: str, props: Properties, stack: str) -> Resource:
+        unknown = sorted(props.keys() - known)
+        if unknown:
+            raise ValueError(f"{_GROUP}: unknown property {', '.join(unknown)}")
+        ctx = _context(cloud)
+        request = {name: props[name] for name in (*named, "Tags") if name in props}
+        arn = call(ctx, "sagemaker", "CreateModelPackageGroup", request)["ModelPackageGroupArn"]
+        if "ModelPackageGroupPolicy" in props:
+            _put_policy(ctx, props)
+        return arn, {"ModelPackageGroupArn": arn, "ModelPackageGroupStatus": "Completed"}
+
+    def update(physical_id: str, old: Properties, new: Properties, stack: str) -> Resource:
+        if any(old.get(name) != new.get(name) for name in named):
+            if old.get("ModelPackageGroupName") == new.get("ModelPackageGroupName"):
+                raise ValueError(f"{_GROUP}: changing the description replaces the group, which needs another name")
+            replaced = create("", new, stack)
+            delete(physical_id, old)
+            return replaced
+        ctx = _context(cloud)
+        kept = {tag["Key"] for tag in new.get("Tags", [])}
+        gone = [tag["Key"] for tag in old.get("Tags", []) if tag["Key"] not in kept]
+        if gone:
+            call(ctx, "sagemaker", "DeleteTags", {"ResourceArn": physical_id, "TagKeys": gone})
+        if new.get("Tags") and new.get("Tags") != old.get("Tags"):
+            call(ctx, "sagemaker", "AddTags", {"ResourceArn": physical_id, "Tags": new["Tags"]})
+        if new.get("ModelPackageGroupPolicy") != old.get("ModelPackageGroupPolicy"):
+            _put_policy(ctx, new)
+        return physical_id, {"ModelPackageGroupArn": physical_id, "ModelPackageGroupStatus": "Completed"}
+
+    def delete(physical_id: str, props: Properties) -> None:
+        name = physical_id.rpartition("/")[2]
+        try:
+            call(_context(cloud), "sagemaker", "DescribeModelPackageGroup", {"ModelPackageGroupName": name})
+        except AwsError:
+            return  # gone already, as CloudFormation sees it
+        call(_context(cloud), "sagemaker", "DeleteModelPackageGroup", {"ModelPackageGroupName": name})
+
+    return {"create": create, "update": update, "delete": delete}
+
+
+def _put_policy(ctx: Context, props: Properties) -> None:
+    import json
+
+    policy = props.get("ModelPackageGroupPolicy")
+    request = {"ModelPackageGroupName": props["ModelPackageGroupName"]}
+    if policy is None:
+        call(ctx, "sagemaker", "DeleteModelPackageGroupPolicy", request)
+        return
+    text = policy if isinstance(policy, str) else json.dumps(policy)
+    call(ctx, "sagemaker", "PutModelPackageGroupPolicy", {**request, "ResourcePolicy": text})
+
+
+def _bucket(original: dict[str, Any], delegate: MiniStack) -> dict[str, Any]:
+    from ministack.services import s3
+
+    def create(logical_id: str, props: Properties, stack: str) -> Resource:
+        check_properties(props)
+        created: Resource = original["create"](logical_id, props, stack)
+        _set_versioning(s3, created[0], props)
+        return created
+
+    def update(physical_id: str, old: Properties, new: Properties, stack: str) -> Resource:
+        check_properties(new)
+        updated: Resource = original["update"](physical_id, old, new, stack)
+        _set_versioning(s3, updated[0], new, old)
+        return updated
+
+    def delete(physical_id: str, props: Properties) -> None:
+        if not delegate.objects.is_empty(physical_id):
+            raise ValueError(
+                f"The bucket you tried to delete is not empty (Service: S3, Status Code: 409): {physical_id}"
+            )
+        delegate.objects.forget_bucket(physical_id)
+        original["delete"](physical_id, props)
+
+    return {**original, "create": create, "update": update, "delete": delete}
+
+
+def _set_versioning(s3: Any, name: str, props: Properties, old: Properties | None = None) -> None:
+    wanted = (props.get("VersioningConfiguration") or {}).get("Status")
+    if wanted is None and old and old.get("VersioningConfiguration"):
+        wanted = "Suspended"  # versioning can't be undone, only suspended
+    if wanted not in (None, "Enabled", "Suspended"):
+        raise ValueError(f"AWS::S3::Bucket VersioningConfiguration.Status {wanted!r} is not Enabled or Suspended")
+    if wanted:
+        s3._bucket_versioning[name] = wanted
+
+
+def _role(original: dict[str, Any], iam: Any) -> dict[str, Any]:
+    def create(logical_id: str, props: Properties, stack: str) -> Resource:
+        created: Resource = original["create"](logical_id, props, stack)
+        iam._roles[created[0]]["PermissionsBoundary"] = props.get("PermissionsBoundary")
+        return created
+
+    def update(
+        physical_id: str, old: Properties, new: Properties, stack: str, logical_id: str | None = None
+    ) -> Resource:
+        extra = {"logical_id": logical_id} if original.get("update_with_logical_id") else {}
+        updated: Resource = original["update"](physical_id, old, new, stack, **extra)
+        iam._roles[updated[0]]["PermissionsBoundary"] = new.get("PermissionsBoundary")
+        return updated
+
+    return {**original, "create": create, "update": update}

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from localcloud.context import Context
 from localcloud.errors import AwsError
 from localcloud.identity import Caller, identify, operation_name, service_protocol
 from localcloud.s3.http import S3Front
-from localcloud.wire import Reply
+from localcloud.wire import FileRange, Reply
 
 if TYPE_CHECKING:
     from localcloud.context import Cloud
@@ -33,7 +33,6 @@ _requests = logging.getLogger("localcloud.requests")
 
 _MAXIMUM_BODY = 32 << 20
 """Bytes; more than any request of ours may have (6 MiB to an endpoint)."""
-_CHUNK = 1 << 20
 _ADMIN_PATHS = ("/_ministack", "/_localstack", "/_aws", "/_alb", "/_kube", "/health")
 _REFUSED = frozenset({"bedrock", "bedrock-runtime", "bedrock-agent", "bedrock-agent-runtime", "bedrock-agentcore"})
 """Services that the delegate answers with canned data, which is worse than none."""
@@ -143,14 +142,11 @@ class Front:
             if found:
                 operation, in_path = found
                 body = await read_body(receive)
-                model = protocol.operation_model(service, operation)
-
-                def run() -> Reply:
-                    params = wire.parse_rest(model, in_path, caller.query, caller.headers, body)
-                    return wire.write_rest(model, self._call(caller, service, operation, params))  # noqa: B023
-
+                loop = asyncio.get_running_loop()
                 try:
-                    reply = await asyncio.get_running_loop().run_in_executor(self._runtime, run)
+                    reply = await loop.run_in_executor(
+                        self._runtime, self._answer_rest, caller, service, operation, in_path, body
+                    )
                 except AwsError as error:
                     reply = wire.write_error(error, "rest-json")
                 await send_reply(reply, send, self._runtime)
@@ -160,6 +156,13 @@ class Front:
             if found:
                 raise protocol.not_implemented(service, found[0])
         raise AwsError("UnknownOperationException", f"SageMaker has no operation at {scope['method']} {scope['path']}")
+
+    def _answer_rest(
+        self, caller: Caller, service: str, operation: str, in_path: dict[str, str], body: bytes
+    ) -> Reply:
+        model = protocol.operation_model(service, operation)
+        params = wire.parse_rest(model, in_path, caller.query, caller.headers, body)
+        return wire.write_rest(model, self._call(caller, service, operation, params))
 
     def _is_s3(self, caller: Caller, scope: Scope) -> bool:
         if caller.service:
@@ -223,11 +226,12 @@ async def read_body(receive: Receive, limit: int = _MAXIMUM_BODY) -> bytes:
 
 async def send_reply(reply: Reply, send: Send, pool: ThreadPoolExecutor | None = None) -> None:
     """Send a reply; files and iterators are read on the pool's threads, chunk by chunk."""
-    headers = [(name.lower().encode("latin-1"), str(value).encode("utf-8")) for name, value in reply.headers.items()]
+    headers = wire.wire_headers(reply)
     body = reply.body
     if isinstance(body, Path):
-        headers.append((b"content-length", str(body.stat().st_size).encode()))
-        body = _chunks(body)
+        size = body.stat().st_size
+        headers.append((b"content-length", str(size).encode()))
+        body = FileRange.open(body, 0, size)
     elif isinstance(body, bytes):
         headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -235,12 +239,8 @@ async def send_reply(reply: Reply, send: Send, pool: ThreadPoolExecutor | None =
         await send({"type": "http.response.body", "body": body})
         return
     loop = asyncio.get_running_loop()
-    while (chunk := await loop.run_in_executor(pool, next, body, None)) is not None:
+    pieces = body.pieces() if isinstance(body, FileRange) else body
+    while (chunk := await loop.run_in_executor(pool, next, pieces, None)) is not None:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while data := file.read(_CHUNK):
-            yield data

@@ -1,10 +1,9 @@
-"""One way into every operation of ours: `call`. Over the wire, in a pipeline step and in a CloudFormation stack alike."""
+"""One way into every operation of ours: `call`, for requests, pipeline steps and CloudFormation stacks alike."""
 
 from __future__ import annotations
 
 import functools
 import importlib
-from typing import Any
 
 from botocore.model import OperationModel, ServiceModel
 

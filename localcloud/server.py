@@ -155,9 +155,10 @@ class LocalCloud:
         self._thread = threading.Thread(target=self._serve, name="localcloud", daemon=True)
         self._thread.start()
         self._ready.wait()
-        if self._failure is not None:
+        failure = self._failure
+        if failure is not None:
             self._thread.join()
-            raise self._failure
+            raise failure
         return self
 
     def _serve(self) -> None:

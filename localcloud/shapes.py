@@ -4,7 +4,7 @@ Wrong JSON types raise `SerializationException`, a member that the operation doe
 raise `ValidationException`, all constraints at once:
 
     2 validation errors detected: Value null at 'roleArn' failed to satisfy constraint: Member must not be null;
-    Value 'ml.huge' at 'resourceConfig.instanceType' failed to satisfy constraint: Member must satisfy enum value set: [...]
+    Value 'huge' at 'resourceConfig.instanceType' failed to satisfy constraint: Member must satisfy enum value set: [..]
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _matches(pattern: str, value: str) -> bool:
 @functools.cache
 def _compiled(pattern: str) -> Any:
     """AWS matches the whole value with Java's engine; `regex` reads its \\p{..} classes. None if it can't be read."""
-    import regex
+    import regex  # type: ignore[import-untyped]
 
     # Java reads surrogate pairs as one character, and "$" before a quantifier as an anchor that may repeat.
     readable = pattern.replace("\\uD800\\uDC00-\\uDBFF\\uDFFF", "\\U00010000-\\U0010FFFF")
@@ -237,7 +237,8 @@ def _serialization(value: Any, wanted: str, path: str) -> AwsError:
         found = "structure or map" if isinstance(value, dict) else "list"
         return AwsError("SerializationException", f"Start of {found} found where not expected{where} (wanted {wanted})")
     kind = {bool: "BOOLEAN_VALUE", str: "STRING_VALUE", type(None): "NULL_VALUE"}.get(type(value), "NUMBER_VALUE")
-    return AwsError("SerializationException", f"{kind} cannot be converted to {_SCALAR_NAMES.get(wanted, wanted)}{where}")
+    name = _SCALAR_NAMES.get(wanted, wanted)
+    return AwsError("SerializationException", f"{kind} cannot be converted to {name}{where}")
 
 
 def _camel(name: str) -> str:

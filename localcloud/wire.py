@@ -13,10 +13,10 @@ import json
 import re
 import struct
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from botocore.model import OperationModel, Shape, StructureShape
@@ -24,8 +24,33 @@ from botocore.model import OperationModel, Shape, StructureShape
 from localcloud.errors import AwsError
 from localcloud.protocol import service_model
 
-Body = bytes | Path | Iterator[bytes]
 _MAXIMUM_HEADER_CHARACTERS = 1024
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """Part of a file, opened before the answer begins: what it is in may be deleted while it is being sent."""
+
+    file: BinaryIO
+    start: int
+    size: int
+
+    @staticmethod
+    def open(path: Path, start: int, size: int) -> FileRange:
+        return FileRange(open(path, "rb"), start, size)
+
+    def pieces(self) -> Generator[bytes, None, None]:
+        """The bytes, 1 MiB at a time."""
+        with self.file:
+            self.file.seek(self.start)
+            left = self.size
+            while left > 0 and (data := self.file.read(min(_CHUNK, left))):
+                left -= len(data)
+                yield data
+
+
+Body = bytes | Path | FileRange | Iterator[bytes]
 
 
 @dataclass
@@ -35,6 +60,11 @@ class Reply:
     status: int
     body: Body = b""
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def wire_headers(reply: Reply) -> list[tuple[bytes, bytes]]:
+    """A reply's headers as ASGI wants them."""
+    return [(name.lower().encode("latin-1"), str(value).encode("utf-8")) for name, value in reply.headers.items()]
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -187,16 +217,14 @@ def _encode(value: Any) -> str:
 
 
 def _event_stream(events: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    """`{"PayloadPart": {"Bytes": b"..."}}` -> frames; an AwsError in the middle ends the stream as an exception event."""
+    """`{"PayloadPart": {"Bytes": b"..."}}` -> frames; an AwsError on the way ends the stream as an exception event."""
     try:
         for event in events:
             ((kind, members),) = event.items()
             payload = members.get("Bytes")
-            if payload is None:
-                yield event_frame({":message-type": "event", ":event-type": kind, ":content-type": "application/json"}, _dump(members))
-            else:
-                headers = {":message-type": "event", ":event-type": kind, ":content-type": "application/octet-stream"}
-                yield event_frame(headers, payload)
+            content = "application/json" if payload is None else "application/octet-stream"
+            headers = {":message-type": "event", ":event-type": kind, ":content-type": content}
+            yield event_frame(headers, _dump(members) if payload is None else payload)
     except AwsError as error:
         headers = {":message-type": "exception", ":exception-type": error.code, ":content-type": "application/json"}
         yield event_frame(headers, _dump({"Message": error.message, **error.extra}))

@@ -1,4 +1,4 @@
-"""MiniStack behind the front door. Every hook into it is in this package; each has a test in `tests/localcloud_front`."""
+"""MiniStack behind the front door. Every hook into it is here or in cloudformation.py, with a test of its own."""
 
 from localcloud.delegate.ministack import MiniStack
 

@@ -15,6 +15,7 @@ from localcloud.protocol import call
 if TYPE_CHECKING:
     from localcloud.context import Cloud
 
+Document = dict[str, Any]
 _PIPELINE_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):(\d{12}):pipeline/(.+)", re.IGNORECASE)
 _log = logging.getLogger("localcloud")
 
@@ -38,7 +39,7 @@ class Events:
         """Wrap the one function through which rules, cron rules and EventBridge Scheduler reach their targets."""
         self._original = self._eventbridge._invoke_target
 
-        def invoke_target(target: dict[str, Any], event: dict[str, Any], rule: dict[str, Any], view: Any = None) -> None:
+        def invoke_target(target: Document, event: Document, rule: Document, view: Any = None) -> None:
             found = _PIPELINE_ARN.fullmatch(target.get("Arn", ""))
             if found is None:
                 self._original(target, event, rule, view)

@@ -32,7 +32,7 @@ def install(url: str) -> None:
         config = getattr(_spawning, "config", None)
         if config is not None and env is not None:
             env = clean_environment(config, env, url)
-        return subprocess.Popen(command, *arguments, env=env, **options)
+        return subprocess.Popen(command, *arguments, env=env, **options)  # type: ignore[call-overload]
 
     worker._spawn = spawn
     lambda_runtime.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})

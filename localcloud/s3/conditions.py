@@ -70,7 +70,8 @@ def check_read(stored: StoredObject, headers: dict[str, str], answer: dict[str, 
             raise AwsError("PreconditionFailed", _FAILED, 412)
     elif (since := _date(headers.get("if-unmodified-since"))) is not None and int(stored.modified) > since:
         raise AwsError("PreconditionFailed", _FAILED, 412)
-    unchanged = {name: answer[name] for name in ("ETag", "Last-Modified") if name in answer}
+    validators: tuple[str, ...] = ("ETag", "Last-Modified")
+    unchanged = {name: answer[name] for name in validators if name in answer}
     if "if-none-match" in headers:
         if _matches(headers["if-none-match"], stored.etag):
             raise S3Error("NotModified", "Not Modified", 304, headers=unchanged)
@@ -102,7 +103,8 @@ def check_copy(source: StoredObject, headers: dict[str, str]) -> None:
 
 
 def _matches(stated: str, etag: str) -> bool:
-    return stated.strip() == "*" or any(part.strip().removeprefix("W/").strip('"') == etag for part in stated.split(","))
+    tags = (part.strip().removeprefix("W/").strip('"') for part in stated.split(","))
+    return stated.strip() == "*" or etag in tags
 
 
 def _date(text: str | None) -> float | None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from localcloud.errors import AwsError
 from localcloud.identity import Caller
@@ -18,7 +16,7 @@ from localcloud.s3 import xml
 from localcloud.s3.body import Upload
 from localcloud.s3.operations import Operations
 from localcloud.s3.request import Request
-from localcloud.wire import Reply
+from localcloud.wire import FileRange, Reply, wire_headers
 
 if TYPE_CHECKING:
     from localcloud.delegate import MiniStack
@@ -28,12 +26,15 @@ _CHUNK = 1 << 20
 _MAXIMUM_DOCUMENT = 8 << 20
 _MAXIMUM_KEY_BYTES = 1024
 
-_BUCKET_CONFIGURATION = frozenset(
-    "location policy policyStatus versioning encryption logging notification tagging cors acl lifecycle accelerate"
-    " request-payment requestPayment website object-lock replication ownershipControls publicAccessBlock"
-    " intelligent-tiering inventory metrics analytics".split()
-)
-_OBJECT_REFUSED = frozenset("restore retention legal-hold select torrent annotation renameObject".split())
+_BUCKET_CONFIGURATION = frozenset({
+    "location", "policy", "policyStatus", "versioning", "encryption", "logging", "notification", "tagging", "cors",
+    "acl", "lifecycle", "accelerate", "requestPayment", "request-payment", "website", "object-lock", "replication",
+    "ownershipControls", "publicAccessBlock",
+})
+_REFUSED = frozenset({
+    "restore", "retention", "legal-hold", "select", "torrent", "annotation", "renameObject", "inventory", "metrics",
+    "analytics", "intelligent-tiering", "metadataTable", "metadataConfiguration",
+})
 
 
 class S3Front:
@@ -73,12 +74,8 @@ class S3Front:
             bucket, key = bucket_in_host, path[1:]
         else:
             bucket, _, key = path[1:].partition("/")
-        query = {
-            name: values[0]
-            for name, values in parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True).items()
-        }
         return Request(
-            scope["method"], path, bucket, key, query, caller.headers, caller.account_key, caller.region, raw_path=path
+            scope["method"], path, bucket, key, caller.query, caller.headers, caller.account_key, caller.region
         )
 
     async def _answer(
@@ -86,7 +83,8 @@ class S3Front:
         scope: dict[str, Any], send: Callable[[dict[str, Any]], Any],
     ) -> Reply | None:
         if name == "NotImplemented":
-            raise AwsError("NotImplemented", f"localcloud does not implement s3:{request.method} {sorted(request.query)}", 501)
+            asked = f"{request.method} with {', '.join(sorted(request.query)) or 'this body'}"
+            raise AwsError("NotImplemented", f"localcloud does not implement s3: {asked}", 501)
         try:
             request = await self._run(self._operations.authorize, request)
             if len(request.key.encode("utf-8", "surrogatepass")) > _MAXIMUM_KEY_BYTES:
@@ -101,7 +99,8 @@ class S3Front:
         if name in ("PutObject", "UploadPart"):
             return await self._upload(name, request, receive)
         body = b"" if request.method in ("GET", "HEAD", "DELETE") else await _document(receive)
-        return await self._run(self._operations.run, name, request, body)
+        reply: Reply = await self._run(self._operations.run, name, request, body)
+        return reply
 
     async def _upload(self, name: str, request: Request, receive: Callable[[], Any]) -> Reply:
         store = self._delegate.objects
@@ -114,7 +113,8 @@ class S3Front:
         try:
             upload = Upload(path, request.headers, default)
             await upload.receive(receive, self._pool)
-            return await self._run(self._operations.after_upload, name, request, upload)
+            reply: Reply = await self._run(self._operations.after_upload, name, request, upload)
+            return reply
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -125,7 +125,7 @@ class S3Front:
 
     async def _send(self, reply: Reply, request: Request, send: Callable[[dict[str, Any]], Any]) -> None:
         body = reply.body
-        headers = [(name.lower().encode("latin-1"), str(value).encode("utf-8")) for name, value in reply.headers.items()]
+        headers = wire_headers(reply)
         headers += [(b"x-amz-request-id", request.id.encode()), (b"server", b"localcloud")]
         if isinstance(body, bytes) and "Content-Length" not in reply.headers:
             headers.append((b"content-length", str(len(body)).encode()))
@@ -133,8 +133,8 @@ class S3Front:
         if isinstance(body, bytes) or request.method == "HEAD":
             await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
             return
-        assert isinstance(body, FileRange)
-        await self._stream(body, send)
+        if isinstance(body, FileRange):
+            await self._stream(body, send)
 
     async def _stream(self, part: FileRange, send: Callable[[dict[str, Any]], Any]) -> None:
         """Send a file's bytes; the next piece is read while this one goes out."""
@@ -156,6 +156,8 @@ def _operation(request: Request) -> str | None:
     query, method = request.query, request.method
     if not request.bucket:
         return None
+    if _REFUSED & query.keys():
+        return "NotImplemented"
     if not request.key:
         if _BUCKET_CONFIGURATION & query.keys():
             return None
@@ -165,8 +167,6 @@ def _operation(request: Request) -> str | None:
         if method == "POST":
             return "DeleteObjects" if "delete" in query else "NotImplemented"
         return "DeleteBucket" if method == "DELETE" else None
-    if _OBJECT_REFUSED & query.keys():
-        return "NotImplemented"
     return _object_operation(method, query, "x-amz-copy-source" in request.headers)
 
 
@@ -210,24 +210,3 @@ async def _drain(receive: Callable[[], Any], request: Request) -> None:
         message = await receive()
         if message["type"] == "http.disconnect" or not message.get("more_body"):
             return
-
-
-@dataclass(frozen=True)
-class FileRange:
-    """Part of a file, opened before the answer begins: the object may be deleted while it is being sent."""
-
-    file: Any
-    start: int
-    size: int
-
-    @staticmethod
-    def open(path: Path, start: int, size: int) -> FileRange:
-        return FileRange(open(path, "rb"), start, size)  # noqa: SIM115
-
-    def pieces(self) -> Iterator[bytes]:
-        with self.file:
-            self.file.seek(self.start)
-            left = self.size
-            while left > 0 and (data := self.file.read(min(_CHUNK, left))):
-                left -= len(data)
-                yield data

@@ -29,7 +29,7 @@ def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]
         query, encode = request.query, _encoder(request)
         limit = request.number("max-keys", _PAGE, _PAGE)
         prefix, delimiter, marker = query.get("prefix", ""), query.get("delimiter", ""), query.get("marker", "")
-        page = store.list(request.bucket, prefix, delimiter, marker, limit)
+        page = store.page(request.bucket, prefix, delimiter, marker, limit)
         members: list[tuple[str, Any]] = [
             ("Name", request.bucket), ("Prefix", encode(prefix)), ("Marker", encode(marker)),
             ("NextMarker", encode(page.next) if page.next and delimiter else None),
@@ -45,7 +45,7 @@ def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]
         limit = request.number("max-keys", _PAGE, _PAGE)
         prefix, delimiter, token = query.get("prefix", ""), query.get("delimiter", ""), query.get("continuation-token")
         after = _from_token(token) if token is not None else query.get("start-after", "")
-        page = store.list(request.bucket, prefix, delimiter, after, limit)
+        page = store.page(request.bucket, prefix, delimiter, after, limit)
         owner = request.account if query.get("fetch-owner") == "true" else None
         members: list[tuple[str, Any]] = [
             ("Name", request.bucket), ("Prefix", encode(prefix)), ("MaxKeys", limit),

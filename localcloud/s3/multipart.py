@@ -232,9 +232,11 @@ def _list_uploads(operations: Operations, request: Request) -> Reply:
         ("NextKeyMarker", page[-1].key if more else None), ("NextUploadIdMarker", page[-1].upload if more else None),
         ("MaxUploads", limit), ("IsTruncated", more),
     ]
-    for upload in page:
-        members.append(("Upload", [
+    members += [
+        ("Upload", [
             ("Key", upload.key), ("UploadId", upload.upload), ("Initiator", owner), ("Owner", owner),
             ("StorageClass", "STANDARD"), ("Initiated", xml.iso(upload.started)),
-        ]))
+        ])
+        for upload in page
+    ]
     return Reply(200, xml.document("ListMultipartUploadsResult", members), dict(_XML))

@@ -164,16 +164,14 @@ class ObjectStore:
             self._promote(bucket, key)
             return None, False
 
-    def list(self, bucket: str, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
+    def page(self, bucket: str, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
         """Up to `limit` keys and common prefixes that begin with `prefix` and come after `after`."""
         listing = Listing()
         last = after
-        shown = 0
-        for stored, common in self._walk(bucket, prefix, delimiter, after):
+        for shown, (stored, common) in enumerate(self._walk(bucket, prefix, delimiter, after)):
             if shown == limit:
                 listing.next = last
                 break
-            shown += 1
             if common is None:
                 listing.objects.append(stored)
                 last = stored.key
@@ -247,7 +245,8 @@ class ObjectStore:
     def is_empty(self, bucket: str) -> bool:
         """Whether no version, no delete marker of any key is left."""
         with self._lock:
-            return self._connection.execute("select 1 from objects where bucket = ? limit 1", (bucket,)).fetchone() is None
+            found = self._connection.execute("select 1 from objects where bucket = ? limit 1", (bucket,)).fetchone()
+        return found is None
 
     def forget_bucket(self, bucket: str) -> None:
         """Drop what a deleted bucket may still have: uploads that were never completed."""
@@ -268,7 +267,7 @@ class ObjectStore:
     def upload(self, upload: str) -> Upload | None:
         with self._lock:
             row = self._connection.execute("select * from uploads where upload = ?", (upload,)).fetchone()
-        return Upload(*row[:4], json.loads(row[4])) if row else None
+        return Upload(row[0], row[1], row[2], row[3], json.loads(row[4])) if row else None
 
     def uploads(self, bucket: str) -> list[Upload]:
         """The bucket's unfinished uploads, by key."""
@@ -276,7 +275,7 @@ class ObjectStore:
             rows = self._connection.execute(
                 "select * from uploads where bucket = ? order by key, started", (bucket,)
             ).fetchall()
-        return [Upload(*row[:4], json.loads(row[4])) for row in rows]
+        return [Upload(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
 
     def put_part(self, upload: str, number: int, path: Path, etag: str, checksums: dict[str, str]) -> Part | None:
         """Keep a finished file as a part; None when the upload is gone (the file is removed)."""
@@ -302,7 +301,7 @@ class ObjectStore:
                 "select number, size, etag, modified, file, checksums from parts where upload = ? order by number",
                 (upload,),
             ).fetchall()
-        return [Part(*row[:4], self._path(row[4]), json.loads(row[5])) for row in rows]
+        return [Part(row[0], row[1], row[2], row[3], self._path(row[4]), json.loads(row[5])) for row in rows]
 
     def complete(
         self, upload: Upload, path: Path, etag: str, meta: dict[str, Any], versioning: str | None

@@ -11,7 +11,7 @@ from localcloud.s3 import conditions, hashing, listing, multipart, tagging, xml
 from localcloud.s3.body import Upload
 from localcloud.s3.objects import NULL_VERSION, StoredObject
 from localcloud.s3.request import Request, S3Error, no_such_key
-from localcloud.wire import Reply
+from localcloud.wire import FileRange, Reply
 
 if TYPE_CHECKING:
     from localcloud.delegate import MiniStack
@@ -158,7 +158,7 @@ class Operations:
         text, _, query = request.headers["x-amz-copy-source"].partition("?")
         bucket, _, key = unquote(text).lstrip("/").partition("/")
         if not bucket or not key:
-            raise AwsError("InvalidArgument", "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
+            raise AwsError("InvalidArgument", "Copy Source must name bucket and key: sourcebucket/sourcekey")
         version = dict(parse_qsl(query)).get("versionId")
         self.authorize(Request("GET", f"/{bucket}/{key}", bucket, key, {}, {}, request.account_key, request.region))
         source = self.store.get(bucket, key, version)
@@ -187,8 +187,6 @@ class Operations:
         return stored
 
     def _get(self, request: Request, _: bytes) -> Reply:
-        from localcloud.s3.http import FileRange
-
         stored = self.find(request)
         part = self._part(stored, request)
         asked = part or conditions.parse_range(request.headers.get("range"), stored.size)
@@ -219,7 +217,8 @@ class Operations:
 
     def _head(self, request: Request, _: bytes) -> Reply:
         reply = self._get(request, b"")
-        reply.body.file.close()  # type: ignore[union-attr]
+        if isinstance(reply.body, FileRange):
+            reply.body.file.close()
         reply.body = b""
         return reply
 

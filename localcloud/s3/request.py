@@ -21,7 +21,6 @@ class Request:
     headers: dict[str, str]
     account_key: str
     region: str
-    raw_path: str = ""
     account: str = ""
     versioning: str | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(8).upper())
