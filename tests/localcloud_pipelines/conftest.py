@@ -163,13 +163,9 @@ def processing(step: str, code: str = "pass", *arguments: Any, outputs: dict[str
 
 
 def writes(output: str, file: str, content: Any) -> str:
-    """Source that writes JSON into a Processing output."""
-    return (
-        "import os, pathlib\n"
-        f"folder = pathlib.Path('/opt/ml/processing/output/{output}')\n"
-        f"folder.mkdir(parents=True, exist_ok=True)\n"
-        f"(folder / {file!r}).write_text({json.dumps(json.dumps(content))})\n"
-    )
+    """Source that writes JSON into a Processing output; one line of 256 characters at most, as AWS has it."""
+    path = f"/opt/ml/processing/output/{output}/{file}"
+    return f"import pathlib as p; f=p.Path({path!r}); f.parent.mkdir(parents=True, exist_ok=True); f.write_text({json.dumps(content)!r})"
 
 
 def condition(step: str, conditions: list[dict[str, Any]], then: list[Any] = (), other: list[Any] = (), **more: Any) -> dict[str, Any]:  # type: ignore[assignment]

@@ -25,7 +25,7 @@ def test_two_steps_pass_data_and_the_gate_reads_the_report(sm: Any, pipeline: An
     )
     name = pipeline(first, second, gate, parameters=[{"Name": "Minimum", "Type": "Float", "DefaultValue": 0.7}])
     good = run(name)
-    assert good["PipelineExecutionStatus"] == "Succeeded"
+    assert good["PipelineExecutionStatus"] == "Succeeded", good["FailureReason"]
     found = steps_of(sm, good["PipelineExecutionArn"])
     assert set(found) == {"Prepare", "Use", "Gate", "Passed"}
     assert found["Gate"]["Metadata"] == {"Condition": {"Outcome": "True"}}
