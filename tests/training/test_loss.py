@@ -1,0 +1,184 @@
+"""What is learned: completion tokens, the end token among them, each row as if it stood alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.training_job import chat, lamp_rows, write_rows
+
+ROWS = lamp_rows(7)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base: Path) -> Any:
+    from weights import load_tokenizer
+
+    return load_tokenizer(str(base))
+
+
+def tokenized(tmp_path: Path, tokenizer: Any, rows: list[Any], limit: int = 512) -> Any:
+    from tokenized import tokenize_channel
+
+    return tokenize_channel(write_rows(tmp_path / "rows", rows), tokenizer, limit)
+
+
+def packed_model(base: Path) -> Any:
+    import segment_attention
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    segment_attention.register()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model.set_attn_implementation(segment_attention.NAME)
+    return model
+
+
+def test_completion_is_the_last_message_and_the_end_token(tmp_path: Path, tokenizer: Any) -> None:
+    rows = tokenized(tmp_path, tokenizer, [chat("set the kitchen lights", "on")])
+    row = rows[0]
+    completion = row["ids"][row["prompt_length"] :].tolist()
+    assert completion == [*tokenizer("on", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    prompt = tokenizer.decode(row["ids"][: row["prompt_length"]])
+    assert prompt.endswith("<|im_start|>assistant\n")
+    assert "set the kitchen lights" in prompt
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_only_completion_positions_reach_the_loss(tmp_path: Path, tokenizer: Any, layout: Any) -> None:
+    from packing import Collator
+
+    rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(len(ROWS))]
+    batch = Collator(layout, tokenizer.pad_token_id)(rows)
+    expected = [token for row in rows for token in row["ids"][row["prompt_length"] :].tolist()]
+    assert batch["labels"].tolist() == expected
+    assert expected.count(tokenizer.eos_token_id) == len(rows), "eos is also the padding token and must not be masked"
+    if layout == "packed":
+        followed = batch["input_ids"][0][batch["logits_to_keep"][:-1] + 1].tolist()
+        assert followed == expected[:-1], "each kept position predicts the token after it"
+
+
+def losses_alone(model: Any, rows: list[Any]) -> list[float]:
+    """Each row through the model by itself, with every logit and transformers' own attention."""
+    import torch
+
+    model.set_attn_implementation("eager")
+    losses = []
+    for row in rows:
+        ids = torch.from_numpy(row["ids"].astype("int64"))[None]
+        logits = model(input_ids=ids).logits[0, row["prompt_length"] - 1 : -1]
+        losses.append(float(torch.nn.functional.cross_entropy(logits, ids[0, row["prompt_length"] :], reduction="sum").detach()))
+    return losses
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+@pytest.mark.parametrize("dense", [True, False])
+def test_packed_loss_and_gradients_equal_one_by_one(
+    tmp_path: Path, base: Path, tokenizer: Any, share_prefix: bool, dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import segment_attention
+    import torch
+    from packed_trainer import completion_loss
+    from packing import Collator
+
+    monkeypatch.setattr(segment_attention, "DENSE_TOKENS", 10**6 if dense else 0)
+    model = packed_model(base)
+    rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(len(ROWS))]
+    batch = Collator("packed", tokenizer.pad_token_id, share_prefix)(rows)
+    assert (batch["segments"].prefix > 0) == share_prefix
+    together = completion_loss(model, batch)
+    together.backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    padded = completion_loss(_eager(model), Collator("padded", tokenizer.pad_token_id)(rows))
+    padded.backward()
+    assert float(together.detach()) == pytest.approx(sum(losses_alone(model, rows)), rel=1e-5)
+    assert float(padded.detach()) == pytest.approx(float(together.detach()), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, atol=1e-4, rtol=1e-3), name
+
+
+def _eager(model: Any) -> Any:
+    model.set_attn_implementation("eager")
+    return model
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_row_does_not_see_another(
+    tmp_path: Path, base: Path, tokenizer: Any, dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import segment_attention
+    import torch
+    from packing import Collator
+
+    monkeypatch.setattr(segment_attention, "DENSE_TOKENS", 10**6 if dense else 0)
+    model = packed_model(base)
+    first, other, last = (tokenized(tmp_path, tokenizer, ROWS)[index] for index in (0, 1, 2))
+    changed = {**other, "ids": other["ids"].copy()}
+    changed["ids"][-12:] = changed["ids"][-12:][::-1]
+
+    def logits(middle: dict[str, Any]) -> Any:
+        batch = Collator("packed", tokenizer.pad_token_id)([first, middle, last])
+        labels = batch.pop("labels")
+        with torch.no_grad():
+            return model(**batch).logits[0], len(labels)
+
+    before, after = logits(other)[0], logits(changed)[0]
+    mine = len(first["ids"]) - first["prompt_length"]
+    theirs = len(last["ids"]) - last["prompt_length"]
+    assert torch.equal(before[:mine], after[:mine])
+    assert torch.equal(before[-theirs:], after[-theirs:])
+    assert not torch.allclose(before[mine:-theirs], after[mine:-theirs])
+
+
+def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer: Any) -> None:
+    """FlashAttention needs a GPU; its documented rule (causal from the right end of each sequence) is computed here instead."""
+    import torch
+    from packing import Collator
+    from segment_attention import _dense, _variable_length
+
+    rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(4)]
+    segments = Collator("packed", tokenizer.pad_token_id)(rows)["segments"]
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 4, segments.tokens, 16, generator=generator)
+    key, value = (torch.randn(1, 2, segments.tokens, 16, generator=generator) for _ in range(2))
+
+    def rule(q: Any, k: Any, v: Any, q_ends: Any, k_ends: Any, longest_q: int, longest_k: int, *, dropout_p: float, softmax_scale: float, causal: bool) -> Any:
+        assert causal
+        out = torch.empty_like(q)
+        for part in range(len(q_ends) - 1):
+            qs, ks = slice(q_ends[part], q_ends[part + 1]), slice(k_ends[part], k_ends[part + 1])
+            shape = (qs.stop - qs.start, ks.stop - ks.start)
+            assert shape[0] <= longest_q
+            assert shape[1] <= longest_k
+            scores = torch.einsum("qhd,khd->hqk", q[qs], k[ks].repeat_interleave(2, 1)) * softmax_scale
+            allowed = torch.ones(shape, dtype=torch.bool).tril(int(shape[1] - shape[0]))
+            weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+            out[qs] = torch.einsum("hqk,khd->qhd", weights, v[ks].repeat_interleave(2, 1))
+        return out
+
+    there = _variable_length(query, key, value, segments, 0.25, 0.0, rule)
+    here = _dense(query, key, value, segments, 0.25, 0.0)
+    assert torch.allclose(there, here, atol=1e-5)
+
+
+def test_a_model_with_windows_gets_padded_batches(tmp_path: Path, tokenizer: Any) -> None:
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+    from weights import choose_layout
+
+    rows = tokenized(tmp_path, tokenizer, ROWS)
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    for window, layout in ((8, "padded"), (None, "packed")):
+        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=window, initializer_range=0.3))
+        assert choose_layout(model, rows, tokenizer.pad_token_id, "fp32") == layout
+
+
+def test_long_rows_are_left_out_and_counted(tmp_path: Path, tokenizer: Any) -> None:
+    long = chat("very " * 300 + "long", "yes")
+    rows = tokenized(tmp_path, tokenizer, [ROWS[0], long, ROWS[1]], limit=200)
+    assert (len(rows), rows.left_out) == (2, 1)
+    assert int(rows.lengths().max()) <= 200
