@@ -92,9 +92,9 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
             shutil.copyfileobj(source, file, _CHUNK)
         path.chmod(0o755 if member.mode & 0o100 else 0o644)
     elif member.issym() or member.islnk():
-        base = root if member.islnk() else path.parent
-        goal = Path(os.path.normpath(base / member.linkname))
-        if member.linkname.startswith("/") or not goal.resolve().is_relative_to(root):
+        # Resolved from where the link really lies: its directory may itself be a link.
+        goal = ((root if member.islnk() else path.parent.resolve()) / member.linkname).resolve()
+        if member.linkname.startswith("/") or not goal.is_relative_to(root):
             raise TransferError(f"ClientError: the archive's link {name!r} -> {member.linkname!r} leaves its directory")
         if member.issym():
             path.symlink_to(member.linkname)

@@ -15,7 +15,7 @@ from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink
 from localcloud.jobs.process import Process
 from localcloud.jobs.states import REASON_LIMIT
-from localcloud.jobs.supervisor import Control, supervisor
+from localcloud.jobs.supervisor import Control, Shutdown, supervisor
 from localcloud.jobs.transfer import TransferError, io_failure
 
 _LOG = logging.getLogger("localcloud.jobs")
@@ -84,15 +84,20 @@ def run_command(
 
 
 def guarded(work: Callable[[], None], fail: Callable[[str], None]) -> None:
-    """Run a job's work; an input, output or disk error becomes its failure reason."""
+    """Run a job's work; whatever goes wrong beside its command becomes its failure reason."""
     try:
         work()
+    except Shutdown:
+        raise
     except TransferError as error:
         fail(str(error))
     except ValueError as error:
         fail(f"ClientError: {error}")
     except OSError as error:
         fail(io_failure(error, Path(error.filename or "the job's directory")))
+    except Exception as error:
+        _LOG.exception("a job ended with an error of localcloud itself")
+        fail(f"InternalServerError: {type(error).__name__}: {error}")
 
 
 def tidy(home: Path, layout_root: Path, *, keep: bool, kept: int) -> None:

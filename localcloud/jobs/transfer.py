@@ -81,16 +81,21 @@ def fetch_prefix(
 
 
 def fetch_object(ctx: Context, bucket: str, key: str, target: Path) -> None:
-    """Download one object to a file, TransferError when it is absent or there is no room."""
-    try:
-        source = ctx.cloud.delegate.read_object(ctx.account, bucket, key)
-    except AwsError as error:
-        raise TransferError(_download_failure(f"s3://{bucket}/{key}", error.message)) from error
+    """Download one object to a file; TransferError when it is absent or there is no room."""
+    source = object_file(ctx, bucket, key)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     except OSError as error:
         raise TransferError(io_failure(error, target)) from error
+
+
+def object_file(ctx: Context, bucket: str, key: str) -> Path:
+    """The store's own file of an object, to be read only; TransferError when it is absent."""
+    try:
+        return ctx.cloud.delegate.read_object(ctx.account, bucket, key)
+    except AwsError as error:
+        raise TransferError(_download_failure(f"s3://{bucket}/{key}", error.message)) from error
 
 
 def upload_tree(ctx: Context, directory: Path, uri: str) -> int:

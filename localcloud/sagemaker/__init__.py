@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from localcloud.context import Cloud, Handler
 from localcloud.sagemaker import (
+    endpoint_configs,
+    endpoints,
     executions,
     models,
     packages,
     pipelines,
     processing_jobs,
     registry,
+    runtime,
     tags,
     training_jobs,
 )
@@ -22,13 +25,16 @@ OPERATIONS: dict[str, Handler] = {
     **registry.OPERATIONS,
     **packages.OPERATIONS,
     **models.OPERATIONS,
+    **endpoint_configs.OPERATIONS,
+    **endpoints.OPERATIONS,
     **tags.OPERATIONS,
 }
-RUNTIME_OPERATIONS: dict[str, Handler] = {}
+RUNTIME_OPERATIONS: dict[str, Handler] = {**runtime.RUNTIME_OPERATIONS}
 
 
 def resume(cloud: Cloud) -> None:
     """Go on after a restart: jobs first, so that running executions find out what became of theirs."""
     processing_jobs.resume(cloud)
     training_jobs.resume(cloud)
+    endpoints.resume(cloud)
     executions.resume(cloud)

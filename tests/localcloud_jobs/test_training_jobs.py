@@ -101,7 +101,7 @@ def test_a_training_job_runs_under_the_container_contract(bench: Bench, monkeypa
     assert seen["resources"]["hosts"] == ["algo-1"]
     assert bench.log(GROUP, "contract")[-3:] != []
     assert "[train] step=1/2 train:loss=2.5" in bench.log(GROUP, "contract")
-    assert not (bench.cloud.home / "jobs" / "contract").exists()
+    until((bench.cloud.home / "jobs" / "contract").exists, lambda there: not there)
     listed = bench.call("ListTrainingJobs", StatusEquals="Completed", NameContains="ontr")
     assert [item["TrainingJobName"] for item in listed["TrainingJobSummaries"]] == ["contract"]
     assert bench.call("ListTags", ResourceArn=job["TrainingJobArn"])["Tags"] == [{"Key": "team", "Value": "x"}]

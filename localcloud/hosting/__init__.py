@@ -1,0 +1,1 @@
+"""Endpoints as SageMaker hosts them, without Docker: model server processes behind InvokeEndpoint."""

@@ -1,0 +1,98 @@
+"""CreateEndpointConfig, DescribeEndpointConfig, ListEndpointConfigs, DeleteEndpointConfig.
+
+Document kind "endpoint-config", name = EndpointConfigName, doc = the DescribeEndpointConfig answer.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from localcloud.context import Context, Handler, Request, Response
+from localcloud.errors import validation
+from localcloud.hosting.model_files import container_of
+from localcloud.sagemaker import paging, tags
+from localcloud.store import Document
+
+KIND = "endpoint-config"
+_REFUSED = ("AsyncInferenceConfig", "ShadowProductionVariants", "ExplainerConfig")
+_REFUSED_VARIANT = ("ServerlessConfig", "InstancePools", "CoreDumpConfig")
+_SUMMARY = paging.summary("EndpointConfigName", "EndpointConfigArn", "CreationTime")
+
+
+def _create(ctx: Context, request: Request) -> Response:
+    name = request["EndpointConfigName"]
+    for member in _REFUSED:
+        if request.get(member):
+            raise validation(f"{member} is not supported by localcloud")
+    variants = request["ProductionVariants"]
+    if len({variant["VariantName"] for variant in variants}) < len(variants):
+        raise validation("Variant names must be unique within an endpoint configuration.")
+    for variant in variants:
+        _check_variant(ctx, variant)
+    arn = ctx.arn(f"endpoint-config/{name.lower()}")
+    doc: Document = {key: value for key, value in request.items() if key != "Tags"}
+    doc["ProductionVariants"] = [{"InitialVariantWeight": 1.0, **variant} for variant in variants]
+    doc |= {"EndpointConfigArn": arn, "CreationTime": time.time()}
+    doc.setdefault("EnableNetworkIsolation", False)
+    with ctx.cloud.store.transaction():
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc):
+            raise validation(f'Cannot create already existing endpoint configuration "{arn}".')
+        tags.keep(ctx, arn, request.get("Tags"))
+    return {"EndpointConfigArn": arn}
+
+
+def _check_variant(ctx: Context, variant: dict[str, Any]) -> None:
+    name = variant["VariantName"]
+    for member in _REFUSED_VARIANT:
+        if variant.get(member):
+            raise validation(f"Variant {name}: {member} is not supported by localcloud")
+    if not variant.get("ModelName"):
+        raise validation(
+            f"Variant {name}: a variant without ModelName (inference components) is not supported by localcloud"
+        )
+    if not variant.get("InstanceType") or not variant.get("InitialInstanceCount"):
+        raise validation(f"Variant {name}: InstanceType and InitialInstanceCount are required.")
+    container_of(model_of(ctx, variant["ModelName"]))
+
+
+def model_of(ctx: Context, name: str) -> Document:
+    """A model's document; ValidationException as AWS when it is absent."""
+    doc = ctx.cloud.store.get("model", ctx.account, ctx.region, name)
+    if doc is None:
+        raise validation(f'Could not find model "{ctx.arn(f"model/{name.lower()}")}".')
+    return paging.public(doc)
+
+
+def find(ctx: Context, name: str) -> Document:
+    """An endpoint configuration's document; ValidationException as AWS when it is absent."""
+    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
+    if doc is None:
+        raise validation(f'Could not find endpoint configuration "{ctx.arn(f"endpoint-config/{name.lower()}")}".')
+    return doc
+
+
+def _describe(ctx: Context, request: Request) -> Response:
+    return paging.public(find(ctx, request["EndpointConfigName"]))
+
+
+def _list(ctx: Context, request: Request) -> Response:
+    docs = paging.within(ctx.cloud.store.list(KIND, ctx.account, ctx.region), request)
+    docs = paging.named(docs, request, "EndpointConfigName")
+    docs = paging.ordered(docs, request, {"CreationTime": "CreationTime", "Name": "EndpointConfigName"})
+    return paging.page([_SUMMARY(doc) for doc in docs], request, "EndpointConfigs", 10)
+
+
+def _delete(ctx: Context, request: Request) -> Response:
+    doc = find(ctx, request["EndpointConfigName"])
+    ctx.cloud.store.delete(KIND, ctx.account, ctx.region, request["EndpointConfigName"])
+    tags.drop(ctx, doc["EndpointConfigArn"])
+    return {}
+
+
+OPERATIONS: dict[str, Handler] = {
+    "CreateEndpointConfig": _create,
+    "DescribeEndpointConfig": _describe,
+    "ListEndpointConfigs": _list,
+    "DeleteEndpointConfig": _delete,
+}
