@@ -88,7 +88,7 @@ def test_lists_are_filtered_ordered_and_paged(sm: Any, name: str) -> None:
     assert listed(CreatedAfter=created + minute) == listed(CreatedBefore=created - minute) == []
     first = sm.list_pipelines(PipelineNamePrefix=name, MaxResults=1)
     with pytest.raises(ClientError, match="Invalid NextToken"):
-        sm.list_pipelines(PipelineNamePrefix=name + "-", NextToken=first["NextToken"])
+        sm.list_pipelines(PipelineNamePrefix=name[:-1], NextToken=first["NextToken"])
     with pytest.raises(ClientError, match="Invalid NextToken"):
         sm.list_pipelines(NextToken="nonsense")
 
