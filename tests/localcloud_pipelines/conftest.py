@@ -124,7 +124,10 @@ def finished(sm: Any, arn: str, seconds: float = 60) -> dict[str, Any]:
 
 def steps_of(sm: Any, arn: str) -> dict[str, dict[str, Any]]:
     """An execution's steps by name."""
-    return {step["StepName"]: step for step in sm.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]}
+    return {
+        step["StepName"]: step
+        for step in sm.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+    }
 
 
 def until(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
@@ -136,10 +139,14 @@ def until(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     return found
 
 
-def processing(step: str, code: str = "pass", *arguments: Any, outputs: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def processing(
+    step: str, code: str = "pass", *arguments: Any, outputs: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
     """A Processing step that runs Python source; `outputs` maps an output's name to its S3 URI."""
     request: dict[str, Any] = {
-        "ProcessingResources": {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}},
+        "ProcessingResources": {
+            "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
+        },
         "AppSpecification": {"ImageUri": "image", "ContainerEntrypoint": [sys.executable, "-c", code]},
         **more.pop("Arguments", {}),
     }
@@ -165,10 +172,15 @@ def processing(step: str, code: str = "pass", *arguments: Any, outputs: dict[str
 def writes(output: str, file: str, content: Any) -> str:
     """Source that writes JSON into a Processing output; one line of 256 characters at most, as AWS has it."""
     path = f"/opt/ml/processing/output/{output}/{file}"
-    return f"import pathlib as p; f=p.Path({path!r}); f.parent.mkdir(parents=True, exist_ok=True); f.write_text({json.dumps(content)!r})"
+    text = json.dumps(content)
+    return (
+        f"import pathlib as p; f=p.Path({path!r}); f.parent.mkdir(parents=True, exist_ok=True); f.write_text({text!r})"
+    )
 
 
-def condition(step: str, conditions: list[dict[str, Any]], then: list[Any] = (), other: list[Any] = (), **more: Any) -> dict[str, Any]:  # type: ignore[assignment]
+def condition(
+    step: str, conditions: list[dict[str, Any]], then: list[Any] = (), other: list[Any] = (), **more: Any
+) -> dict[str, Any]:  # type: ignore[assignment]
     return {
         "Name": step,
         "Type": "Condition",

@@ -40,7 +40,10 @@ def with_arguments(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (definition(A, A), "step 'A' is there more than once"),
         (definition(A, condition("C", [equals(1, 1)], then=[A])), "step 'A' is there more than once"),
         (definition({**A, "Name": "a b"}), "step 'a b': a name has 1 to 64 letters"),
-        (definition({"Name": "Q", "Type": "Callback", "Arguments": {}}), "step 'Q': step type Callback is not supported here"),
+        (
+            definition({"Name": "Q", "Type": "Callback", "Arguments": {}}),
+            "step 'Q': step type Callback is not supported here",
+        ),
         (definition({"Name": "Q", "Type": "QualityCheck", "Arguments": {}}), "step 'Q': step type QualityCheck is not"),
         (definition({"Name": "Q", "Type": "Magic", "Arguments": {}}), "'Magic' is not a step type"),
         (definition({**A, "DependsOn": ["B"]}), "DependsOn names the unknown step 'B'"),
@@ -63,20 +66,38 @@ def with_arguments(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (definition(fail("F", {"Std:Join": {"On": "/"}})), "Std:Join needs a list of Values"),
         (definition(fail("F", {"Std:JsonGet": {"Path": "a"}})), "needs Path and one of PropertyFile or S3Uri"),
         (definition(with_arguments(A, Colour="red")), "step 'A'.Arguments has the unknown member 'Colour'"),
-        (definition({"Name": "A", "Type": "Processing", "Arguments": {}}), "step 'A'.Arguments lacks 'ProcessingResources'"),
-        (definition(with_arguments(A, Environment={"K": 3})), "step 'A'.Arguments.Environment.K is 3, a string is needed"),
-        (definition({**A, "CacheConfig": {"Enabled": True, "ExpireAfter": "soon"}}), "'soon' is not an ISO 8601 duration"),
+        (
+            definition({"Name": "A", "Type": "Processing", "Arguments": {}}),
+            "step 'A'.Arguments lacks 'ProcessingResources'",
+        ),
+        (
+            definition(with_arguments(A, Environment={"K": 3})),
+            "step 'A'.Arguments.Environment.K is 3, a string is needed",
+        ),
+        (
+            definition({**A, "CacheConfig": {"Enabled": True, "ExpireAfter": "soon"}}),
+            "'soon' is not an ISO 8601 duration",
+        ),
         (definition({**A, "CacheConfig": {"Enabled": "yes"}}), "CacheConfig needs Enabled"),
         (
             definition({**A, "RetryPolicies": [{"ExceptionType": ["SageMaker.WEATHER"], "MaxAttempts": 30}]}),
             "MaxAttempts is 30, allowed is 1 to 20",
         ),
-        (definition({**fail("F", "x"), "RetryPolicies": [{"ExceptionType": ["Step.THROTTLING"]}]}), "takes no RetryPolicies"),
+        (
+            definition({**fail("F", "x"), "RetryPolicies": [{"ExceptionType": ["Step.THROTTLING"]}]}),
+            "takes no RetryPolicies",
+        ),
         (definition(condition("C", [])), "step 'C': needs a list of Conditions"),
         (definition({"Name": "L", "Type": "Lambda", "Arguments": {}}), "step 'L': a Lambda step needs FunctionArn"),
         (definition(A, parameters=[{"Name": "P", "Type": "List"}]), "parameter 'P': type 'List' is not one of"),
-        (definition(A, parameters=[{"Name": "P", "Type": "Integer", "DefaultValue": "3"}]), "default '3' is not of type"),
-        (definition(A, parameters=[{"Name": "P", "Type": "Integer", "DefaultValue": True}]), "default True is not of type"),
+        (
+            definition(A, parameters=[{"Name": "P", "Type": "Integer", "DefaultValue": "3"}]),
+            "default '3' is not of type",
+        ),
+        (
+            definition(A, parameters=[{"Name": "P", "Type": "Integer", "DefaultValue": True}]),
+            "default True is not of type",
+        ),
         (
             definition(A, parameters=[{"Name": "P", "Type": "String", "DefaultValue": "c", "EnumValues": ["a", "b"]}]),
             "default 'c' is not one of a, b",
@@ -95,7 +116,9 @@ def test_refused(text: str, said: str) -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     message = refused(
-        definition({**A, "DependsOn": ["Nowhere"]}, A, fail("F", {"Get": "Parameters.Nope"}), {"Name": "X", "Type": "Magic"})
+        definition(
+            {**A, "DependsOn": ["Nowhere"]}, A, fail("F", {"Get": "Parameters.Nope"}), {"Name": "X", "Type": "Magic"}
+        )
     )
     assert "4 problems:" in message
     for part in ("Nowhere", "more than once", "'Nope'", "'Magic'"):

@@ -84,7 +84,10 @@ def test_a_token_starts_one_execution(sm: Any, pipeline: Any) -> None:
 
 
 def test_describe_and_list_executions(sm: Any, pipeline: Any, run: Any, name: str) -> None:
-    experiment = {"ExperimentName": {"Get": "Execution.PipelineName"}, "TrialName": {"Get": "Execution.PipelineExecutionId"}}
+    experiment = {
+        "ExperimentName": {"Get": "Execution.PipelineName"},
+        "TrialName": {"Get": "Execution.PipelineExecutionId"},
+    }
     pipeline(processing("A"), PipelineExperimentConfig=experiment)
     more = {"PipelineExecutionDisplayName": "nightly", "PipelineExecutionDescription": "of today"}
     first = run(name, **more)
@@ -176,7 +179,9 @@ def test_retry_runs_what_did_not_succeed(
     first = steps_of(sm, arn)["First"]
     client("s3").put_object(Bucket=bucket, Key=f"{name}/row", Body=b"good")
     token = f"{name:y<40}"
-    assert sm.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=token)["PipelineExecutionArn"] == arn
+    assert (
+        sm.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=token)["PipelineExecutionArn"] == arn
+    )
     ended = finished(sm, arn)
     assert ended["PipelineExecutionStatus"] == "Succeeded"
     assert "FailureReason" not in ended
@@ -190,7 +195,9 @@ def test_retry_runs_what_did_not_succeed(
 
 
 def test_nested_conditions_take_one_branch(sm: Any, pipeline: Any, run: Any) -> None:
-    inner = condition("Inner", [equals({"Get": "Parameters.Method"}, "full")], then=[processing("Full")], other=[fail("No", "no")])
+    inner = condition(
+        "Inner", [equals({"Get": "Parameters.Method"}, "full")], then=[processing("Full")], other=[fail("No", "no")]
+    )
     outer = condition(
         "Outer",
         [equals(1, 1), {"Type": "GreaterThan", "LeftValue": {"Get": "Parameters.Epochs"}, "RightValue": 1}],
@@ -209,7 +216,9 @@ def test_nested_conditions_take_one_branch(sm: Any, pipeline: Any, run: Any) -> 
     assert names({"Method": "lora"}) == {"Outer", "Inner", "No", "Following"}
 
 
-def test_a_gate_that_cannot_be_evaluated_fails_with_the_reason(sm: Any, pipeline: Any, run: Any, bucket: str, name: str) -> None:
+def test_a_gate_that_cannot_be_evaluated_fails_with_the_reason(
+    sm: Any, pipeline: Any, run: Any, bucket: str, name: str
+) -> None:
     report = {"Std:JsonGet": {"S3Uri": f"s3://{bucket}/{name}.json", "Path": "metrics.f1"}}
     pipeline(condition("Gate", [equals(report, 1)], then=[processing("A")]))
     ended = run(name)

@@ -80,7 +80,10 @@ def test_resolves(expression: Any, value: Any) -> None:
     [
         (get("Steps.Train.ProcessingOutputConfig.Outputs['test'].S3Output"), "has no 'test'"),
         (get("Steps.Train.InputDataConfig[7]"), "has no '7'"),
-        (json_get("metrics.f2.value"), "property file 'Report' of step 'Evaluate' (path 'metrics.f2.value') has no 'f2'"),
+        (
+            json_get("metrics.f2.value"),
+            "property file 'Report' of step 'Evaluate' (path 'metrics.f2.value') has no 'f2'",
+        ),
         (json_get("metrics.*"), "filters or wildcards"),
         (json_get("metrics[?(@.x)]"), "filters or wildcards"),
         ({"Std:Join": {"On": "", "Values": [get("Steps.Train.Tags")]}}, "a structure can't be joined"),

@@ -1,4 +1,4 @@
-"""A pipeline that fmops did not write: a scikit-learn user's script, in a process of its own, through the SageMaker SDK."""
+"""A pipeline that fmops did not write: a scikit-learn user's script, in its own process, through the SageMaker SDK."""
 
 from __future__ import annotations
 

@@ -29,7 +29,11 @@ def function(client: Callable[[str], Any]) -> str:
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("index.py", SOURCE)
     made = client("lambda").create_function(
-        FunctionName="step", Runtime="python3.12", Role=ROLE, Handler="index.handler", Code={"ZipFile": packed.getvalue()}
+        FunctionName="step",
+        Runtime="python3.12",
+        Role=ROLE,
+        Handler="index.handler",
+        Code={"ZipFile": packed.getvalue()},
     )
     return str(made["FunctionArn"])
 
@@ -54,7 +58,10 @@ def test_outputs_reach_later_steps_with_their_types(sm: Any, pipeline: Any, run:
     call = step(
         function, {"answer": answer}, text="String", count="Integer", share="Float", yes="Boolean", code="String"
     )
-    show = fail("Show", {"Std:Join": {"On": "|", "Values": [output(name) for name in ("text", "count", "share", "yes", "code")]}})
+    show = fail(
+        "Show",
+        {"Std:Join": {"On": "|", "Values": [output(name) for name in ("text", "count", "share", "yes", "code")]}},
+    )
     ended = run(pipeline(call, show))
     assert ended["FailureReason"] == "hello|3|0.5|true|200"
     metadata = steps_of(sm, ended["PipelineExecutionArn"])["Call"]["Metadata"]["Lambda"]

@@ -114,9 +114,7 @@ def test_tags_on_every_kind(sm: Any, name: str, pipeline: Any, run: Any) -> None
     arns = [
         sm.create_pipeline(PipelineName=name, PipelineDefinition=TEXT, RoleArn=ROLE, Tags=tag)["PipelineArn"],
         sm.create_model_package_group(ModelPackageGroupName=name, Tags=tag)["ModelPackageGroupArn"],
-        sm.create_model(
-            ModelName=name, PrimaryContainer={"Image": "i"}, ExecutionRoleArn=ROLE, Tags=tag
-        )["ModelArn"],
+        sm.create_model(ModelName=name, PrimaryContainer={"Image": "i"}, ExecutionRoleArn=ROLE, Tags=tag)["ModelArn"],
     ]
     step = sm.list_pipeline_execution_steps(PipelineExecutionArn=run(name)["PipelineExecutionArn"])
     job = step["PipelineExecutionSteps"][0]["Metadata"]["ProcessingJob"]["Arn"]

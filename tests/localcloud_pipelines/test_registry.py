@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +21,9 @@ SPECIFICATION = {
 
 
 def version(sm: Any, group: str, **more: Any) -> str:
-    arn: str = sm.create_model_package(ModelPackageGroupName=group, InferenceSpecification=SPECIFICATION, **more)["ModelPackageArn"]
+    arn: str = sm.create_model_package(ModelPackageGroupName=group, InferenceSpecification=SPECIFICATION, **more)[
+        "ModelPackageArn"
+    ]
     return arn
 
 
@@ -29,7 +35,9 @@ def refused(call: Any, **request: Any) -> tuple[str, str]:
 
 
 def test_groups(sm: Any, name: str) -> None:
-    arn = sm.create_model_package_group(ModelPackageGroupName=name, ModelPackageGroupDescription="d")["ModelPackageGroupArn"]
+    arn = sm.create_model_package_group(ModelPackageGroupName=name, ModelPackageGroupDescription="d")[
+        "ModelPackageGroupArn"
+    ]
     assert arn.endswith(f":model-package-group/{name.lower()}")
     code, message = refused(sm.create_model_package_group, ModelPackageGroupName=name)
     assert (code, "already exists" in message) == ("ValidationException", True)
@@ -48,7 +56,9 @@ def test_groups(sm: Any, name: str) -> None:
 def test_versions(sm: Any, name: str) -> None:
     sm.create_model_package_group(ModelPackageGroupName=name)
     metadata = {"CustomerMetadataProperties": {"endpoint_name": "e", "old": "x"}}
-    arns = [version(sm, name, ModelApprovalStatus=status) for status in ("Approved", "Rejected", "PendingManualApproval")]
+    arns = [
+        version(sm, name, ModelApprovalStatus=status) for status in ("Approved", "Rejected", "PendingManualApproval")
+    ]
     arns.append(version(sm, name, **metadata))
     assert [arn.rsplit("/", 1)[1] for arn in arns] == ["1", "2", "3", "4"]
     found = sm.describe_model_package(ModelPackageName=arns[3])
@@ -105,7 +115,11 @@ def test_creation_and_approval_send_events(sm: Any, name: str, events: Any) -> N
 
     seen = events(lambda event: mine(event) and event["detail"]["ModelApprovalStatus"] == "Rejected")
     found = [event for event in seen if mine(event)]
-    assert [event["detail"]["ModelApprovalStatus"] for event in found] == ["PendingManualApproval", "Approved", "Rejected"]
+    assert [event["detail"]["ModelApprovalStatus"] for event in found] == [
+        "PendingManualApproval",
+        "Approved",
+        "Rejected",
+    ]
     detail = found[1]["detail"]
     assert found[1]["detail-type"] == "SageMaker Model Package State Change"
     assert found[1]["resources"] == [arn]
@@ -154,14 +168,20 @@ def test_a_model_from_a_package_gets_what_the_package_has(sm: Any, name: str) ->
         "ModelDataUrl": "s3://b/model.tar.gz",
         "Environment": {"A": "1", "B": "2"},
     }
-    absent = {"ModelName": name + "x", "PrimaryContainer": {"ModelPackageName": package + "9"}, "ExecutionRoleArn": ROLE}
+    absent = {
+        "ModelName": name + "x",
+        "PrimaryContainer": {"ModelPackageName": package + "9"},
+        "ExecutionRoleArn": ROLE,
+    }
     assert "does not exist" in refused(sm.create_model, **absent)[1]
 
 
 def test_steps_that_register_and_make_a_model(sm: Any, pipeline: Any, run: Any, name: str) -> None:
     group = f"{name}-group"
     specification = {
-        "Containers": [{"Image": "image:1", "ModelDataUrl": {"Std:Join": {"On": "/", "Values": ["s3://b", "m.tar.gz"]}}}],
+        "Containers": [
+            {"Image": "image:1", "ModelDataUrl": {"Std:Join": {"On": "/", "Values": ["s3://b", "m.tar.gz"]}}}
+        ],
         "SupportedContentTypes": ["text/csv"],
         "SupportedResponseMIMETypes": ["text/csv"],
     }
@@ -176,7 +196,11 @@ def test_steps_that_register_and_make_a_model(sm: Any, pipeline: Any, run: Any, 
         },
     }
     container = {"ModelPackageName": {"Get": "Steps.Register.ModelPackageArn"}}
-    model = {"Name": "Make_Model", "Type": "Model", "Arguments": {"PrimaryContainer": container, "ExecutionRoleArn": ROLE}}
+    model = {
+        "Name": "Make_Model",
+        "Type": "Model",
+        "Arguments": {"PrimaryContainer": container, "ExecutionRoleArn": ROLE},
+    }
     use = processing("Use", "import sys; assert len(sys.argv[1]) <= 63", {"Get": "Steps.Make_Model.ModelName"})
     pipeline(register, model, use, parameters=[{"Name": "Approval", "Type": "String", "DefaultValue": "Approved"}])
     ended = run(name)
@@ -192,3 +216,61 @@ def test_steps_that_register_and_make_a_model(sm: Any, pipeline: Any, run: Any, 
     unapproved = run(name, {"Approval": "Rejected"})
     assert "only an Approved version can be used" in unapproved["FailureReason"]
     assert sm.describe_model_package_group(ModelPackageGroupName=group)
+
+
+HANDLER = """
+import json
+def model_fn(model_dir):
+    return open(model_dir + "/word").read()
+def input_fn(data, content_type):
+    return json.loads(data)
+def predict_fn(request, word):
+    return {"said": word + request["inputs"]}
+"""
+
+
+def test_steps_that_bring_a_model_to_an_endpoint(
+    sm: Any, pipeline: Any, run: Any, name: str, bucket: str, client: Callable[[str], Any]
+) -> None:
+    def put(key: str, word: str) -> str:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for member, text in (("word", word), ("code/inference.py", HANDLER)):
+                info = tarfile.TarInfo(member)
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text.encode()))
+        client("s3").put_object(Bucket=bucket, Key=f"{name}/{key}", Body=packed.getvalue())
+        return f"s3://{bucket}/{name}/{key}"
+
+    container = {"Image": "image:1", "ModelDataUrl": {"Get": "Parameters.Model"}}
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": {"Get": "Steps.Make.ModelName"},
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
+    pipeline(
+        {"Name": "Make", "Type": "Model", "Arguments": {"PrimaryContainer": container, "ExecutionRoleArn": ROLE}},
+        {"Name": "Configure", "Type": "EndpointConfig", "Arguments": {"ProductionVariants": [variant]}},
+        {
+            "Name": "Deploy",
+            "Type": "Endpoint",
+            "Arguments": {
+                "EndpointName": name,
+                "EndpointConfigName": {"Get": "Steps.Configure.EndpointConfigName"},
+            },
+        },
+        parameters=[{"Name": "Model", "Type": "String"}],
+    )
+    for word in ("one ", "two "):
+        ended = run(name, {"Model": put(word.strip(), word)})
+        assert ended["PipelineExecutionStatus"] == "Succeeded", ended.get("FailureReason")
+        answer = client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=name, Body=b'{"inputs": "hello"}', ContentType="application/json"
+        )
+        assert json.loads(answer["Body"].read()) == {"said": f"{word}hello"}
+        found = steps_of(sm, ended["PipelineExecutionArn"])
+        endpoint = sm.describe_endpoint(EndpointName=name)
+        assert found["Deploy"]["Metadata"]["Endpoint"]["Arn"] == endpoint["EndpointArn"]
+        assert found["Configure"]["Metadata"]["EndpointConfig"]["Arn"].endswith(endpoint["EndpointConfigName"].lower())
+    sm.delete_endpoint(EndpointName=name)

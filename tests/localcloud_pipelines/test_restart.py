@@ -18,6 +18,11 @@ import pytest
 from tests.localcloud_pipelines.conftest import ACCOUNT, REGION, ROLE, definition, finished, processing, steps_of, until
 
 
+# Sleeps the first time, ends at once the next; takes the path of a marker file.
+ONCE = "import pathlib,time; m=pathlib.Path({!r}); ran=m.exists(); m.touch(); time.sleep(0 if ran else 60)"
+DEAF = "import pathlib,signal,time; signal.signal(15, signal.SIG_IGN); pathlib.Path({!r}).touch(); time.sleep(60)"
+
+
 class Process:
     """`python -m localcloud` on one home, started and killed at will."""
 
@@ -72,7 +77,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 def test_kill_in_the_middle_of_a_job(process: Process, tmp_path: Path) -> None:
     """First stays; the lost job of Second fails with the internal error and its policy starts another; Third follows."""
     marker = tmp_path / "ran"
-    once = f"import pathlib,time; m=pathlib.Path({str(marker)!r}); ran=m.exists(); m.touch(); time.sleep(0 if ran else 60)"
+    once = ONCE.format(str(marker))
     policy = {"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "IntervalSeconds": 0, "MaxAttempts": 2}
     steps = [
         processing("First"),
@@ -94,9 +99,9 @@ def test_kill_in_the_middle_of_a_job(process: Process, tmp_path: Path) -> None:
     assert {key: step["AttemptCount"] for key, step in found.items()} == {"First": 1, "Second": 2, "Third": 1}
 
 
-def test_without_a_policy_the_lost_step_fails_and_a_retry_finishes_the_execution(process: Process, tmp_path: Path) -> None:
+def test_without_a_policy_the_lost_step_fails_and_a_retry_ends_well(process: Process, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    once = f"import pathlib,time; m=pathlib.Path({str(marker)!r}); ran=m.exists(); m.touch(); time.sleep(0 if ran else 60)"
+    once = ONCE.format(str(marker))
     sm = process.start()
     text = definition(processing("Only", once))
     sm.create_pipeline(PipelineName="lost", PipelineDefinition=text, RoleArn=ROLE)
@@ -114,7 +119,7 @@ def test_without_a_policy_the_lost_step_fails_and_a_retry_finishes_the_execution
 
 def test_an_execution_that_was_being_stopped_is_stopped_after_the_restart(process: Process, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    deaf = f"import pathlib,signal,time; signal.signal(15, signal.SIG_IGN); pathlib.Path({str(marker)!r}).touch(); time.sleep(60)"
+    deaf = DEAF.format(str(marker))
     sm = process.start()
     text = definition(processing("Deaf", deaf), processing("Next", DependsOn=["Deaf"]))
     sm.create_pipeline(PipelineName="deaf", PipelineDefinition=text, RoleArn=ROLE)

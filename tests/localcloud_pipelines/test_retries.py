@@ -1,4 +1,4 @@
-"""Retry policies. Capacity errors and throttling can't be had on one machine: there the API's own answers are replaced."""
+"""Retry policies. One machine has no capacity errors and no throttling: there the API's own answers are replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def policy(*kinds: str, **more: Any) -> dict[str, Any]:
 
 
 def test_delays_back_off_until_the_attempts_are_used_up() -> None:
-    retries = Retries([{"ExceptionType": ["Step.THROTTLING"], "IntervalSeconds": 3, "BackoffRate": 2.0, "MaxAttempts": 3}])
+    retries = Retries(
+        [{"ExceptionType": ["Step.THROTTLING"], "IntervalSeconds": 3, "BackoffRate": 2.0, "MaxAttempts": 3}]
+    )
     assert [retries.delay("Step.THROTTLING", 0) for _ in range(4)] == [3, 6, 12, None]
     assert retries.delay("SageMaker.CAPACITY_ERROR", 0) is None
     assert retries.delay(None, 0) is None
@@ -64,7 +66,10 @@ def test_kinds_of_api_errors(error: AwsError, kind: str | None) -> None:
 
 def test_bad_policies_are_named() -> None:
     assert problems(policy("Step.THROTTLING"), "p") == []
-    assert "p has both MaxAttempts and ExpireAfterMin" in problems(policy("Step.THROTTLING", MaxAttempts=1, ExpireAfterMin=1), "p")[0]
+    assert (
+        "p has both MaxAttempts and ExpireAfterMin"
+        in problems(policy("Step.THROTTLING", MaxAttempts=1, ExpireAfterMin=1), "p")[0]
+    )
     assert "BackoffRate is 'x'" in problems(policy("Step.THROTTLING", BackoffRate="x"), "p")[0]
     assert "needs ExceptionType" in problems({}, "p")[0]
 
@@ -91,7 +96,9 @@ def test_a_job_without_capacity_is_tried_again_under_another_name(
             "ProcessingJobArn": f"arn:aws:sagemaker:us-east-1:123456789012:processing-job/{name}",
             "ProcessingJobStatus": "Failed",
             "FailureReason": "CapacityError: Unable to provision requested ML compute capacity.",
-            "ProcessingResources": {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}},
+            "ProcessingResources": {
+                "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
+            },
             "AppSpecification": {"ImageUri": "i"},
             "CreationTime": 0,
         }

@@ -11,12 +11,16 @@ def test_two_steps_pass_data_and_the_gate_reads_the_report(sm: Any, pipeline: An
     first = processing(
         "Prepare",
         writes("train", "report.json", {"metrics": {"f1": {"value": 0.75}}}),
-        outputs={"train": {"Std:Join": {"On": "/", "Values": [f"s3://{bucket}", {"Get": "Execution.PipelineExecutionId"}]}}},
+        outputs={
+            "train": {"Std:Join": {"On": "/", "Values": [f"s3://{bucket}", {"Get": "Execution.PipelineExecutionId"}]}}
+        },
         PropertyFiles=[{"PropertyFileName": "Report", "OutputName": "train", "FilePath": "report.json"}],
     )
     uri = {"Get": "Steps.Prepare.ProcessingOutputConfig.Outputs['train'].S3Output.S3Uri"}
     second = processing("Use", "import sys; assert sys.argv[1].startswith('s3://')", uri)
-    report = {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.Prepare.PropertyFiles.Report"}, "Path": "metrics.f1.value"}}
+    report = {
+        "Std:JsonGet": {"PropertyFile": {"Get": "Steps.Prepare.PropertyFiles.Report"}, "Path": "metrics.f1.value"}
+    }
     gate = condition(
         "Gate",
         [{"Type": "GreaterThanOrEqualTo", "LeftValue": report, "RightValue": {"Get": "Parameters.Minimum"}}],
