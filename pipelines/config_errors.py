@@ -105,6 +105,8 @@ class _Reader:
         import yaml
 
         self.lines.setdefault(key, node.start_mark.line + 1)
+        if not node.tag.startswith("tag:yaml.org,2002:") or "/" in node.tag:
+            raise ValueError(f"line {node.start_mark.line + 1}: the tag {node.tag} is not allowed; write plain values")
         if id(node) in self._open:
             raise ValueError(f"{_dotted(key)} contains itself")
         self._open.add(id(node))

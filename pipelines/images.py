@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.config import Config
 
 # training/requirements-image.txt pins what this image holds; the shipped scripts are tested with exactly that.
-TRAINING = {"version": "5.3.0", "base_framework_version": "pytorch2.9.0", "image_scope": "training"}
-INFERENCE = {"version": "5.5.3", "base_framework_version": "pytorch2.6.0", "image_scope": "inference"}
+TRAINING = (("version", "5.3.0"), ("base_framework_version", "pytorch2.9.0"), ("image_scope", "training"))
+INFERENCE = (("version", "5.5.3"), ("base_framework_version", "pytorch2.6.0"), ("image_scope", "inference"))
 GPU = "ml.g5.2xlarge"
 
 
@@ -23,8 +24,9 @@ def inference_image(config: Config) -> str:
     return config.images.inference or _lookup(config.aws.region, INFERENCE, config.endpoint.instance_type)
 
 
-def _lookup(region: str, what: dict[str, str], instance_type: str) -> str:
+@functools.cache
+def _lookup(region: str, what: tuple[tuple[str, str], ...], instance_type: str) -> str:
     from sagemaker.core import image_uris
 
-    uri: str = image_uris.retrieve("huggingface", region, instance_type=instance_type, **what)
+    uri: str = image_uris.retrieve("huggingface", region, instance_type=instance_type, **dict(what))
     return uri

@@ -8,6 +8,7 @@ uploads it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import warnings
@@ -45,7 +46,8 @@ def offline(region: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            with _trusted_defaults():
+                yield
     finally:
         logging.disable(disabled)
         for name, value in before.items():
@@ -55,9 +57,29 @@ def offline(region: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _trusted_defaults() -> Iterator[None]:
+    """The SDK checks its defaults against a JSON schema at each look-up, most of a build's time; ours are fixed."""
+    from sagemaker.core.config.config_manager import SageMakerConfig
+
+    check = SageMakerConfig.__dict__["validate_sagemaker_config"]
+    SageMakerConfig.validate_sagemaker_config = staticmethod(lambda *_: None)
+    try:
+        yield
+    finally:
+        SageMakerConfig.validate_sagemaker_config = check
+
+
+@functools.cache
+def _boto_session(region: str) -> Any:
+    """One for all builds of a process: it keeps the parsed service models."""
+    import boto3
+
+    return boto3.Session(region_name=region)
+
+
 def make_session(config: Config) -> Any:
     """The PipelineSession that the steps are built with; call it inside `offline()`."""
-    import boto3
     from sagemaker.core.workflow.pipeline_context import PipelineSession
 
     from pipelines.names import Names
@@ -71,7 +93,7 @@ def make_session(config: Config) -> Any:
         def __init__(self) -> None:
             self.code: dict[str, Code] = {}
             super().__init__(
-                boto_session=boto3.Session(region_name=config.aws.region),  # credentials: those of offline()
+                boto_session=_boto_session(config.aws.region),  # credentials: those of offline()
                 default_bucket=bucket,
                 # A given configuration replaces the files of the user and the machine: the same bytes everywhere.
                 sagemaker_config={"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": modules}}},

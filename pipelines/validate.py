@@ -171,7 +171,7 @@ def _check_combinations(name: str, request: dict[str, Any]) -> Iterator[Problem]
     stopping = request.get("StoppingCondition", {})
     run, wait = stopping.get("MaxRuntimeInSeconds"), stopping.get("MaxWaitTimeInSeconds")
     if request.get("EnableManagedSpotTraining"):
-        if wait is None or (run is not None and wait < run):
+        if wait is None or (isinstance(run, int) and isinstance(wait, int) and wait < run):
             yield Problem(name, "StoppingCondition", f"spot needs MaxWaitTimeInSeconds ({wait}) of at least {run}")
         if "CheckpointConfig" not in request:
             yield Problem(name, "CheckpointConfig", "spot without checkpoints starts again from nothing")

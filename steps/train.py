@@ -140,7 +140,11 @@ def _content_addressed_trainer() -> type:
                 data_source = self.sagemaker_session.add_code(read_code(Path(data_source), channel_name))
             return super().create_input_data_channel(channel_name, data_source, *args, **kwargs)
 
-        def _resolve_upload_extra_args(self, kms_key: Any = None) -> None:
-            return None
+        def _create_training_job_args(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super()._create_training_job_args(*args, **kwargs)
+            finally:
+                # The SDK copies its driver scripts to a new temporary folder each time and leaves it to the collector.
+                self._temp_code_dir.cleanup()
 
     return ContentAddressedTrainer

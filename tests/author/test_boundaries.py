@@ -1,0 +1,117 @@
+"""Shipped folders import what their runtime has and nothing of ours; the author side is light to load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What each runtime brings beside the standard library and the folder's own modules.
+ALLOWED = {
+    "preparation": {"numpy", "orjson", "pyarrow"},
+    "training": {"accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
+    "evaluation": {"numpy", "peft", "safetensors", "torch", "transformers"},
+    "serving": {"peft", "safetensors", "torch", "transformers"},
+    "lambdas": {"boto3", "botocore"},
+}
+SCRIPTS = ["preparation/prepare.py", "training/train.py", "evaluation/score.py"]
+AUTHOR_SIDE = {"sagemaker", "pipelines", "steps", "conditions", "localcloud"}
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names of every import, wherever in the file it stands."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." * node.level + (node.module or "").split(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module"):
+            names.add(ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else "?")
+    return names
+
+
+def foreign(folder: str, source: str, siblings: set[str]) -> set[str]:
+    return {
+        name
+        for name in imported(source)
+        if name not in sys.stdlib_module_names and name not in siblings and name not in ALLOWED[folder]
+    }
+
+
+def scripts(folder: str) -> list[Path]:
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_a_shipped_folder_imports_only_what_its_runtime_has(folder: str) -> None:
+    files = scripts(folder)
+    siblings = {path.stem for path in files}
+    found = {str(path.relative_to(ROOT)): foreign(folder, path.read_text("utf-8"), siblings) for path in files}
+    assert {name: names for name, names in found.items() if names} == {}
+    assert not siblings & (AUTHOR_SIDE | ALLOWED[folder] | {"datasets", "evaluate"}), "a module hides a package"
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_every_shipped_file_is_looked_at() -> None:
+    counts = {folder: len(scripts(folder)) for folder in ALLOWED}
+    assert sum(counts.values()) >= 20, counts
+    assert counts["lambdas"] == 2
+    assert all(counts.values())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sagemaker",
+        "from pipelines.config import Config",
+        "def f():\n    from steps import train",
+        "import localcloud.server",
+        "from . import sibling",
+        "import importlib\nimportlib.import_module('sagemaker')",
+        "x = __import__('pipelines')",
+        "import importlib\nimportlib.import_module(name)",
+        "try:\n    import pandas\nexcept ImportError:\n    pass",
+    ],
+)
+def test_the_check_notices(source: str) -> None:
+    assert foreign("lambdas", source, {"deploy"})
+
+
+def test_the_check_lets_pass_what_is_allowed() -> None:
+    assert foreign("lambdas", "import json, deploy\nfrom botocore.exceptions import ClientError", {"deploy"}) == set()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_shipped_script_answers_help_in_a_bare_interpreter(script: str, tmp_path: Path) -> None:
+    """-S: no site-packages at all. -I would also hide the script's own folder, so it is put back by hand."""
+    path = ROOT / script
+    code = f"import runpy, sys; sys.path.insert(0, {str(path.parent)!r}); sys.argv[1:] = ['--help']; runpy.run_path({str(path)!r}, run_name='__main__')"  # noqa: E501
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "usage:" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_every_docstring_says_where_the_script_runs(folder: str) -> None:
+    docstrings = {path.name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in scripts(folder)}
+    assert [name for name, text in docstrings.items() if not (text or "").lower().startswith("runs in")] == []
+
+
+def test_the_author_side_does_not_import_localcloud_when_it_is_loaded() -> None:
+    code = (
+        "import pipelines.cli, sys; print(sorted({name.split('.')[0] for name in sys.modules}"
+        " & {'sagemaker', 'boto3', 'botocore', 'localcloud', 'torch', 'pydantic'}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr

@@ -1,0 +1,226 @@
+"""The definition: the same bytes everywhere, compared whole with a golden file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.code import read_code
+from pipelines.config import Config, load_config
+from pipelines.finetuning import build_definition
+from pipelines.parameters import bounds, defaults
+from tests.author.golden import GOLDEN, normalise
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ["pipelines", "steps", "conditions", "preparation", "training", "evaluation", "serving", "lambdas"]
+
+# Another day, and no way to the network: what connects, fails.
+ELSEWHERE = """
+import socket, sys, time
+real_time = time.time
+time.time = lambda: real_time() + 400.5 * 86400
+def refuse(*_):
+    raise AssertionError("the definition needs no network")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from pipelines.config import load_config
+from pipelines.finetuning import definition
+sys.stdout.write(definition(load_config("pipeline.yaml")))
+"""
+
+
+def copy_of_the_tree(target: Path) -> Path:
+    """Another checkout: other path, other dates, other modes, and the litter that a working copy collects."""
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        (target / folder / "__pycache__").mkdir()
+        (target / folder / "__pycache__" / "left.pyc").write_bytes(b"\0")
+        (target / folder / ".DS_Store").write_bytes(b"\0")
+    shutil.copy(ROOT / "pipeline.yaml", target)
+    for script in (target / "training").glob("*.py"):
+        script.chmod(0o755)
+        os.utime(script, (0, 0))
+    return target
+
+
+def test_the_same_bytes_in_another_process_tree_day_and_environment(definition_text: str, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment = {
+        **kept,
+        "PYTHONHASHSEED": "4242",
+        "PYTHONPATH": ".",
+        "HOME": str(tmp_path),
+        "TZ": "Asia/Kathmandu",
+        "AWS_PROFILE": "absent",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        cwd=copy_of_the_tree(tmp_path / "another" / "checkout"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == definition_text
+    assert result.stderr == ""
+
+
+def test_building_leaves_the_environment_as_it_was(config: Config) -> None:
+    before = dict(os.environ)
+    build_definition(config)
+    assert dict(os.environ) == before
+
+
+def test_golden(definition_text: str) -> None:
+    golden = GOLDEN.read_text("utf-8")
+    assert normalise(definition_text) == golden, "if the change is wanted: python -m tests.author.golden"
+
+
+def test_hashes_follow_content_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "train.py").write_text("print(1)\n")
+    (tmp_path / "inner" / "loss.py").write_text("print(2)\n")
+    first = read_code(tmp_path, "training")
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "train.pyc").write_bytes(b"x")
+    (tmp_path / "train.py").chmod(0o755)
+    os.utime(tmp_path / "train.py", (1, 1))
+    assert read_code(tmp_path, "training") == first
+    assert set(first.files) == {"train.py", "inner/loss.py"}
+
+    seen = {first.sha256}
+    (tmp_path / "train.py").write_text("print(3)\n")
+    seen.add(read_code(tmp_path, "training").sha256)
+    (tmp_path / "train.py").rename(tmp_path / "run.py")
+    seen.add(read_code(tmp_path, "training").sha256)
+    (tmp_path / "new.py").write_text("")
+    seen.add(read_code(tmp_path, "training").sha256)
+    assert len(seen) == 4
+
+
+def test_an_edit_of_a_script_changes_its_key_and_its_step_alone(
+    definition_text: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = copy_of_the_tree(tmp_path)
+    with (tree / "preparation" / "prepare.py").open("a") as script:
+        script.write("# edited\n")
+    monkeypatch.setattr("pipelines.code.REPOSITORY", tree)
+    edited, _ = build_definition(config)
+    before, after = definition_text.splitlines(), edited.splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 2  # the code input of Prepare, and the registered model's metadata
+    assert all("preparation" in old and "preparation" in new for old, new in changed)
+
+
+def test_everything_that_the_definition_names_is_there_to_upload(config: Config, definition_text: str) -> None:
+    _, code = build_definition(config)
+    assert sorted(folder.folder for folder in code.values()) == [
+        "evaluation", "preparation", "serving", "sm_drivers", "training",
+    ]  # fmt: skip
+    for prefix in code:
+        assert f"/{prefix}" in definition_text
+
+
+def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for step in steps:
+        inner = step["Arguments"].get("IfSteps", []) + step["Arguments"].get("ElseSteps", [])
+        found += [step, *(all_steps(inner) if step["Type"] == "Condition" else [])]
+    return found
+
+
+def test_steps_and_parameters(definition: dict[str, Any], config: Config) -> None:
+    steps = {step["Name"]: step["Type"] for step in all_steps(definition["Steps"])}
+    assert steps == {
+        "Prepare": "Processing",
+        "Train": "Training",
+        "Evaluate": "Processing",
+        "QualityGate": "Condition",
+        "Register": "RegisterModel",
+        "ApprovedAlready": "Condition",
+        "Deploy": "Lambda",
+        "ExplainGate": "Lambda",
+        "GateFailed": "Fail",
+    }
+    assert {item["Name"]: item["DefaultValue"] for item in definition["Parameters"]} == defaults(config)
+    used = json.dumps(definition["Steps"])
+    unused = [name for name in defaults(config) if f"Parameters.{name}" not in used]
+    assert unused == []
+
+
+def test_cache_and_retries_are_on(definition: dict[str, Any]) -> None:
+    for step in definition["Steps"][:3]:
+        assert step["CacheConfig"] == {"Enabled": True, "ExpireAfter": "P30D"}
+        kinds = {kind for policy in step["RetryPolicies"] for kind in policy["ExceptionType"]}
+        assert {"Step.THROTTLING", "SageMaker.JOB_INTERNAL_ERROR", "SageMaker.CAPACITY_ERROR"} <= kinds
+
+
+def test_what_is_part_of_a_cache_key_holds_no_execution(definition: dict[str, Any]) -> None:
+    """Outputs may name the execution; in inputs, hyperparameters or the checkpoints' place it defeats the cache."""
+    for step in definition["Steps"][:3]:
+        arguments = {key: value for key, value in step["Arguments"].items() if key != "ProcessingOutputConfig"}
+        assert "Execution." not in json.dumps(arguments)
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("hub model", {"model": {"base": "org/name"}, "training": {"network_isolation": False}}),
+    ("on demand", {"training": {"spot": False}}),
+    ("big machine", {"training": {"instance_type": "ml.p4d.24xlarge", "instance_count": 2}}),
+    ("machine with EBS", {"training": {"instance_type": "ml.p3.2xlarge"}}),
+    ("full", {"training": {"method": "full"}}),
+    ("adapter only", {"training": {"merge": False}}),
+    ("no cache", {"cache_days": 0}),
+    ("vpc", {"aws": {"vpc": {"subnets": ["subnet-0123456789abcdef0"], "security_group_ids": ["sg-0123456789abcdef"]}}}),
+    ("columns", {"data": {"columns": {"prompt": "question", "group": "template"}}}),
+    ("own images", {"images": {"training": "1.dkr.ecr.us-east-1.amazonaws.com/own:1", "inference": "own-inference:2"}}),
+    ("another region", {"aws": {"region": "eu-central-1", "resource_prefix": "team-a"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=[name for name, _ in VARIANTS])
+def test_every_variant_is_one_that_aws_accepts(name: str, changes: dict[str, Any], config: Config) -> None:
+    from pipelines.validate import validate_definition
+
+    tree = config.model_dump()
+    for section, values in changes.items():
+        tree[section] = {**tree[section], **values} if isinstance(values, dict) else values
+    variant = Config.model_validate(tree)
+    definition = json.loads(build_definition(variant)[0])
+    assert [str(problem) for problem in validate_definition(definition)] == []
+    train = definition["Steps"][1]["Arguments"]
+    channels = {channel["ChannelName"] for channel in train["InputDataConfig"]}
+    assert ("model" in channels) == (not variant.model.on_hub)
+    assert ("model_id" in train["HyperParameters"]) == variant.model.on_hub
+    assert ("VolumeKmsKeyId" in train["ResourceConfig"]) == (name == "machine with EBS")
+    assert ("MaxWaitTimeInSeconds" in train["StoppingCondition"]) == variant.training.spot
+    assert ("VpcConfig" in train) == (variant.aws.vpc is not None)
+
+
+def test_gate_parameters_have_readable_names(config: Config) -> None:
+    names = [bound.parameter for bound in bounds(config)]
+    assert names == [
+        "GateExactMatchMinimum",
+        "GateExactMatchMinimumImprovement",
+        "GateTokenF1MinimumImprovement",
+        "GateLatencySecondsMaximum",
+    ]
+
+
+def test_the_configuration_of_the_tree_is_loaded_without_the_sdk() -> None:
+    code = (
+        "import sys; from pipelines.config import load_config; load_config('pipeline.yaml');"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'sagemaker', 'boto3', 'botocore', 'torch'}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
+    assert load_config(ROOT / "pipeline.yaml").name == "fmops-finetuning"

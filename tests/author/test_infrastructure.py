@@ -1,0 +1,199 @@
+"""The templates: accepted by cfn-lint, deployable as they are, and granting only what is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.bootstrap import foundation_parameters
+from pipelines.code import shipped
+from pipelines.config import Config
+from pipelines.names import Names
+from pipelines.publish import deployment_parameters
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = ["foundation.yaml", "deployment.yaml"]
+
+# AWS knows no resources for these calls; each is bounded in another way (namespace, or nothing to protect).
+ANY_RESOURCE = {
+    "cloudwatch:PutMetricData",
+    "ecr:GetAuthorizationToken",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short tags: `!Sub x` -> {"!Sub": "x"}."""
+
+
+def _tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        return {f"!{suffix}": loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {f"!{suffix}": loader.construct_sequence(node, deep=True)}
+    assert isinstance(node, yaml.MappingNode)
+    return {f"!{suffix}": loader.construct_mapping(node, deep=True)}
+
+
+Loader.add_multi_constructor("!", _tag)
+
+
+def template(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load((ROOT / "infrastructure" / name).read_text("utf-8"), Loader)
+    return loaded
+
+
+def resources(name: str, kind: str) -> dict[str, Any]:
+    return {key: item["Properties"] for key, item in template(name)["Resources"].items() if item["Type"] == kind}
+
+
+def statements(role: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every statement of a role's policies, those behind a condition too."""
+    for policy in role["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            yield statement["!If"][1] if "!If" in statement else statement
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_cfn_lint_accepts(name: str) -> None:
+    result = subprocess.run(
+        [Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I", "--", f"infrastructure/{name}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr
+
+
+def test_no_role_may_do_everything_or_on_everything() -> None:
+    roles = resources("foundation.yaml", "AWS::IAM::Role")
+    assert len(roles) == 5
+    count = 0
+    for name, role in roles.items():
+        assert "ManagedPolicyArns" not in role, name
+        for statement in statements(role):
+            count += 1
+            actions = as_list(statement["Action"])
+            assert statement["Effect"] == "Allow"
+            assert not [action for action in actions if "*" in action], (name, statement["Sid"])
+            if "*" in as_list(statement["Resource"]):
+                assert set(actions) <= ANY_RESOURCE, (name, statement["Sid"])
+            for resource in as_list(statement["Resource"]):
+                text = resource.get("!Sub", "") if isinstance(resource, dict) else resource
+                assert text in ("", "*") or "*:*" not in text
+    assert count >= 35
+
+
+def test_roles_are_passed_to_sagemaker_only_and_one_at_a_time() -> None:
+    passed = {
+        name: (statement["Resource"], statement["Condition"])
+        for name, role in resources("foundation.yaml", "AWS::IAM::Role").items()
+        for statement in statements(role)
+        if "iam:PassRole" in as_list(statement["Action"])
+    }
+    only = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    assert passed == {
+        "PipelineRole": ({"!GetAtt": "TrainingRole.Arn"}, only),
+        "DeployRole": ({"!GetAtt": "EndpointRole.Arn"}, only),
+    }
+
+
+def test_sagemaker_may_assume_roles_for_this_account_only() -> None:
+    roles = resources("foundation.yaml", "AWS::IAM::Role")
+    for name in ("PipelineRole", "TrainingRole", "EndpointRole"):
+        [statement] = roles[name]["AssumeRolePolicyDocument"]["Statement"]
+        assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
+        assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": {"!Ref": "AWS::AccountId"}}
+        assert "aws:SourceArn" in statement["Condition"]["ArnLike"]
+
+
+def test_buckets_are_encrypted_versioned_private_and_cleaned() -> None:
+    buckets = resources("foundation.yaml", "AWS::S3::Bucket")
+    policies = resources("foundation.yaml", "AWS::S3::BucketPolicy")
+    assert len(buckets) == len(policies) == 3
+    for name, bucket in buckets.items():
+        [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"] == {
+            "SSEAlgorithm": "aws:kms",
+            "KMSMasterKeyID": {"!GetAtt": "Key.Arn"},
+        }
+        assert all(bucket["PublicAccessBlockConfiguration"].values())
+        assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+        assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+        rules = {rule["Id"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
+        assert {"incomplete-uploads", "old-versions"} <= rules
+        assert ("checkpoints" in rules) == (name == "ModelArtifactsBucket")
+        [deny] = policies[f"{name}Policy"]["PolicyDocument"]["Statement"]
+        assert (deny["Effect"], deny["Action"]) == ("Deny", "s3:*")
+        assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    [key] = resources("foundation.yaml", "AWS::KMS::Key").values()
+    assert key["EnableKeyRotation"] is True
+
+
+def test_what_holds_data_survives_its_stack() -> None:
+    for item in template("foundation.yaml")["Resources"].values():
+        if item["Type"] in ("AWS::S3::Bucket", "AWS::KMS::Key"):
+            assert (item["DeletionPolicy"], item["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+
+
+def test_names_are_the_contracts(config: Config) -> None:
+    names = Names.of(config)
+
+    def filled(text: str) -> str:
+        for key, value in (
+            ("Prefix", names.prefix),
+            ("AWS::AccountId", names.account_id),
+            ("AWS::Region", names.region),
+        ):
+            text = text.replace(f"${{{key}}}", value)
+        return text
+
+    buckets = {filled(item["BucketName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::S3::Bucket").values()}
+    assert buckets == {names.training_data_bucket, names.artifacts_bucket, names.results_bucket}
+    roles = {filled(item["RoleName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::IAM::Role").values()}
+    assert roles == {f"fmops-{purpose}" for purpose in ("pipeline", "training", "endpoint", "deploy", "gate")}
+    functions = resources("deployment.yaml", "AWS::Lambda::Function").values()
+    assert {filled(item["FunctionName"]["!Sub"]) for item in functions} == {"fmops-deploy", "fmops-gate"}
+    for item in functions:
+        module, _, handler = item["Handler"].partition(".")
+        assert f"def {handler}(" in (ROOT / "lambdas" / f"{module}.py").read_text("utf-8")
+
+
+def test_the_code_gives_the_templates_their_parameters(config: Config) -> None:
+    given = {
+        "foundation.yaml": foundation_parameters(config),
+        "deployment.yaml": deployment_parameters(config, shipped("lambdas")),
+    }
+    for name, values in given.items():
+        parameters = template(name)["Parameters"]
+        assert set(values) <= set(parameters)
+        assert {key for key, item in parameters.items() if "Default" not in item} <= set(values)
+    repositories = given["foundation.yaml"]["ImageRepositoryArns"].split(",")
+    assert [repository.rpartition("/")[2] for repository in repositories] == [
+        "huggingface-pytorch-inference",
+        "huggingface-pytorch-training",
+    ]
+
+
+def test_foreign_buckets_are_readable_and_nothing_else_of_them(config: Config) -> None:
+    assert foundation_parameters(config)["ReadObjectArns"] == ""
+    model = config.model.model_copy(update={"base": "s3://models-of-others/llama/8b"})
+    elsewhere = foundation_parameters(config.model_copy(update={"model": model}))
+    assert elsewhere["ReadBucketArns"] == "arn:aws:s3:::models-of-others"
+    assert elsewhere["ReadObjectArns"] == "arn:aws:s3:::models-of-others/llama/8b/*"
