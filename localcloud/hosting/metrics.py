@@ -7,7 +7,6 @@ import queue
 import threading
 
 from localcloud.context import Context
-from localcloud.errors import AwsError
 
 _LOG = logging.getLogger("localcloud.hosting")
 _NAMESPACE = "AWS/SageMaker"
@@ -43,5 +42,5 @@ class Metrics:
             ctx, dimensions, name, value, unit = point
             try:
                 ctx.cloud.delegate.put_metric(ctx.account, ctx.region, _NAMESPACE, name, value, unit, dimensions)
-            except AwsError as error:
+            except Exception as error:
                 _LOG.warning("metric %s of %s was not published: %s", name, dimensions["EndpointName"], error)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from localcloud.context import Context
-from localcloud.errors import AwsError, validation
+from localcloud.errors import validation
 
 _LOG = logging.getLogger("localcloud.jobs")
 
@@ -77,7 +77,7 @@ class LogSink:
             )
             if self._metrics is not None:
                 self._metrics.read(lines)
-        except (OSError, AwsError) as error:
+        except Exception as error:
             if not self._failed:
                 _LOG.warning("%s %s: output is not kept: %s", self._group, self._stream, error)
             self._failed = True

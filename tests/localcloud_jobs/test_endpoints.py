@@ -130,8 +130,11 @@ def test_an_endpoint_serves_refuses_and_survives_its_model(bench: Bench) -> None
     assert sums["Invocations"] == 4
     assert sums["Invocation4XXErrors"] == sums["Invocation5XXErrors"] == 1
     assert sums["ModelLatency"] > 0
-    statuses = [detail["EndpointStatus"] for kind, detail in bench.delegate.events if "Endpoint State" in kind]
-    assert statuses == ["CREATING", "IN_SERVICE"]
+    events = until(
+        lambda: [detail for kind, detail in list(bench.delegate.events) if kind == "SageMaker Endpoint State Change"],
+        lambda found: len(found) >= 2,
+    )
+    assert [detail["EndpointStatus"] for detail in events] == ["CREATING", "IN_SERVICE"]
 
 
 def test_a_server_that_dies_is_started_again(bench: Bench) -> None:
