@@ -73,6 +73,7 @@ def _attempts(work: Work, request: Request) -> steps.Done:
                 raise
             work.note({"AttemptCount": work.doc["AttemptCount"] + 1, "_work": {}})
             work.pause(delay)
+            request = steps.request_of(work)
 
 
 def _hit(work: Work, key: str) -> bool:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ class _Parse:
     steps: dict[str, Step] = field(default_factory=dict)
 
 
+@functools.lru_cache(maxsize=32)
 def parse(text: str) -> Definition:
     """The parsed definition; AwsError ValidationException whose one message lists every problem found."""
     if len(text) > MAX_CHARACTERS:

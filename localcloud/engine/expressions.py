@@ -22,6 +22,8 @@ EXECUTION_VARIABLES = frozenset(
         "PipelineExecutionArn",
         "StartDateTime",
         "CurrentDateTime",
+        "TrainingJobName",
+        "ProcessingJobName",
     }
 )
 

@@ -38,19 +38,16 @@ def launch(ctx: Context, arn: str) -> None:
             runners = _runners[id(ctx.cloud)] = {}
             ctx.cloud.on_stop.append(lambda: _close(id(ctx.cloud)))
         runner = runners.get(arn)
-        if runner is None or not runner.thread.is_alive():
-            runner = runners[arn] = _Runner(ctx, arn)
-            runner.thread.start()
+        if runner is None:
+            _start(runners, ctx, arn)
         else:
+            runner.nudged = True
             runner.done.put(None)
 
 
-def wait(ctx: Context, arn: str, seconds: float = 10.0) -> None:
-    """Wait until no runner is at work on an execution whose status is final."""
-    with _lock:
-        runner = _runners.get(id(ctx.cloud), {}).get(arn)
-    if runner is not None:
-        runner.thread.join(seconds)
+def _start(runners: dict[str, _Runner], ctx: Context, arn: str) -> None:
+    runners[arn] = _Runner(ctx, arn)
+    runners[arn].thread.start()
 
 
 def scope(ctx: Context, execution: Document, definition: Definition) -> ExecutionScope:
@@ -77,6 +74,7 @@ class _Runner:
         self.ctx, self.arn, self.key = ctx, arn, journal.key_of(arn)
         self.done: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.stopping, self.closing = threading.Event(), threading.Event()
+        self.nudged = False
         self.threads: dict[str, threading.Thread] = {}
         self.thread = threading.Thread(target=self._run, name=f"execution-{arn.rsplit('/', 1)[1]}", daemon=True)
 
@@ -92,14 +90,27 @@ class _Runner:
                 "FailureReason": f"InternalServerError: {error}"[:MAX_REASON],
             }
             journal.set_execution(self.ctx, self.key, changes)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Make room for another runner, and start it if the document changed after this one's last look."""
+        with _lock:
+            runners = _runners.get(id(self.ctx.cloud))
+            if runners is not None and not self.closing.is_set():
+                del runners[self.arn]
+                if self.nudged:
+                    _start(runners, self.ctx, self.arn)
 
     def _drive(self) -> None:
         text = self.ctx.cloud.store.get(journal.DEFINITION_KIND, self.ctx.account, self.ctx.region, self.key)
         assert text is not None, f"{self.arn} has no definition"
         definition = parse(text["PipelineDefinition"])
         while not self.closing.is_set():
+            self.nudged = False
             execution = journal.execution(self.ctx, self.key)
-            assert execution is not None, f"{self.arn} is gone"
+            if execution is None or execution["PipelineExecutionStatus"] in journal.FINAL:
+                return
             if execution["PipelineExecutionStatus"] == "Stopping":
                 self.stopping.set()
             docs = {doc["StepName"]: doc for doc in journal.steps(self.ctx, self.key)}
@@ -107,7 +118,7 @@ class _Runner:
             for step in self._startable(definition, docs):
                 if len(self.threads) >= min(limit, MAX_PARALLEL):
                     break
-                self._start(step, execution, definition, docs.get(step.name))
+                self._begin(step, execution, definition, docs.get(step.name))
             if not self.threads:
                 self._finish(docs)
                 return
@@ -128,7 +139,7 @@ class _Runner:
         ready = [step for name, step in definition.steps.items() if name not in docs and _ready(step, docs)]
         return [*open_steps, *ready]
 
-    def _start(self, step: Step, execution: Document, definition: Definition, doc: Document | None) -> None:
+    def _begin(self, step: Step, execution: Document, definition: Definition, doc: Document | None) -> None:
         begun = doc or journal.begin(self.ctx, self.arn, step)
         found = ExecutionScope(self.ctx, execution, definition)
         work = Work(self.ctx, execution, step, found, self.stopping, self.closing, begun)

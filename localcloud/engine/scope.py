@@ -23,12 +23,18 @@ class ExecutionScope:
         self._execution = execution
         self._definition = definition
         self._key = journal.key_of(execution["PipelineExecutionArn"])
+        self.job_names: dict[str, str] = {}
+        """The job that the step in this scope is about to start, e.g. `{"TrainingJobName": NAME}`."""
 
     def parameter(self, name: str) -> Any:
         return self._execution["_parameters"][name]
 
     def execution(self, name: str) -> Any:
         arn = self._execution["PipelineExecutionArn"]
+        if name in ("TrainingJobName", "ProcessingJobName"):
+            if name not in self.job_names:
+                raise ExpressionError(f"Execution.{name} is only known inside a {name.removesuffix('JobName')} step")
+            return self.job_names[name]
         if name == "StartDateTime":
             return _iso(self._execution["CreationTime"])
         if name == "CurrentDateTime":

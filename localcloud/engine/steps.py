@@ -35,6 +35,7 @@ class _Job:
 
 
 _JOBS = {"Processing": _Job("ProcessingJob"), "Training": _Job("TrainingJob")}
+_NAMED = {"Processing": "ProcessingJobName", "Training": "TrainingJobName", "Model": "ModelName"}
 
 
 def request_of(work: Work) -> Request:
@@ -48,12 +49,22 @@ def request_of(work: Work) -> Request:
         }
     if step.type == "Condition":
         return {}
+    _plan_name(work)
     resolved = _without_nulls(resolve(step.arguments, work.scope))
     assert isinstance(resolved, dict)
     if step.type in _JOBS:
         resolved.setdefault("RoleArn", work.execution["_role"])
         resolved["Tags"] = _tags(work, resolved.get("Tags") or [])
     return resolved
+
+
+def _plan_name(work: Work) -> None:
+    """Choose the attempt's name before its request is resolved: `Execution.TrainingJobName` may be part of it."""
+    member = _NAMED.get(work.step.type)
+    if member is not None:
+        prefix = resolve(work.step.arguments.get(member), work.scope)
+        work.planned = work.memory.get("name") or work.resource_name(prefix)
+        work.scope.job_names[member] = work.planned
 
 
 def _without_nulls(value: Any) -> Any:
@@ -67,19 +78,19 @@ def _tags(work: Work, given: list[dict[str, str]]) -> list[dict[str, str]]:
     return [*given, *({"Key": key, "Value": value} for key, value in own.items())]
 
 
-def _named(work: Work, member: str, request: Request, describe: str) -> tuple[str, bool]:
+def _named(work: Work, member: str, describe: str) -> tuple[str, bool]:
     """The name of what this step makes, written down before it is made, and whether it has been made already."""
-    name = work.memory.get("name")
-    if name is not None:
-        return str(name), work.exists(describe, {member: name})
-    name = work.resource_name(request.get(member))
+    name = work.planned
+    assert name is not None, f"no name was planned for {work.step.name}"
+    if "name" in work.memory:
+        return name, work.exists(describe, {member: name})
     work.note({"_work": {"name": name}})
     return name, False
 
 
 def _job(work: Work, request: Request) -> Done:
     job = _JOBS[work.step.type]
-    name, made = _named(work, job.name, request, f"Describe{job.noun}")
+    name, made = _named(work, job.name, f"Describe{job.noun}")
     if not made:
         answer = work.call(f"Create{job.noun}", {**request, job.name: name})
         work.note({"Metadata": {job.noun: {"Arn": answer[f"{job.noun}Arn"]}}})
@@ -124,7 +135,7 @@ def _job_done(work: Work, job: _Job, found: dict[str, Any]) -> Done:
 
 
 def _model(work: Work, request: Request) -> Done:
-    name, made = _named(work, "ModelName", request, "DescribeModel")
+    name, made = _named(work, "ModelName", "DescribeModel")
     if not made:
         work.call("CreateModel", {**request, "ModelName": name})
     found = work.call("DescribeModel", {"ModelName": name})

@@ -50,6 +50,8 @@ class Work:
     stopping: threading.Event
     closing: threading.Event
     doc: Document
+    planned: str | None = None
+    """The name that this attempt will give to what it makes."""
 
     @property
     def arn(self) -> str:

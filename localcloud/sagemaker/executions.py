@@ -26,7 +26,7 @@ _ALPHABET = string.ascii_lowercase + string.digits
 def find(ctx: Context, arn: str) -> Document:
     """An execution by ARN; AwsError ResourceNotFound."""
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, journal.key_of(arn))
-    if doc is None:
+    if doc is None or doc["PipelineExecutionArn"].lower() != arn.lower():
         raise not_found(f"Pipeline execution '{arn}' does not exist.")
     return doc
 
@@ -172,23 +172,21 @@ def _stop(ctx: Context, request: Request) -> Response:
 
 
 def _retry(ctx: Context, request: Request) -> Response:
-    arn = request["PipelineExecutionArn"]
-    doc = find(ctx, arn)
-    token = request.get("ClientRequestToken")
-    if token and doc.get("_retry_token") == token:
-        return {"PipelineExecutionArn": arn}
-    if doc["PipelineExecutionStatus"] not in ("Failed", "Stopped"):
-        raise validation(
-            f"Pipeline execution {arn} is {doc['PipelineExecutionStatus']}; "
-            "only an execution that is Failed or Stopped can be retried."
-        )
+    arn, token = request["PipelineExecutionArn"], request.get("ClientRequestToken")
     changes: dict[str, Any] = {"PipelineExecutionStatus": "Executing", "FailureReason": None, "_retry_token": token}
     if "ParallelismConfiguration" in request:
         changes["ParallelismConfiguration"] = request["ParallelismConfiguration"]
-    # A runner that has just ended may still be there: it must be gone before its steps are taken back.
-    runner.wait(ctx, arn)
-    journal.forget_unsuccessful(ctx, journal.key_of(arn))
-    journal.set_execution(ctx, journal.key_of(arn), changes, only_from=("Failed", "Stopped"))
+    with ctx.cloud.store.transaction():
+        doc = find(ctx, arn)
+        if token and doc.get("_retry_token") == token:
+            return {"PipelineExecutionArn": arn}
+        if doc["PipelineExecutionStatus"] not in ("Failed", "Stopped"):
+            raise validation(
+                f"Pipeline execution {arn} is {doc['PipelineExecutionStatus']}; "
+                "only an execution that is Failed or Stopped can be retried."
+            )
+        journal.forget_unsuccessful(ctx, journal.key_of(arn))
+        journal.set_execution(ctx, journal.key_of(arn), changes)
     runner.launch(ctx, arn)
     return {"PipelineExecutionArn": arn}
 
@@ -201,7 +199,9 @@ def _update(ctx: Context, request: Request) -> Response:
         for key in ("PipelineExecutionDescription", "PipelineExecutionDisplayName", "ParallelismConfiguration")
         if key in request
     }
-    journal.set_execution(ctx, journal.key_of(arn), changes)
+    found = journal.set_execution(ctx, journal.key_of(arn), changes)
+    if found is not None and found["PipelineExecutionStatus"] in pipelines.RUNNING:
+        runner.launch(ctx, arn)  # which may start more steps now
     return {"PipelineExecutionArn": arn}
 
 

@@ -34,8 +34,9 @@ def find(ctx: Context, name_or_arn: str) -> Document:
     """A package by ARN, `group/version` or name; AwsError ValidationException when it isn't there."""
     name = registry.short_name(name_or_arn).lower()
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
-    if doc is None:
-        raise validation(f"ModelPackage {ctx.arn(f'model-package/{name}')} does not exist.")
+    arn = name_or_arn if name_or_arn.startswith("arn:") else ctx.arn(f"model-package/{name}")
+    if doc is None or doc["ModelPackageArn"].lower() != arn.lower():
+        raise validation(f"ModelPackage {arn} does not exist.")
     return doc
 
 
@@ -47,11 +48,11 @@ def _create(ctx: Context, request: Request) -> Response:
         raise validation("A package without a group needs InferenceSpecification or SourceAlgorithmSpecification.")
     if group and request.get("Tags"):
         raise validation("A versioned model package takes no Tags; tag its group instead.")
-    earlier = _same_token(ctx, request)
-    if earlier is not None:
-        return {"ModelPackageArn": earlier["ModelPackageArn"]}
     doc = _document(request)
     with ctx.cloud.store.transaction():
+        earlier = _same_token(ctx, request)
+        if earlier is not None:
+            return {"ModelPackageArn": earlier["ModelPackageArn"]}
         key = _numbered(ctx, doc, group) if group else str(name).lower()
         doc["ModelPackageArn"] = ctx.arn(f"model-package/{key}")
         if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, key, doc):

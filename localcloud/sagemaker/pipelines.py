@@ -25,8 +25,9 @@ def find(ctx: Context, name_or_arn: str) -> Document:
     """A pipeline by name or ARN; AwsError ResourceNotFound."""
     name = key_of(name_or_arn)
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
-    if doc is None:
-        raise not_found(f"Pipeline '{ctx.arn(f'pipeline/{name}')}' does not exist.")
+    arn = name_or_arn if name_or_arn.startswith("arn:") else ctx.arn(f"pipeline/{name}")
+    if doc is None or doc["PipelineArn"].lower() != arn.lower():
+        raise not_found(f"Pipeline '{arn}' does not exist.")
     return doc
 
 

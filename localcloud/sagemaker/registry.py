@@ -23,10 +23,11 @@ def short_name(name_or_arn: str) -> str:
 
 def find(ctx: Context, name_or_arn: str) -> Document:
     """A group's document; AwsError ValidationException when it isn't there."""
-    name = short_name(name_or_arn)
-    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name.lower())
-    if doc is None:
-        raise validation(f"ModelPackageGroup {ctx.arn(f'model-package-group/{name.lower()}')} does not exist.")
+    name = short_name(name_or_arn).lower()
+    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
+    arn = name_or_arn if name_or_arn.startswith("arn:") else ctx.arn(f"model-package-group/{name}")
+    if doc is None or doc["ModelPackageGroupArn"].lower() != arn.lower():
+        raise validation(f"ModelPackageGroup {arn} does not exist.")
     return doc
 
 

@@ -15,7 +15,7 @@ ACCOUNT, REGION = "123456789012", "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/pipeline"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from localcloud import LocalCloud
 
@@ -23,7 +23,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def client(cloud: Any) -> Callable[[str], Any]:
     """`client("sagemaker")` -> a boto3 client that knows nothing but the endpoint URL and an account id."""
     import boto3
@@ -39,12 +39,12 @@ def client(cloud: Any) -> Callable[[str], Any]:
     return get
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def sm(client: Callable[[str], Any]) -> Any:
     return client("sagemaker")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def bucket(client: Callable[[str], Any]) -> str:
     client("s3").create_bucket(Bucket="pipelines-test")
     return "pipelines-test"

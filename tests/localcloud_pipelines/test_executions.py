@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.localcloud_pipelines.conftest import condition, equals, fail, finished, processing, steps_of, until
+from tests.localcloud_pipelines.conftest import (
+    condition,
+    equals,
+    fail,
+    finished,
+    processing,
+    steps_of,
+    until,
+    writes,
+)
 
 PARAMETERS = [
     {"Name": "Epochs", "Type": "Integer", "DefaultValue": 3},
@@ -264,3 +274,70 @@ def test_each_change_of_status_sends_an_event(sm: Any, pipeline: Any, run: Any, 
     assert failed["detail"]["failureReason"]
     assert succeeded["resources"] == [arn.partition("/execution/")[0], arn]
     assert succeeded["account"] == "123456789012"
+
+
+def test_retries_at_once_run_each_step_once(sm: Any, pipeline: Any, run: Any) -> None:
+    name = pipeline(processing("A", "raise SystemExit(1)"))
+    arn = run(name)["PipelineExecutionArn"]
+    jobs = len(sm.list_processing_jobs(NameContains=arn.rsplit("/", 1)[1])["ProcessingJobSummaries"])
+    assert jobs == 1
+
+    def retry(_: int) -> str:
+        try:
+            sm.retry_pipeline_execution(PipelineExecutionArn=arn)
+        except ClientError as error:
+            return str(error.response["Error"]["Message"])
+        return "retried"
+
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(retry, range(8)))
+    assert finished(sm, arn)["PipelineExecutionStatus"] == "Failed"
+    found = sm.list_processing_jobs(NameContains=arn.rsplit("/", 1)[1])["ProcessingJobSummaries"]
+    assert len(found) == 1 + said.count("retried")
+    assert all(text == "retried" or "only an execution that is Failed" in text for text in said)
+
+
+def test_a_retry_right_after_the_end_is_not_lost(sm: Any, pipeline: Any) -> None:
+    arn = sm.start_pipeline_execution(PipelineName=pipeline(fail("F", "no")))["PipelineExecutionArn"]
+    for _ in range(30):
+        finished(sm, arn)
+        sm.retry_pipeline_execution(PipelineExecutionArn=arn)
+    assert finished(sm, arn)["FailureReason"] == "no"
+
+
+def test_a_job_may_use_its_own_name(
+    sm: Any, pipeline: Any, run: Any, bucket: str, client: Callable[[str], Any]
+) -> None:
+    target = {"Std:Join": {"On": "/", "Values": [f"s3://{bucket}", {"Get": "Execution.ProcessingJobName"}]}}
+    step = processing("A", writes("out", "r.json", 1), outputs={"out": target})
+    ended = run(pipeline(step))
+    identifier = ended["PipelineExecutionArn"].rsplit("/", 1)[1]
+    job = sm.list_processing_jobs(NameContains=identifier)["ProcessingJobSummaries"][0]["ProcessingJobName"]
+    listed = client("s3").list_objects_v2(Bucket=bucket, Prefix=f"pipelines-{identifier}-")["Contents"]
+    assert [item["Key"] for item in listed] == [f"{job}/r.json"]
+    outside = run(pipeline(fail("F", {"Get": "Execution.TrainingJobName"})))
+    assert "only known inside a Training step" in outside["FailureReason"]
+
+
+def test_a_given_job_name_is_a_prefix(sm: Any, pipeline: Any, run: Any) -> None:
+    ended = run(pipeline(processing("A", Arguments={"ProcessingJobName": "nightly"})))
+    identifier = ended["PipelineExecutionArn"].rsplit("/", 1)[1]
+    job = sm.list_processing_jobs(NameContains=identifier)["ProcessingJobSummaries"][0]["ProcessingJobName"]
+    assert job.startswith(f"nightly-{identifier}-")
+
+
+def test_accounts_and_regions_see_only_their_own(sm: Any, cloud: Any, pipeline: Any, run: Any, name: str) -> None:
+    import boto3
+
+    arn = run(pipeline(processing("A")))["PipelineExecutionArn"]
+    for account, region in (("210987654321", "us-east-1"), ("123456789012", "eu-west-1")):
+        session = boto3.Session(aws_access_key_id=account, aws_secret_access_key="x", region_name=region)
+        other = session.client("sagemaker", endpoint_url=cloud.url)
+        assert other.list_pipelines()["PipelineSummaries"] == []
+        with pytest.raises(other.exceptions.ResourceNotFound):
+            other.describe_pipeline(PipelineName=name)
+        with pytest.raises(other.exceptions.ResourceNotFound):
+            other.describe_pipeline_execution(PipelineExecutionArn=arn)
+    elsewhere = arn.replace("us-east-1", "eu-west-1")
+    with pytest.raises(sm.exceptions.ResourceNotFound):
+        sm.describe_pipeline_execution(PipelineExecutionArn=elsewhere)

@@ -17,7 +17,6 @@ import pytest
 
 from tests.localcloud_pipelines.conftest import ACCOUNT, REGION, ROLE, definition, finished, processing, steps_of, until
 
-
 # Sleeps the first time, ends at once the next; takes the path of a marker file.
 ONCE = "import pathlib,time; m=pathlib.Path({!r}); ran=m.exists(); m.touch(); time.sleep(0 if ran else 60)"
 DEAF = "import pathlib,signal,time; signal.signal(15, signal.SIG_IGN); pathlib.Path({!r}).touch(); time.sleep(60)"
@@ -75,7 +74,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 
 def test_kill_in_the_middle_of_a_job(process: Process, tmp_path: Path) -> None:
-    """First stays; the lost job of Second fails with the internal error and its policy starts another; Third follows."""
+    """First stays; the lost job of Second fails with the internal error, its policy starts another; Third follows."""
     marker = tmp_path / "ran"
     once = ONCE.format(str(marker))
     policy = {"ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"], "IntervalSeconds": 0, "MaxAttempts": 2}
