@@ -41,7 +41,7 @@ def offline(region: str) -> Iterator[None]:
     for name in _HIDDEN:
         os.environ.pop(name, None)
     os.environ.update(overrides)
-    disabled = logging.root.manager.disable
+    disabled, level, handlers = logging.root.manager.disable, logging.root.level, list(logging.root.handlers)
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -49,6 +49,9 @@ def offline(region: str) -> Iterator[None]:
             with _trusted_defaults():
                 yield
     finally:
+        # Importing the SDK also configures the root logger; the user's program decides about that.
+        logging.root.setLevel(level)
+        logging.root.handlers[:] = handlers
         logging.disable(disabled)
         for name, value in before.items():
             if value is None:

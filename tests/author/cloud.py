@@ -1,0 +1,33 @@
+"""A real localcloud process for the tests of this folder and of tests/lambdas, with a session for the account."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pytest
+
+from localcloud import control
+from pipelines.aws import local_environment
+
+ACCOUNT, REGION = "111122223333", "us-east-1"
+
+
+@contextmanager
+def running(home: Path) -> Iterator[boto3.Session]:
+    """Start a localcloud on a free port and point this process's environment at it, as `fmops --local` does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    info = control.up(home, port)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in local_environment(info.url, ACCOUNT, REGION).items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        try:
+            yield boto3.Session(region_name=REGION)
+        finally:
+            control.down(home)

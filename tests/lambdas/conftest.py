@@ -1,0 +1,115 @@
+"""A localcloud with the ground and the functions in it, and model packages that really answer."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from pipelines.bootstrap import bootstrap
+from pipelines.config import Config, load_config
+from pipelines.names import Names
+from pipelines.publish import publish
+from tests.author.cloud import running
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu"
+
+# A model of two functions: it answers with its version, so that a test sees which one serves.
+INFERENCE = """
+import json
+def model_fn(model_dir):
+    return open(model_dir + "/version").read()
+def predict_fn(data, model):
+    return {"version": model}
+"""
+
+
+@pytest.fixture(scope="package")
+def config() -> Config:
+    return load_config(ROOT / "pipeline.yaml")
+
+
+@pytest.fixture(scope="package")
+def session(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Iterator[boto3.Session]:
+    with running(tmp_path_factory.mktemp("home")) as session:
+        bootstrap(config, session)
+        publish(config, session)
+        yield session
+
+
+@pytest.fixture(scope="package")
+def sagemaker(session: boto3.Session) -> Any:
+    return session.client("sagemaker")
+
+
+@pytest.fixture(scope="package")
+def environment(session: boto3.Session) -> dict[str, str]:
+    """The deploy function's environment, as deployment.yaml set it."""
+    configuration = session.client("lambda").get_function_configuration(FunctionName="fmops-deploy")
+    variables: dict[str, str] = configuration["Environment"]["Variables"]
+    return variables
+
+
+@pytest.fixture(scope="package")
+def register(session: boto3.Session, config: Config) -> Callable[..., str]:
+    """`register("v1", approval="Approved")` -> the ARN of a package whose model answers {"version": "v1"}."""
+    client, s3 = session.client("sagemaker"), session.client("s3")
+    bucket = Names.of(config).artifacts_bucket
+
+    def make(
+        version: str,
+        approval: str = "Approved",
+        metadata: dict[str, str] | None = None,
+        group: str = "fmops-models",
+        broken: bool = False,
+    ) -> str:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, text in (("version", version), ("code/inference.py", "1 / 0" if broken else INFERENCE)):
+                info = tarfile.TarInfo(name)
+                info.size = len(text.encode())
+                archive.addfile(info, io.BytesIO(text.encode()))
+        key = f"training/{version}/output/model.tar.gz"
+        s3.put_object(Bucket=bucket, Key=key, Body=buffer.getvalue())
+        response = client.create_model_package(
+            ModelPackageGroupName=group,
+            ModelApprovalStatus=approval,
+            **({"CustomerMetadataProperties": metadata} if metadata else {}),
+            InferenceSpecification={
+                "Containers": [
+                    {
+                        "Image": IMAGE,
+                        "ModelDataUrl": f"s3://{bucket}/{key}",
+                        "Environment": {"SAGEMAKER_PROGRAM": "inference.py"},
+                    }
+                ],
+                "SupportedContentTypes": ["application/json"],
+                "SupportedResponseMIMETypes": ["application/json"],
+            },
+        )
+        arn: str = response["ModelPackageArn"]
+        return arn
+
+    return make
+
+
+def wait_for(client: Any, endpoint: str, status: str = "InService") -> dict[str, Any]:
+    """Poll until the endpoint exists and has settled; fails unless it has `status`."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            found: dict[str, Any] = client.describe_endpoint(EndpointName=endpoint)
+        except client.exceptions.ClientError:
+            found = {"EndpointStatus": "absent"}
+        if found["EndpointStatus"] in ("InService", "Failed"):
+            assert found["EndpointStatus"] == status, found.get("FailureReason")
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"{endpoint} is {found['EndpointStatus']}")
