@@ -101,8 +101,12 @@ class TextModel:
         from transformers import GenerationConfig, StoppingCriteriaList
 
         prompt = self._encode(request)
-        stopping = StoppingCriteriaList([_stop_criterion(self.tokenizer, len(prompt), request.stop)] if request.stop else [])
-        sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": 0} if request.temperature else {}
+        stopping = StoppingCriteriaList(
+            [_stop_criterion(self.tokenizer, len(prompt), request.stop)] if request.stop else []
+        )
+        sampling = (
+            {"temperature": request.temperature, "top_p": request.top_p, "top_k": 0} if request.temperature else {}
+        )
         config = GenerationConfig(
             max_new_tokens=request.max_new_tokens,
             do_sample=bool(sampling),
@@ -121,7 +125,9 @@ class TextModel:
 
     def _encode(self, request: Request) -> list[int]:
         try:
-            text = self.tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False)
+            text = self.tokenizer.apply_chat_template(
+                list(request.messages), add_generation_prompt=True, tokenize=False
+            )
         except Exception as error:  # templates raise jinja2's errors for conversations they do not allow
             raise ValueError(f"the model's chat template refuses these messages: {error}") from None
         prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -199,7 +205,14 @@ def _refuse_unknown(what: str, unknown: set[Any], allowed: tuple[str, ...]) -> N
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "an empty list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "an empty list",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -216,7 +229,10 @@ def _stop_criterion(tokenizer: Any, prompt_length: int, stops: tuple[str, ...]) 
 
     class StopTexts(StoppingCriteria):  # type: ignore[misc]
         def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-            tails = [tokenizer.decode(row[max(prompt_length, len(row) - window) :], skip_special_tokens=True) for row in input_ids]
+            tails = [
+                tokenizer.decode(row[max(prompt_length, len(row) - window) :], skip_special_tokens=True)
+                for row in input_ids
+            ]
             return torch.tensor([any(stop in tail for stop in stops) for tail in tails], device=input_ids.device)
 
     return StopTexts()
@@ -236,7 +252,9 @@ def _load_weights(folder: Path, dtype: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(folder, **options)
     adapter = folder / "adapter"
     if not (adapter / "adapter_model.safetensors").is_file():
-        raise RuntimeError(f"{folder} holds no model: neither config.json with weights nor adapter/adapter_model.safetensors")
+        raise RuntimeError(
+            f"{folder} holds no model: neither config.json with weights nor adapter/adapter_model.safetensors"
+        )
     base = Path(os.environ.get("FMOPS_BASE_MODEL_DIR") or BASE_MODEL_DIR)
     if not (base / "config.json").is_file():
         raise RuntimeError(f"{folder} holds only an adapter and its base model is not in {base} (FMOPS_BASE_MODEL_DIR)")

@@ -37,7 +37,9 @@ def fingerprint(hyperparameters: dict[str, Any], data: Iterable[Path], base: str
     if not folder.is_dir():
         digest.update(base.encode())
         return digest.hexdigest()
-    for file in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")):
+    for file in sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".jinja", ".model")
+    ):
         digest.update(f"\n{file.name} {file.stat().st_size}\n".encode())
         _add(digest, file, whole=file.suffix != ".safetensors")
     return digest.hexdigest()

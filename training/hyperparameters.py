@@ -101,7 +101,10 @@ KEYS: dict[str, tuple[Callable[[str], Any], str]] = {
     "lora_dropout": (_number(float, 0, 0.9), "dropout before the adapters"),
     "lora_target_modules": (str, f"{ALL_LINEAR}, or module names separated by commas (q_proj,v_proj)"),
     "early_stopping_patience": (_number(int, 0, 1000), "evaluations without improvement before training ends; 0 = off"),
-    "evaluations_per_run": (_number(int, 0, 10_000), "evaluations of the validation loss, evenly spaced; the last step is one"),
+    "evaluations_per_run": (
+        _number(int, 0, 10_000),
+        "evaluations of the validation loss, evenly spaced; the last step is one",
+    ),
     "checkpoints_per_run": (_number(int, 0, 10_000), "checkpoints, evenly spaced; the last step is one"),
     "merge": (_boolean, "true also saves the base model with the adapters merged in"),
     "precision": (_choice(PRECISIONS), "auto takes bf16 where the device has it, fp32 elsewhere"),

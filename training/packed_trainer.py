@@ -24,12 +24,15 @@ class EvaluationCutError(Exception):
 class PackedTrainer(Trainer):
     """Trainer whose loss is the mean over a whole step's completion tokens: all devices, all accumulated batches."""
 
-    def __init__(self, *, progress: RunProgress, validation: TokenizedRows | None, collator: Collator, **kwargs: Any) -> None:
+    def __init__(
+        self, *, progress: RunProgress, validation: TokenizedRows | None, collator: Collator, **kwargs: Any
+    ) -> None:
         super().__init__(data_collator=collator, callbacks=[progress], eval_dataset=validation, **kwargs)
         self.collator, self.validation, self.progress = collator, validation, progress
         progress.trainer = self
         self.model_accepts_loss_kwargs = True  # the Trainer must not divide by the accumulated batches once more
         self.loss_is_scaled_for_ga = True
+        self.accelerator.gradient_accumulation_steps = 1  # nor accelerate, as it does under transformers 5.3
         self.step_learning_rate = 0.0
         self._step_loss = torch.zeros((), device=self.args.device)
         self._step_tokens = 0
@@ -77,7 +80,9 @@ class PackedTrainer(Trainer):
                 if self.args.world_size == 1 and self.progress.stop.requested:
                     raise EvaluationCutError
                 inputs = self._prepare_inputs(batch)
-                sums += torch.stack([completion_loss(self.model, inputs).double(), sums.new_tensor(inputs["labels"].numel())])
+                sums += torch.stack(
+                    [completion_loss(self.model, inputs).double(), sums.new_tensor(inputs["labels"].numel())]
+                )
         self.model.train(was_training)
         sums = self._sum(sums)
         metrics = {"eval_loss": float(sums[0] / sums[1])}
@@ -95,6 +100,8 @@ class PackedTrainer(Trainer):
 
     def evaluate_late(self) -> None:
         """The evaluation that SIGTERM took away from the step this run resumes at."""
+        # The save below rewrites the checkpoint that the random state is read from later.
+        self._load_rng_state(str(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"))
         if self._determine_best_metric(metrics=self._evaluate(None, None), trial=None):
             self._save_checkpoint(self.model, trial=None)
 

@@ -49,7 +49,9 @@ def evenly(times: int, total: int) -> set[int]:
 class RunProgress(TrainerCallback, ExportableState):
     """Schedule, lines, history, early stopping and SIGTERM for one run of PackedTrainer."""
 
-    def __init__(self, evaluations: set[int], checkpoints: set[int], patience: int, stop: StopSignal, total: int) -> None:
+    def __init__(
+        self, evaluations: set[int], checkpoints: set[int], patience: int, stop: StopSignal, total: int
+    ) -> None:
         self.evaluations, self.checkpoints, self.patience, self.stop = evaluations, checkpoints, patience, stop
         self.trainer: PackedTrainer | None = None
         self.kept: dict[str, Any] = {

@@ -26,7 +26,9 @@ REPORT = "training_report.json"
 def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool, checkpoints: bool) -> None:
     """Raise TrainingError if model and checkpoints cannot fit the disks they go to (bytes are an estimate)."""
     every = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    trained = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(
+        parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad
+    )
     needs: dict[int, tuple[Path, int]] = {}
     # Weights and two moments each; two are kept, beside the best one, and a third is being written.
     for folder, size in ((model_dir, trained + every * merge), (run_dir, 4 * 3 * trained * checkpoints)):
@@ -60,7 +62,7 @@ def save_model(
 def _write(model: Any, tokenizer: Any, draft: Path, serving: Path | None, merge: bool, dtype: Any) -> None:
     whole = model
     if hasattr(model, "peft_config"):
-        model.save_pretrained(draft / "adapter", safe_serialization=True)
+        model.save_pretrained(draft / "adapter", save_embedding_layers=False)
         (draft / "adapter" / "README.md").unlink(missing_ok=True)
         whole = model.merge_and_unload() if merge else None
     else:

@@ -67,7 +67,12 @@ def flash_attention(query: torch.Tensor) -> Any:
 
 
 def _dense(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, scaling: float | None, dropout: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    scaling: float | None,
+    dropout: float,
 ) -> torch.Tensor:
     mask = segments.cache.get(("dense", query.device))
     if mask is None:
@@ -82,7 +87,12 @@ def _dense(
 
 
 def _side_by_side(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, scaling: float | None, dropout: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    scaling: float | None,
+    dropout: float,
 ) -> torch.Tensor:
     prefix, bounds, longest = segments.prefix, segments.bounds, segments.longest
 

@@ -110,7 +110,9 @@ def run(chosen: Hyperparameters) -> None:
 
         report = _report(chosen, name, rows, validation, trainer, progress, resumed)
         serving = os.environ.get("SM_CHANNEL_SERVING")
-        save_model(trainer.model, tokenizer, model_dir, Path(serving) if serving else None, report, chosen.merge, stored)
+        save_model(
+            trainer.model, tokenizer, model_dir, Path(serving) if serving else None, report, chosen.merge, stored
+        )
         print(f"[done] steps={report['steps']} train_loss={report['train_loss']} saved={model_dir}", flush=True)
     if trainer.args.world_size > 1:
         torch.distributed.barrier()
@@ -249,7 +251,12 @@ def _trainer(
 
 
 def _announce(
-    model: Any, rows: TokenizedRows, validation: TokenizedRows | None, trainer: PackedTrainer, chosen: Hyperparameters, precision: str
+    model: Any,
+    rows: TokenizedRows,
+    validation: TokenizedRows | None,
+    trainer: PackedTrainer,
+    chosen: Hyperparameters,
+    precision: str,
 ) -> None:
     parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     held_out = validation or []
@@ -303,7 +310,11 @@ def _report(
     history: dict[int, dict[str, Any]] = {}
     for entry in state.log_history:
         point = history.setdefault(entry["step"], {"step": entry["step"]})
-        for theirs, ours in (("loss", "train_loss"), ("eval_loss", "validation_loss"), ("learning_rate", "learning_rate")):
+        for theirs, ours in (
+            ("loss", "train_loss"),
+            ("eval_loss", "validation_loss"),
+            ("learning_rate", "learning_rate"),
+        ):
             if theirs in entry:
                 point[ours] = round(entry[theirs], 9)
     points = [history[step] for step in sorted(history)]

@@ -36,12 +36,16 @@ def base_source(chosen: Hyperparameters) -> str:
     if not (folder / "config.json").is_file():
         nested = [path.parent for path in folder.glob("*/config.json")]
         if len(nested) != 1:
-            raise TrainingError(f"no config.json in the model channel {folder}: it must hold one Hugging Face model directory")
+            raise TrainingError(
+                f"no config.json in the model channel {folder}: it must hold one Hugging Face model directory"
+            )
         folder = nested[0]
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise TrainingError(f"the model directory {folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
     if not any(folder.glob("*.safetensors")):
-        raise TrainingError(f"the model directory {folder} has no weights (*.safetensors); other formats are not loaded")
+        raise TrainingError(
+            f"the model directory {folder} has no weights (*.safetensors); other formats are not loaded"
+        )
     return str(folder)
 
 
@@ -126,7 +130,9 @@ def add_adapters(model: Any, chosen: Hyperparameters, name: str) -> Any:
             warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 for a renamed attribute
             adapted = get_peft_model(model, config)
     except ValueError as error:
-        leaves = sorted({key.rsplit(".", 1)[-1] for key, part in model.named_modules() if isinstance(part, torch.nn.Linear)})
+        leaves = sorted(
+            {key.rsplit(".", 1)[-1] for key, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+        )
         raise TrainingError(
             f"lora_target_modules={chosen.lora_target_modules!r} does not fit the model ({_first_line(error)}); "
             f"allowed are {ALL_LINEAR} or some of {', '.join(leaves)}"
@@ -150,8 +156,13 @@ def choose_layout(model: Any, rows: TokenizedRows, pad_token_id: int, precision:
     Tried on real rows of this run, since no list of architectures could know every model's attention
     (windows, sinks, soft caps, recurrent layers). Leaves the model set up for the layout.
     """
-    picked = [rows[index] for index in sorted(range(len(rows)), key=lambda i: len(rows[i]["ids"]))[:: max(1, len(rows) // 3)]]
-    short = [{"ids": row["ids"][-256:], "prompt_length": max(1, row["prompt_length"] - max(0, len(row["ids"]) - 256))} for row in picked[:3]]
+    picked = [
+        rows[index] for index in sorted(range(len(rows)), key=lambda i: len(rows[i]["ids"]))[:: max(1, len(rows) // 3)]
+    ]
+    short = [
+        {"ids": row["ids"][-256:], "prompt_length": max(1, row["prompt_length"] - max(0, len(row["ids"]) - 256))}
+        for row in picked[:3]
+    ]
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

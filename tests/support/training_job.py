@@ -1,8 +1,8 @@
 """A training job under the SageMaker container contract, in this process or in one of its own, for tests.
 
-    job = TrainingJob(tmp_path, base=make_tiny_model(...), train=rows, validation=rows)
-    job.run(method="full", max_steps=20)   -> the exit code; job.report(), job.out, job.err
-    process = job.start(max_steps=200)     -> a Popen whose stdout is a pipe
+job = TrainingJob(tmp_path, base=make_tiny_model(...), train=rows, validation=rows)
+job.run(method="full", max_steps=20)   -> the exit code; job.report(), job.out, job.err
+process = job.start(max_steps=200)     -> a Popen whose stdout is a pipe
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ TRAINING = Path(__file__).resolve().parents[2] / "training"
 
 class TrainingJob:
     def __init__(
-        self, folder: Path, base: Path | None, train: list[Any] | str, validation: list[Any] | None = None, serving: Path | None = None
+        self,
+        folder: Path,
+        base: Path | None,
+        train: list[Any] | str,
+        validation: list[Any] | None = None,
+        serving: Path | None = None,
     ) -> None:
         self.folder, self.model_dir, self.output = folder, folder / "model", folder / "output"
         self.checkpoints = folder / "checkpoints"
@@ -42,7 +47,11 @@ class TrainingJob:
 
     def arguments(self, hyperparameters: dict[str, Any]) -> list[str]:
         chosen = {"checkpoint_dir": str(self.checkpoints), **hyperparameters}
-        return [part for key, value in chosen.items() for part in (f"--{key}", str(value).lower() if isinstance(value, bool) else str(value))]
+        return [
+            part
+            for key, value in chosen.items()
+            for part in (f"--{key}", str(value).lower() if isinstance(value, bool) else str(value))
+        ]
 
     def run(self, **hyperparameters: Any) -> int:
         """The whole job in this process."""

@@ -69,7 +69,9 @@ def losses_alone(model: Any, rows: list[Any]) -> list[float]:
     for row in rows:
         ids = torch.from_numpy(row["ids"].astype("int64"))[None]
         logits = model(input_ids=ids).logits[0, row["prompt_length"] - 1 : -1]
-        losses.append(float(torch.nn.functional.cross_entropy(logits, ids[0, row["prompt_length"] :], reduction="sum").detach()))
+        losses.append(
+            float(torch.nn.functional.cross_entropy(logits, ids[0, row["prompt_length"] :], reduction="sum").detach())
+        )
     return losses
 
 
@@ -145,7 +147,19 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
     query = torch.randn(1, 4, segments.tokens, 16, generator=generator)
     key, value = (torch.randn(1, 2, segments.tokens, 16, generator=generator) for _ in range(2))
 
-    def rule(q: Any, k: Any, v: Any, q_ends: Any, k_ends: Any, longest_q: int, longest_k: int, *, dropout_p: float, softmax_scale: float, causal: bool) -> Any:
+    def rule(
+        q: Any,
+        k: Any,
+        v: Any,
+        q_ends: Any,
+        k_ends: Any,
+        longest_q: int,
+        longest_k: int,
+        *,
+        dropout_p: float,
+        softmax_scale: float,
+        causal: bool,
+    ) -> Any:
         assert causal
         out = torch.empty_like(q)
         for part in range(len(q_ends) - 1):
@@ -170,7 +184,14 @@ def test_a_model_with_windows_gets_padded_batches(tmp_path: Path, tokenizer: Any
     from weights import choose_layout
 
     rows = tokenized(tmp_path, tokenizer, ROWS)
-    shape = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     torch.manual_seed(0)
     for window, layout in ((8, "padded"), (None, "packed")):
         model = MistralForCausalLM(MistralConfig(**shape, sliding_window=window, initializer_range=0.3))

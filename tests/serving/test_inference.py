@@ -1,0 +1,258 @@
+"""The inference toolkit's four functions, called as the toolkit calls them, on a real tiny model."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+MESSAGES = [{"role": "system", "content": "Answer."}, {"role": "user", "content": "set the kitchen lights"}]
+
+
+def ask(inference: ModuleType, model: Any, inputs: Any, **parameters: Any) -> str:
+    body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
+    answer = json.loads(
+        inference.output_fn(
+            inference.predict_fn(inference.input_fn(body, "application/json"), model), "application/json"
+        )
+    )
+    assert len(answer) == 1
+    assert set(answer[0]) == {"generated_text"}
+    text: str = answer[0]["generated_text"]
+    return text
+
+
+def reference(model: Any, messages: list[dict[str, str]], new_tokens: int) -> str:
+    """Greedy decoding spelled out, without generate()."""
+    import torch
+
+    tokenizer = model.tokenizer
+    ids = tokenizer(
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False), add_special_tokens=False
+    )["input_ids"]
+    start = len(ids)
+    for _ in range(new_tokens):
+        with torch.no_grad():
+            following = int(model.model(torch.tensor([ids])).logits[0, -1].argmax())
+        if following == tokenizer.eos_token_id:
+            break
+        ids.append(following)
+    return str(tokenizer.decode(ids[start:], skip_special_tokens=True))
+
+
+def test_greedy_by_default_and_only_the_new_text(inference: ModuleType, model: Any) -> None:
+    expected = reference(model, MESSAGES, 12)
+    assert ask(inference, model, MESSAGES, max_new_tokens=12) == expected
+    assert ask(inference, model, MESSAGES, max_new_tokens=12, temperature=0, top_p=0.5) == expected
+    assert ask(inference, model, "hi there", max_new_tokens=6) == reference(
+        model, [{"role": "user", "content": "hi there"}], 6
+    )
+
+
+def test_default_length(inference: ModuleType) -> None:
+    request = inference.input_fn('{"inputs": "hi"}')
+    assert (request.max_new_tokens, request.temperature, request.stop) == (128, 0.0, ())
+    assert inference.input_fn('{"inputs": "hi", "parameters": null}').max_new_tokens == 128
+
+
+def test_the_length_limit_is_the_environments(inference: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert inference.input_fn('{"inputs": "hi", "parameters": {"max_new_tokens": 1024}}').max_new_tokens == 1024
+    monkeypatch.setenv("FMOPS_MAX_NEW_TOKENS", "16")
+    assert inference.input_fn('{"inputs": "hi"}').max_new_tokens == 16
+    with pytest.raises(ValueError, match="max_new_tokens is 17; allowed is a whole number from 1 to 16"):
+        inference.input_fn('{"inputs": "hi", "parameters": {"max_new_tokens": 17}}')
+
+
+def test_sampling_differs_from_greedy(inference: ModuleType, model: Any) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    sampled = {ask(inference, model, "hi", max_new_tokens=10, temperature=2.0) for _ in range(4)}
+    assert len(sampled) > 1
+    assert ask(inference, model, "hi", max_new_tokens=10, temperature=1.0, top_p=0.001) == ask(
+        inference, model, "hi", max_new_tokens=10
+    )
+
+
+def test_stop_ends_before_the_first_stop_text(inference: ModuleType, model: Any) -> None:
+    whole = ask(inference, model, MESSAGES, max_new_tokens=40)
+    stop = whole[5:8]
+    calls = []
+    handle = model.model.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        assert (
+            ask(inference, model, MESSAGES, max_new_tokens=40, stop=["never there", stop]) == whole[: whole.find(stop)]
+        )
+    finally:
+        handle.remove()
+    assert len(calls) < 40, "generation ends there, it is not only cut"
+    assert ask(inference, model, MESSAGES, max_new_tokens=40, stop="never there") == whole
+
+
+def test_end_token_ends_the_answer(inference: ModuleType, base: Path) -> None:
+    import torch
+
+    model = inference.model_fn(str(base))
+    with torch.no_grad():
+        # A head that always prefers the end token: the answer is empty.
+        bias = torch.nn.Linear(model.model.config.hidden_size, model.model.config.vocab_size)
+        bias.weight.zero_()
+        bias.bias.zero_()
+        bias.bias[model.tokenizer.eos_token_id] = 1.0
+        model.model.lm_head = bias.to(model.model.dtype)
+    assert ask(inference, model, "hi", max_new_tokens=10) == ""
+
+
+def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"the prompt has \d{4} tokens and max_new_tokens is 100; together they may be 1024"
+    ):
+        ask(inference, model, "lights " * 1100, max_new_tokens=100)
+    assert ask(inference, model, "hi", max_new_tokens=1) is not None, "the model is still usable"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "the body is not JSON"),
+        (b"\xff", "the body is not JSON"),
+        (b"[" * 100_000, "the body is not JSON"),
+        ("[]", '"inputs"'),
+        ("{}", '"inputs"'),
+        ('{"inputs": "hi", "stream": true}', "unknown key stream; allowed are inputs, parameters"),
+        ('{"inputs": ""}', "inputs is empty"),
+        ('{"inputs": 3}', "inputs must be a text or a list of messages, not a number"),
+        ('{"inputs": []}', "not an empty list"),
+        ('{"inputs": ["hi"]}', "inputs[0] must be"),
+        (
+            '{"inputs": [{"role": "tool", "content": "x"}]}',
+            "inputs[0].role is 'tool'; allowed are system, user, assistant",
+        ),
+        ('{"inputs": [{"role": "user", "content": "x", "name": "y"}]}', "unknown key in inputs[0] name"),
+        ('{"inputs": [{"role": "assistant", "content": "x"}]}', "there is nothing to answer"),
+        ('{"inputs": "hi", "parameters": []}', "parameters must be an object"),
+        (
+            '{"inputs": "hi", "parameters": {"top_k": 3}}',
+            "unknown parameter top_k; allowed are max_new_tokens, temperature, top_p, stop",
+        ),
+        ('{"inputs": "hi", "parameters": {"max_new_tokens": 0}}', "max_new_tokens is 0"),
+        ('{"inputs": "hi", "parameters": {"max_new_tokens": true}}', "max_new_tokens is True"),
+        ('{"inputs": "hi", "parameters": {"max_new_tokens": "10"}}', "max_new_tokens is '10'"),
+        ('{"inputs": "hi", "parameters": {"max_new_tokens": 2.0}}', "max_new_tokens is 2.0"),
+        ('{"inputs": "hi", "parameters": {"temperature": -1}}', "temperature is -1; allowed is a number from 0 to 5"),
+        ('{"inputs": "hi", "parameters": {"temperature": NaN}}', "temperature is nan"),
+        ('{"inputs": "hi", "parameters": {"top_p": 1.5}}', "top_p is 1.5"),
+        ('{"inputs": "hi", "parameters": {"top_p": 0}}', "top_p is 0"),
+        ('{"inputs": "hi", "parameters": {"stop": [""]}}', "stop must be a text or a list"),
+        ('{"inputs": "hi", "parameters": {"stop": 3}}', "stop must be a text or a list"),
+    ],
+)
+def test_bad_requests_say_what_is_wrong(inference: ModuleType, body: Any, said: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        inference.input_fn(body, "application/json")
+    assert said in str(caught.value)
+
+
+def test_media_types(inference: ModuleType) -> None:
+    assert inference.input_fn('{"inputs": "hi"}', "application/json; charset=utf-8").messages[0]["content"] == "hi"
+    with pytest.raises(ValueError, match="content type 'text/csv' is not supported"):
+        inference.input_fn("hi", "text/csv")
+    assert json.loads(inference.output_fn([{"generated_text": "é"}], "*/*")) == [{"generated_text": "é"}]
+    with pytest.raises(ValueError, match="accept 'text/html' is not supported"):
+        inference.output_fn([], "text/html")
+
+
+def test_many_threads_get_their_own_answers(inference: ModuleType, lively: Any) -> None:
+    model = lively
+    prompts = [f"set light {number} to {number * 3} percent" for number in range(8)]
+    expected = [ask(inference, model, prompt, max_new_tokens=8) for prompt in prompts]
+    answers: dict[int, str] = {}
+
+    def worker(number: int) -> None:
+        answers[number] = ask(inference, model, prompts[number], max_new_tokens=8)
+
+    threads = [threading.Thread(target=worker, args=(number,)) for number in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[number] for number in range(len(prompts))] == expected
+    assert len(set(expected)) > 1
+
+
+@pytest.fixture
+def lively(inference: ModuleType, base: Path) -> Any:
+    """An untrained model with larger weights, whose answers depend on the prompt."""
+    import torch
+
+    model = inference.model_fn(str(base))
+    with torch.no_grad():
+        for parameter in model.model.model.layers.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(12)
+    return model
+
+
+@pytest.fixture
+def adapter_only(base: Path, tmp_path: Path) -> Path:
+    """What train.py writes with merge=false: tokenizer and adapter/, with an adapter that changes the answers."""
+    import warnings
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / "model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base),
+            LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+        )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    adapted.peft_config["default"].base_model_name_or_path = "base"
+    adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def test_an_adapter_is_applied_to_its_base_model(
+    inference: ModuleType, model: Any, base: Path, adapter_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FMOPS_BASE_MODEL_DIR", str(base))
+    tuned = inference.model_fn(str(adapter_only))
+    answer = ask(inference, tuned, MESSAGES, max_new_tokens=12)
+    assert answer == reference(tuned, MESSAGES, 12)
+    assert answer != ask(inference, model, MESSAGES, max_new_tokens=12)
+
+
+def test_what_cannot_be_loaded_is_said(
+    inference: ModuleType, base: Path, adapter_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FMOPS_BASE_MODEL_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(RuntimeError, match="holds only an adapter and its base model is not in"):
+        inference.model_fn(str(adapter_only))
+    weights = adapter_only / "adapter" / "adapter_model.safetensors"
+    weights.rename(weights.with_name("adapter_model.bin"))
+    with pytest.raises(RuntimeError, match="holds no model"):
+        inference.model_fn(str(adapter_only))
+    pickled = tmp_path / "pickled"
+    shutil.copytree(base, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        inference.model_fn(str(pickled))
+
+
+def test_temperature_is_finite(inference: ModuleType) -> None:
+    with pytest.raises(ValueError, match="temperature is inf"):
+        inference.input_fn(json.dumps({"inputs": "hi", "parameters": {"temperature": math.inf}}))

@@ -1,0 +1,64 @@
+"""The command line: every key of the contract, ranges, and `--help` where nothing is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.training_job import TRAINING
+
+CONTRACT = ["method", "epochs", "max_steps", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay", "batch_size", "gradient_accumulation_steps", "max_seq_length", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge", "precision", "seed", "model_id", "checkpoint_dir"]
+
+
+def test_keys_are_those_of_the_contract() -> None:
+    from train import build_parser
+
+    keys = [action.dest for action in build_parser()._actions if action.dest != "help"]
+    assert keys == CONTRACT
+
+
+def test_strings_become_values() -> None:
+    from hyperparameters import parse
+
+    chosen = parse(
+        ["--epochs", "1.5", "--batch_size", "4.0", "--merge", "FALSE", "--learning_rate", "1e-3", "--lora_target_modules", "q_proj,v_proj"]
+    )
+    assert (chosen.epochs, chosen.batch_size, chosen.merge, chosen.learning_rate) == (1.5, 4, False, 0.001)
+    assert chosen.lora_target_modules == "q_proj,v_proj"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--epoch", "3"], "unknown hyperparameter --epoch 3; allowed are method, epochs,"),
+        (["--epochs", "-1"], "got -1, allowed is a number from 0.001 to 1000"),
+        (["--epochs", "nan"], "got nan, allowed is a number"),
+        (["--batch_size", "2.5"], "got '2.5', allowed is a whole number from 1 to 4096"),
+        (["--batch_size", "inf"], "got 'inf', allowed is a whole number"),
+        (["--method", "qlora"], "got 'qlora', allowed is lora, full"),
+        (["--merge", "yes"], "got 'yes', allowed is true, false"),
+        (["--lora_target_modules", " , "], "lora_target_modules is empty"),
+        (["--early_stopping_patience", "2", "--evaluations_per_run", "0"], "needs evaluations_per_run"),
+        (["--seed"], "expected one argument"),
+    ],
+)
+def test_bad_values_are_named_with_what_is_allowed(arguments: list[str], said: str) -> None:
+    from hyperparameters import parse
+    from training_errors import TrainingError
+
+    with pytest.raises(TrainingError) as caught:
+        parse(arguments)
+    assert said in str(caught.value)
+
+
+def test_help_needs_only_the_standard_library(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys, runpy; sys.path.insert(0, {str(TRAINING)!r}); sys.argv = ['train.py', '--help']; "
+         f"runpy.run_path({str(TRAINING / 'train.py')!r}, run_name='__main__')"],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all(f"--{key} VALUE" in done.stdout for key in CONTRACT)
