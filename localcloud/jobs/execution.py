@@ -83,6 +83,20 @@ def run_command(
     return Outcome(code, timed_out, stopped, reason)
 
 
+def run_job(
+    ctx: Context, name: str, work: Callable[[Layout], None], fail: Callable[[str], None], failed: Callable[[], bool]
+) -> None:
+    """Run a job's work in a directory of its own; afterwards the directory goes, or stays for a while if it failed."""
+    kept = supervisor(ctx.cloud).settings.kept_failures
+
+    def inside() -> None:
+        with job_layout(ctx.cloud.home, name) as layout:
+            guarded(lambda: work(layout), fail)
+            tidy(ctx.cloud.home, layout, keep=failed(), kept=kept)
+
+    guarded(inside, fail)
+
+
 def guarded(work: Callable[[], None], fail: Callable[[str], None]) -> None:
     """Run a job's work; whatever goes wrong beside its command becomes its failure reason."""
     try:
@@ -100,14 +114,14 @@ def guarded(work: Callable[[], None], fail: Callable[[str], None]) -> None:
         fail(f"InternalServerError: {type(error).__name__}: {error}")
 
 
-def tidy(home: Path, layout_root: Path, *, keep: bool, kept: int) -> None:
+def tidy(home: Path, layout: Layout, *, keep: bool, kept: int) -> None:
     """Remove an ended job's directory; keep a failed one, and of those only the last few."""
     if not keep:
-        shutil.rmtree(layout_root, ignore_errors=True)
+        layout.remove()
         return
-    _LOG.info("the failed job's files are in %s", layout_root)
+    _LOG.info("the failed job's files are in %s", layout.root)
     with _ACTIVE_LOCK:
-        done = [path for path in (home / "jobs").iterdir() if path.is_dir() and path not in _ACTIVE | {layout_root}]
+        done = [path for path in (home / "jobs").iterdir() if path.is_dir() and path not in _ACTIVE]
     done.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in done[max(0, kept - 1) :]:
         shutil.rmtree(path, ignore_errors=True)

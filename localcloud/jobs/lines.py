@@ -17,6 +17,11 @@ class LineSplitter:
         self._rest = b""
         self._shown = b""
 
+    @property
+    def drawing(self) -> bool:
+        """Whether a progress line has a state that `idle` would show."""
+        return b"\r" in self._rest
+
     def feed(self, data: bytes) -> list[str]:
         """Add bytes; the lines that they finished."""
         *whole, self._rest = (self._rest + data).split(b"\n")

@@ -123,8 +123,9 @@ class Process:
         last = time.monotonic()
         pending: list[str] = []
         while True:
-            # Wait at most as long as finished lines may stay unseen.
-            data = os.read(stream.fileno(), _READ) if poller.poll(250) else None
+            # Finished lines may stay unseen this long; without any, nothing wakes up.
+            wait = 250 if pending or splitter.drawing else None
+            data = os.read(stream.fileno(), _READ) if poller.poll(wait) else None
             if data == b"":
                 break
             pending += splitter.feed(data) if data else splitter.idle()

@@ -9,7 +9,7 @@ from typing import Any
 from localcloud.context import Context
 from localcloud.errors import validation
 from localcloud.jobs import environment as env
-from localcloud.jobs.execution import Outcome, guarded, job_layout, read_text, run_command, tidy
+from localcloud.jobs.execution import Outcome, read_text, run_command, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink
 from localcloud.jobs.states import PROCESSING, Job
@@ -57,14 +57,13 @@ def run(ctx: Context, name: str, control: Control) -> None:
     if doc["ProcessingJobStatus"] == "Stopping" or control.stopping:
         job.finish("Stopped")
         return
-    settings = supervisor(ctx.cloud).settings
-    with job_layout(ctx.cloud.home, name) as layout:
-        guarded(
-            lambda: _Run(job, doc, layout, control).run(),
-            lambda reason: job.finish("Failed", FailureReason=reason),
-        )
-        failed = job.read()["ProcessingJobStatus"] == "Failed"
-    tidy(ctx.cloud.home, layout.root, keep=failed, kept=settings.kept_failures)
+    run_job(
+        ctx,
+        name,
+        lambda layout: _Run(job, doc, layout, control).run(),
+        lambda reason: job.finish("Failed", FailureReason=reason),
+        lambda: job.read()["ProcessingJobStatus"] == "Failed",
+    )
 
 
 class _Run:

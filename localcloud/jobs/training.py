@@ -11,7 +11,7 @@ from localcloud.context import Context
 from localcloud.errors import validation
 from localcloud.jobs import environment as env
 from localcloud.jobs.archive import pack, unpack
-from localcloud.jobs.execution import Outcome, guarded, job_layout, run_command, tidy
+from localcloud.jobs.execution import Outcome, run_command, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink, MetricReader
 from localcloud.jobs.states import TRAINING, Job, secondary
@@ -71,14 +71,13 @@ def run(ctx: Context, name: str, control: Control) -> None:
     if doc["TrainingJobStatus"] == "Stopping" or control.stopping:
         _finish(job, "Stopped", "Stopped", "Training job stopped")
         return
-    settings = supervisor(ctx.cloud).settings
-    with job_layout(ctx.cloud.home, name) as layout:
-        guarded(
-            lambda: _Run(job, doc, layout, control).run(),
-            lambda reason: _finish(job, "Failed", "Failed", "Training job failed", FailureReason=reason),
-        )
-        failed = job.read()["TrainingJobStatus"] == "Failed"
-    tidy(ctx.cloud.home, layout.root, keep=failed, kept=settings.kept_failures)
+    run_job(
+        ctx,
+        name,
+        lambda layout: _Run(job, doc, layout, control).run(),
+        lambda reason: _finish(job, "Failed", "Failed", "Training job failed", FailureReason=reason),
+        lambda: job.read()["TrainingJobStatus"] == "Failed",
+    )
 
 
 class _Run:

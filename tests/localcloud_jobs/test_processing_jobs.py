@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from typing import Any
@@ -170,3 +171,20 @@ def test_a_name_is_taken_once_and_an_absent_job_is_not_found(bench: Bench) -> No
         with pytest.raises(AwsError, match="Requested resource not found") as raised:
             bench.call(operation, ProcessingJobName="absent")
         assert raised.value.code == "ValidationException"
+
+
+def test_a_full_disk_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    # A full disk can't be had without privileges.
+    monkeypatch.setattr("localcloud.jobs.transfer.shutil.copyfile", full)
+    job = bench.processing_end(bench.process("full", ""))
+    assert job["FailureReason"].startswith("InternalServerError: No space left on the disk that holds ")
+
+
+def test_an_error_of_localcloud_itself_ends_the_job(bench: Bench) -> None:
+    (bench.cloud.home / "jobs").write_text("a file where the directories should go")
+    job = bench.processing_end(bench.process("blocked", ""))
+    assert job["ProcessingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith("InternalServerError: ")
