@@ -25,6 +25,8 @@ _START_S = 30.0
 _STOP_S = 15.0
 _POLL_S = 0.02
 _ANSWER_S = 2.0
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""What this process started and has to reap."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S) -> Info:
     while time.monotonic() < deadline:
         found = status(home)
         if found is not None:
+            _children[process.pid] = process
             return found
         if process.poll() is not None:
             other = status(home)  # somebody else was faster
@@ -136,11 +139,10 @@ def _python_path() -> str:
 
 
 def _alive(pid: int) -> bool:
-    try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
-    except ChildProcessError:
-        pass  # started by another process, or reaped
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from localcloud import protocol, wire
 from localcloud.context import Context
 from localcloud.errors import AwsError
-from localcloud.identity import Caller, identify, operation_name, service_protocol
+from localcloud.identity import Caller, identify, operation_name, reading, service_protocol
 from localcloud.s3.http import S3Front
 from localcloud.wire import FileRange, Reply
 
@@ -38,6 +39,8 @@ _REFUSED = frozenset({"bedrock", "bedrock-runtime", "bedrock-agent", "bedrock-ag
 """Services that the delegate answers with canned data, which is worse than none."""
 _REST_OURS = ("sagemaker-runtime",)
 _REST_REFUSED = ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge")
+_FREQUENT = frozenset({"Invoke", "PutLogEvents", "PutMetricData"})
+"""Changes that may wait a second for the next checkpoint."""
 _READ_ONLY = ("Get", "List", "Describe", "Head", "Receive", "Filter", "Lookup", "Simulate", "Decrypt", "Verify")
 
 Scope = dict[str, Any]
@@ -90,7 +93,7 @@ class Front:
             await send(message)
 
         try:
-            await self._route(scope, caller, receive, counted)
+            await self._route(scope, caller, reading(caller, receive), counted)
         except AwsError as error:
             await self._refuse(caller, error, counted, status)
         except (ConnectionError, asyncio.CancelledError):
@@ -124,11 +127,12 @@ class Front:
         elif caller.service == "sagemaker":
             await self._rest(scope, caller, receive, send)
         elif caller.service in _REFUSED or (caller.service and caller.service not in self._delegated):
+            await read_body(receive)
             raise protocol.not_implemented(caller.service, operation_name(caller, scope))
         elif self._is_s3(caller, scope):
-            await self._s3(scope, receive, send, caller, self._delegated_app)
+            await self._s3(scope, receive, send, caller, functools.partial(self._delegated_app, caller=caller))
         else:
-            await self._delegated_app(scope, receive, send)
+            await self._delegated_app(scope, receive, send, caller)
 
     def _call(self, caller: Caller, service: str, operation: str, params: dict[str, Any]) -> dict[str, Any]:
         account = self._delegate.account_of(caller.account_key)
@@ -170,22 +174,20 @@ class Front:
         detected: str = self._delegate.app.detect_service(scope["method"], scope["path"], caller.headers, caller.query)
         return detected == "s3"
 
-    async def _delegated_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _delegated_app(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """MiniStack's answer; what it changed is on disk before the caller hears of it."""
-        caller = identify(scope)
-        name = operation_name(caller, scope)
         module = self._delegate.app.SERVICE_REGISTRY.get(
             self._delegate.app.SERVICE_NAME_ALIASES.get(caller.service, caller.service), {}
         ).get("module")
         held: list[dict[str, Any]] = []
 
         async def checked(message: dict[str, Any]) -> None:
+            name = operation_name(caller, scope)
             if message["type"] == "http.response.start":
-                changes = scope["method"] != "GET" and scope["method"] != "HEAD" and not name.startswith(_READ_ONLY)
-                if changes:
+                if scope["method"] not in ("GET", "HEAD") and not name.startswith(_READ_ONLY):
                     self._delegate.checkpoint.touch()
-                    if module and message["status"] < 300:
-                        self._delegate.checkpoint.save_now(module)
+                    if module and message["status"] < 300 and name not in _FREQUENT:
+                        await self._delegate.checkpoint.save_now(module)
                 if message["status"] >= 400:
                     held.append(message)
                     return

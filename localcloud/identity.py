@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,9 +14,9 @@ _LEGACY = re.compile(r"AWS ([^:\s]+):")
 DEFAULT_REGION = "us-east-1"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Caller:
-    """What the request says about itself; `service` is empty for an unsigned one."""
+    """What the request says about itself; `service` is empty for an unsigned one, `action` known once the body is."""
 
     service: str
     region: str
@@ -23,6 +24,7 @@ class Caller:
     target: str
     headers: dict[str, str]
     query: dict[str, str]
+    action: str = ""
 
     @property
     def signed(self) -> bool:
@@ -49,12 +51,30 @@ def identify(scope: dict[str, Any]) -> Caller:
     return Caller("s3" if key else "", DEFAULT_REGION, key, target, headers, query)
 
 
+_ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
+
+
+def reading(caller: Caller, receive: Callable[[], Any]) -> Callable[[], Any]:
+    """`receive` that notices the action in the form of a query protocol request (IAM, CloudFormation, STS ...)."""
+    if not caller.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return receive
+
+    async def noticed() -> dict[str, Any]:
+        message: dict[str, Any] = await receive()
+        found = None if caller.action else _ACTION.search(message.get("body", b""))
+        if found:
+            caller.action = found.group(1).decode()
+        return message
+
+    return noticed
+
+
 def operation_name(caller: Caller, scope: dict[str, Any]) -> str:
     """The operation's name where the request has one, else method and path: for logs and refusals."""
     if caller.target:
         return caller.target.rpartition(".")[2]
-    if "Action" in caller.query:
-        return caller.query["Action"]
+    if caller.action or "Action" in caller.query:
+        return caller.action or caller.query["Action"]
     model = None if caller.service in ("s3", "sagemaker", "") else _known_service(caller.service)
     if model is not None and model.metadata.get("protocol", "").startswith("rest"):
         from localcloud.wire import match_rest

@@ -233,8 +233,8 @@ def _event_stream(events: Iterable[dict[str, Any]]) -> Iterator[bytes]:
 def event_frame(headers: Mapping[str, str], payload: bytes) -> bytes:
     """One frame of application/vnd.amazon.eventstream: lengths, CRC, string headers, payload, CRC."""
     packed = b"".join(
-        struct.pack("!B", len(name)) + name.encode() + struct.pack("!BH", 7, len(value.encode())) + value.encode()
-        for name, value in headers.items()
+        struct.pack("!B", len(name)) + name + struct.pack("!BH", 7, len(value)) + value
+        for name, value in ((name.encode(), value.encode()) for name, value in headers.items())
     )
     prelude = struct.pack("!II", 16 + len(packed) + len(payload), len(packed))
     message = prelude + struct.pack("!I", binascii.crc32(prelude)) + packed + payload

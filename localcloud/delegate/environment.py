@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,23 @@ def load(home: Path) -> Any:
     app._run_init_scripts = lambda: None
     app._run_ready_scripts = _no_scripts
     return app
+
+
+def reset(app: Any) -> None:
+    """Empty every service's memory, and leave the files alone."""
+    from ministack.core import persistence
+
+    persistence.PERSIST_STATE, kept = False, persistence.PERSIST_STATE
+    docker = sys.modules.get("docker")
+    # Some services look for containers of theirs to remove: there are none, and no Docker to ask.
+    sys.modules["docker"] = None  # type: ignore[assignment]
+    try:
+        app._reset_all_state()
+    finally:
+        persistence.PERSIST_STATE = kept
+        del sys.modules["docker"]
+        if docker is not None:
+            sys.modules["docker"] = docker
 
 
 async def _no_scripts() -> None:

@@ -1,41 +1,96 @@
-"""Lambda: a function sees its own environment, not that of the machine; its processes end with us."""
+"""Lambda: a function sees its own environment, fails as it does on AWS, and its processes end with us."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 _FROM_HOST = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
-_spawning = threading.local()
+_FRAME = re.compile(r'^  File "')
+_here = threading.local()
+"""What the thread that runs a function knows: `config` while its process starts, `failure` after it failed."""
+_originals: dict[str, Callable[..., Any]] = {}
 
 
 def install(url: str) -> None:
-    """Wrap the place where a function's process is started."""
+    """Wrap the places where a function's process is started, called, and its answer made."""
     from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
 
     worker = lambda_runtime.Worker
-    if not hasattr(worker, "_localcloud_spawn"):
-        worker._localcloud_spawn = worker._spawn
-    original = worker._localcloud_spawn
+    if not _originals:
+        _originals.update(spawn=worker._spawn, invoke=worker.invoke, warm=lambda_svc._execute_function_warm)
 
     def spawn(self: Any) -> None:
-        _spawning.config = self.config
+        _here.config = self.config
         try:
-            original(self)
+            _originals["spawn"](self)
         finally:
-            _spawning.config = None
+            _here.config = None
 
     def popen(command: Any, *arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Any:
-        config = getattr(_spawning, "config", None)
+        config = getattr(_here, "config", None)
         if config is not None and env is not None:
             env = clean_environment(config, env, url)
         return subprocess.Popen(command, *arguments, env=env, **options)  # type: ignore[call-overload]
 
-    worker._spawn = spawn
+    def invoke(self: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        result: dict[str, Any] = _originals["invoke"](self, *arguments, **options)
+        _here.failure = result if result.get("status") == "error" else None
+        return result
+
+    def warm(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
+        _here.failure = None
+        result: dict[str, Any] = _originals["warm"](func, event, request_id)
+        if result.get("error"):
+            result["body"] = error_body(result["body"], _here.failure, func.get("config") or func, request_id)
+        return result
+
+    worker._spawn, worker.invoke = spawn, invoke
     lambda_runtime.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+    lambda_svc._execute_function_warm = warm
+    lambda_svc._execute_function_docker = _unsupported
+
+
+def error_body(
+    body: dict[str, Any], failure: dict[str, Any] | None, config: dict[str, Any], request_id: str
+) -> dict[str, Any]:
+    """What Lambda answers for a failed function: the exception's own type, and the frames of the function's code."""
+    message = str(body.get("errorMessage", ""))
+    if failure is None or failure.get("error") == "Worker process died":
+        module = str(config.get("Handler", "")).rpartition(".")[0]
+        if "Worker init failed: " in message:
+            reason = message.partition("Worker init failed: ")[2]
+            return {"errorMessage": f"Unable to import module '{module}': {reason}",
+                    "errorType": "Runtime.ImportModuleError", "requestId": request_id, "stackTrace": []}
+        return {"errorMessage": f"RequestId: {request_id} Error: Runtime exited ({message})",
+                "errorType": "Runtime.ExitError"}
+    trace = str(failure.get("trace", "")).rstrip("\n").split("\n")
+    if len(trace) < 2:
+        return body  # a time-out has no trace
+    starts = [number for number, line in enumerate(trace) if _FRAME.match(line)]
+    last = next((n for n in range(starts[-1] + 1, len(trace)) if not trace[n].startswith(" ")), len(trace) - 1)
+    frames = [
+        "\n".join(line for line in trace[start:end] if line.strip(" ^~")) + "\n"
+        for start, end in zip(starts, [*starts[1:], last], strict=True)
+        if "_worker.py" not in trace[start]
+    ]
+    kind = trace[last].partition(":")[0].rpartition(".")[2]
+    return {"errorMessage": message, "errorType": kind, "requestId": request_id,
+            "stackTrace": [re.sub(r'File "[^"]*/code/', 'File "/var/task/', frame) for frame in frames]}
+
+
+def _unsupported(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
+    """Container images and runtimes that need one: MiniStack would answer some of them with a made-up success."""
+    config = func.get("config") or func
+    runtime = config.get("Runtime") or "container image"
+    message = f"localcloud runs Python and Node.js functions from zip files only, not {runtime}"
+    return {"body": {"errorMessage": message, "errorType": "Runtime.Unsupported"}, "error": True, "log": message}
 
 
 def clean_environment(config: dict[str, Any], proposed: dict[str, str], url: str) -> dict[str, str]:

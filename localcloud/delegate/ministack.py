@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from localcloud.delegate import environment, lambdas
 from localcloud.delegate.events import Events
-from localcloud.delegate.persistence import Checkpoint
+from localcloud.delegate.persistence import Checkpoint, snapshot_logs
 from localcloud.errors import AwsError
 from localcloud.s3 import hashing
 from localcloud.s3.objects import ObjectStore, StoredObject
@@ -48,6 +50,7 @@ class MiniStack:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         lambdas.install(cloud.url)
         self._s3._get_object_data = self._object_data
+        self._logs.get_state = lambda: snapshot_logs(self._logs)
         self.events.install(cloud)
         cloudformation.install(cloud, self)
         self.checkpoint.start()
@@ -61,12 +64,7 @@ class MiniStack:
     def stopped(self) -> None:
         """After its shutdown: leave nothing of this home in the process, where another may start."""
         self._loop = None
-        self.app.PERSIST_STATE, keep = False, self.app.PERSIST_STATE
-        from ministack.core import persistence
-
-        persistence.PERSIST_STATE = False
-        self.app._reset_all_state()
-        self.app.PERSIST_STATE = persistence.PERSIST_STATE = keep
+        environment.reset(self.app)
         self.objects.close()
         self._environment.restore()
 
@@ -129,6 +127,7 @@ class MiniStack:
         from ministack.core.responses import get_account_id, request_scope
 
         query = {name: [value] for name, value in request.query.items()}
+        _check_expiry(request)
         with request_scope(self.account_of(request.account_key), request.region):
             refused = self._s3._verify_presigned_sigv4(request.method, request.path, request.headers, query)
             if refused is None:
@@ -231,6 +230,23 @@ class MiniStack:
     ) -> None:
         self.on_loop(account, region, self.events.put, source, detail_type, detail, resources)
         self.checkpoint.touch()
+
+
+def _check_expiry(request: Request) -> None:
+    """A presigned URL ends with its time, also where its signature isn't checked."""
+    query = request.query
+    try:
+        if "X-Amz-Date" in query:
+            signed = datetime.datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC)
+            ends = signed.timestamp() + int(query.get("X-Amz-Expires", ""))
+        elif "AWSAccessKeyId" in query:  # signature version 2
+            ends = int(query.get("Expires", ""))
+        else:
+            return
+    except ValueError:
+        raise AwsError("AccessDenied", "The date or the expiry of this URL can't be read", 403) from None
+    if time.time() > ends:
+        raise AwsError("AccessDenied", "Request has expired", 403)
 
 
 def _as_error(response: tuple[int, dict[str, str], bytes]) -> AwsError:

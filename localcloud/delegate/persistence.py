@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import collections
+import copy
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _INTERVAL_S = 1.0
+_AFTERMATH_S = 5.0
+_IDLE_INTERVAL_S = 30.0
 _SHARE = 20
 """A service whose state took t seconds to save is saved again after `_SHARE` times t at the earliest."""
-_log = logging.getLogger("localcloud")
 
 
 class Checkpoint:
-    """Writes the services' states that changed: on request before an answer goes out, and every second."""
+    """Writes the services' states that changed: on request before an answer goes out, and every second.
+
+    A state is taken on the event loop, where nothing changes it meanwhile, and written on a thread.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
         self._dirty: set[str] = set()
+        self._watch_until = 0.0
         self._not_before: dict[str, float] = {}
+        self._locks: dict[str, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="localcloud-checkpoint")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -28,39 +36,62 @@ class Checkpoint:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
+        """Before MiniStack saves everything by itself: no write of ours may come after that."""
         if self._task is not None:
             self._task.cancel()
+        self._writer.shutdown(wait=True)
 
     def touch(self) -> None:
-        """Something may have changed, anywhere."""
-        self._dirty.update(self._app._state_map)
+        """Something may have changed, anywhere, and more may follow: stacks and functions work on after the answer."""
+        self._watch_until = time.monotonic() + _AFTERMATH_S
 
-    def save_now(self, module: str) -> None:
+    async def save_now(self, module: str) -> None:
         """Save one service module's state before its request is answered, unless that is costly by now."""
         for key, name in self._app._state_map.items():
-            if name == module:
-                self._dirty.add(key)
-                self._save(key)
-
-    def save_all(self) -> None:
-        self.touch()
-        for key in list(self._dirty):
-            self._save(key, even_if_costly=True)
+            if name == module and time.monotonic() >= self._not_before.get(key, 0.0):
+                await self._save(key)
 
     async def _run(self) -> None:
+        last_full = time.monotonic()
         while True:
             await asyncio.sleep(_INTERVAL_S)
+            now = time.monotonic()
+            # Schedules and rules work without any request.
+            if now < self._watch_until or now > last_full + _IDLE_INTERVAL_S:
+                last_full = now
+                self._dirty.update(self._app._state_map)
             for key in list(self._dirty):
-                self._save(key)
-                await asyncio.sleep(0)
+                if time.monotonic() >= self._not_before.get(key, 0.0):
+                    await self._save(key)
 
-    def _save(self, key: str, *, even_if_costly: bool = False) -> None:
-        now = time.monotonic()
-        if now < self._not_before.get(key, 0.0) and not even_if_costly:
-            return
-        self._dirty.discard(key)
-        states: dict[str, Callable[[], Any]] = self._app._build_persistence_save_dict()
-        if key not in states:
-            return
-        self._app.save_all({key: states[key]})
-        self._not_before[key] = time.monotonic() + _SHARE * (time.monotonic() - now)
+    async def _save(self, key: str) -> None:
+        async with self._locks[key]:
+            started = time.monotonic()
+            self._dirty.discard(key)
+            get_state = self._app._build_persistence_save_dict().get(key)
+            state = get_state() if get_state else None
+            if state is None:
+                return
+            try:
+                from ministack.core.persistence import save_state
+
+                await asyncio.get_running_loop().run_in_executor(self._writer, save_state, key, state)
+            except RuntimeError:
+                return  # stopping: the writer takes no more work, MiniStack saves everything itself
+            took = time.monotonic() - started
+            self._not_before[key] = started + _SHARE * took if took > _INTERVAL_S / _SHARE else 0.0
+
+
+def snapshot_logs(logs: Any) -> dict[str, Any]:
+    """CloudWatch Logs' state without a deep copy of every event, and without the second one kept for GetLogRecord."""
+    from ministack.core.responses import AccountRegionScopedDict
+
+    groups = AccountRegionScopedDict()
+    for key, group in list(logs._log_groups._data.items()):
+        found = list(group["streams"].items())
+        streams = {name: {**stream, "events": list(stream["events"])} for name, stream in found}
+        groups._data[key] = {**group, "streams": streams}
+    names = ("destinations", "resource_policies", "log_group_policies", "metric_filters", "queries",
+             "delivery_sources", "delivery_destinations", "deliveries")
+    state: dict[str, Any] = {name: copy.deepcopy(getattr(logs, f"_{name}")) for name in names}
+    return {**state, "log_groups": groups, "log_records": AccountRegionScopedDict()}

@@ -155,7 +155,8 @@ class ObjectStore:
                     return version, False
                 self._promote(bucket, key)
                 gone = self._object(row)
-                self._gone.append(gone.path)
+                if not gone.marker:
+                    self._gone.append(gone.path)
                 return version, gone.marker
             if versioning:
                 marker = self._insert(bucket, key, None, 0, "", {}, versioning, marker=True)

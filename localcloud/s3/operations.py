@@ -230,7 +230,7 @@ class Operations:
         members: list[tuple[str, Any]] = [
             ("ETag", stored.etag if "ETag" in asked else None),
             ("Checksum", checksums if checksums and "Checksum" in asked else None),
-            ("ObjectParts", [("TotalPartsCount", len(sizes))] if sizes and "ObjectParts" in asked else None),
+            ("ObjectParts", [("PartsCount", len(sizes))] if sizes and "ObjectParts" in asked else None),
             ("StorageClass", listing.storage_class(stored) if "StorageClass" in asked else None),
             ("ObjectSize", stored.size if "ObjectSize" in asked else None),
         ]

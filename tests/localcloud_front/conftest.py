@@ -1,0 +1,84 @@
+"""A localcloud as a real process for requests, and one in this process for what only shows from inside."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from localcloud import LocalCloud, control
+
+ACCOUNT, REGION = "123456789012", "eu-west-1"
+
+
+class Clients:
+    """boto3 clients of one caller at one localcloud; closed together."""
+
+    def __init__(self, url: str, account: str = ACCOUNT, region: str = REGION, signature: str = "v4") -> None:
+        self.url, self.account, self.region, self.signature = url, account, region, signature
+        self._open: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        if service not in self._open:
+            self._open[service] = boto3.client(
+                service,
+                endpoint_url=self.url,
+                region_name=self.region,
+                aws_access_key_id=self.account,
+                aws_secret_access_key="anything",
+                config=Config(
+                    retries={"total_max_attempts": 1},
+                    s3={"addressing_style": "path"},
+                    signature_version=self.signature if service == "s3" and self.signature != "v4" else None,
+                ),
+            )
+        return self._open[service]
+
+    def close(self) -> None:
+        for client in self._open.values():
+            client.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[control.Info]:
+    """One localcloud process for the whole folder."""
+    home = tmp_path_factory.mktemp("home")
+    info = control.up(home, free_port())
+    yield info
+    control.down(home)
+
+
+@pytest.fixture
+def aws(running: control.Info) -> Iterator[Clients]:
+    clients = Clients(running.url)
+    yield clients
+    clients.close()
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator[tuple[LocalCloud, Clients]]:
+    """A localcloud in this process, and its clients."""
+    with LocalCloud(tmp_path / "home") as cloud:
+        clients = Clients(cloud.url)
+        yield cloud, clients
+        clients.close()
+
+
+@pytest.fixture
+def bucket(aws: Clients, request: pytest.FixtureRequest) -> str:
+    """A new bucket for the test."""
+    name = f"t-{abs(hash(request.node.nodeid))}-{free_port()}"[:60]
+    aws("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return name
