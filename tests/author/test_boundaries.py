@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = {
     "preparation": {"numpy", "orjson", "pyarrow"},
     "training": {"accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
-    "evaluation": {"numpy", "peft", "safetensors", "torch", "transformers"},
+    "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
     "serving": {"peft", "safetensors", "torch", "transformers"},
     "lambdas": {"boto3", "botocore"},
 }

@@ -68,14 +68,14 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_cfn_lint_accepts(name: str) -> None:
+def test_cfn_lint_accepts_both_with_its_informational_rules() -> None:
+    paths = [f"infrastructure/{name}" for name in TEMPLATES]
     result = subprocess.run(
-        [Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I", "--", f"infrastructure/{name}"],
+        [Path(sys.executable).with_name("cfn-lint"), "--include-checks", "I", "--", *paths],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr

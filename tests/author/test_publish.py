@@ -109,11 +109,9 @@ def test_a_stack_that_fails_says_why_and_can_be_repaired(
     session: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.stacks.INFRASTRUCTURE", tmp_path)
-    broken = (
-        "Resources:\n  F:\n    Type: AWS::Lambda::Function\n    Properties:\n      FunctionName: f\n      Role: x\n"
-    )
-    (tmp_path / "t.yaml").write_text(f"{broken}      Code: {{S3Bucket: absent-bucket, S3Key: absent}}\n")
-    with pytest.raises(UserError, match=r"absent"):
+    alarm = "Type: AWS::CloudWatch::Alarm, Properties: {EvaluationPeriods: 1, Metrics: [{Id: a, Expression: b+1}]}"
+    (tmp_path / "t.yaml").write_text(f"Resources: {{A: {{{alarm}}}}}\n")
+    with pytest.raises(UserError, match=r"(?s)stack broken is .*ROLLBACK_COMPLETE.*A \(AWS::CloudWatch::Alarm\): "):
         deploy_stack(session, "broken", "t.yaml", {}, {})
     (tmp_path / "t.yaml").write_text("Resources:\n  Q:\n    Type: AWS::SQS::Queue\n")
     assert deploy_stack(session, "broken", "t.yaml", {}, {"a": "b"}) == "created"
