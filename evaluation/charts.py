@@ -1,0 +1,134 @@
+"""Runs in the Evaluate step's processing container: the report's pictures as inline SVG.
+
+Colours come from the page's style sheet (classes), so that they follow light and dark mode. Every picture has a title
+that says in words what it shows. Sizes are in the picture's own units; the page scales it to its width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+WIDTH = 720
+Point = tuple[float, float]
+
+
+def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, str, Mapping[str, float]]]]]) -> str:
+    """Horizontal bars from 0 to 100% with intervals. `groups` holds (metric label, [(class, model label, estimate)])."""
+    left, right, bar, gap, space = 190, 66, 16, 5, 20
+    scale = WIDTH - left - right
+    top, parts = 26.0, []
+    height = top + sum(len(entries) * (bar + gap) + space for _, entries in groups)
+    for tick in range(0, 101, 25):
+        x = left + scale * tick / 100
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="18" y2="{height - 12:.1f}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="11" text-anchor="middle">{tick}%</text>')
+    for label, entries in groups:
+        middle = top + (len(entries) * (bar + gap) - gap) / 2
+        parts.append(
+            f'<text class="label" x="{left - 12}" y="{middle:.1f}" text-anchor="end" dominant-baseline="middle">{escape(label)}</text>'
+        )
+        for style, model, found in entries:
+            low, value, high = (left + scale * _clip(found[key]) for key in ("low", "value", "high"))
+            y = top + bar / 2
+            tip = f"{model}: {label} {percent(found['value'])}, interval {percent(found['low'])} to {percent(found['high'])}"
+            parts.append(
+                f'<g><title>{escape(tip)}</title><rect class="bar {style}" x="{left}" y="{top:.1f}" rx="2" height="{bar}" width="{max(value - left, 1.5):.1f}"/>'
+                f'<path class="whisker" d="M{low:.1f} {y:.1f}H{high:.1f}M{low:.1f} {y - 4:.1f}v8M{high:.1f} {y - 4:.1f}v8"/>'
+                f'<text class="value" x="{high + 7:.1f}" y="{y:.1f}" dominant-baseline="middle">{percent(found["value"])}</text></g>'
+            )
+            top += bar + gap
+        top += space
+    return _svg(title, WIDTH, height, parts)
+
+
+def curves(title: str, series: Sequence[tuple[str, str, Sequence[Point]]], x_label: str, y_label: str) -> str:
+    """Lines over steps. `series` holds (class, label, [(step, loss)]), at least one of them with points."""
+    left, right, top, bottom, height = 56, 130, 14, 40, 280
+    points = [point for _, _, line in series for point in line]
+    x_ticks, y_ticks = (
+        ticks(0, max(x for x, _ in points), 6),
+        ticks(min(0, *(y for _, y in points)), max(y for _, y in points), 5),
+    )
+    x_end, y_start, y_end = max(x for x, _ in points) or 1, y_ticks[0], y_ticks[-1]
+
+    def place(point: Point) -> Point:
+        x = left + (WIDTH - left - right) * point[0] / x_end
+        return x, height - bottom - (height - top - bottom) * (point[1] - y_start) / ((y_end - y_start) or 1)
+
+    parts = []
+    for tick in y_ticks:
+        y = place((0, tick))[1]
+        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{left - 8}" y="{y:.1f}" text-anchor="end" dominant-baseline="middle">{number(tick)}</text>'
+        )
+    for tick in x_ticks:
+        if tick <= x_end:
+            x = place((tick, 0))[0]
+            parts.append(
+                f'<text class="tick" x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{number(tick)}</text>'
+            )
+    parts.append(
+        f'<text class="tick" x="{(left + WIDTH - right) / 2}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
+    )
+    parts.append(
+        f'<text class="tick" transform="translate(13 {(height - bottom) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
+    ends: list[tuple[float, str, str]] = []
+    for style, label, line in series:
+        placed = [place(point) for point in line]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
+        parts.append(f'<path class="line {style}" d="{path}"><title>{escape(label)}</title></path>')
+        if len(placed) <= 40:
+            parts += [f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in placed]
+        ends.append((placed[-1][1], style, f"{label} {line[-1][1]:.3f}"))
+    last = -math.inf
+    for y, style, label in sorted(ends):
+        last = max(y, last + 15)
+        parts.append(
+            f'<text class="end {style}" x="{WIDTH - right + 8}" y="{last:.1f}" dominant-baseline="middle">{escape(label)}</text>'
+        )
+    return _svg(title, WIDTH, height, parts)
+
+
+def spread(title: str, entries: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """A small line from 0 to 100% with a dot and an interval for each model: (class, estimate)."""
+    width, height = 180, 9 * len(entries) + 5
+    parts = [f'<line class="grid" x1="2" x2="{width - 2}" y1="{height / 2}" y2="{height / 2}"/>']
+    for place, (style, found) in enumerate(entries):
+        y = 7 + 9 * place
+        low, value, high = (4 + (width - 8) * _clip(found[key]) for key in ("low", "value", "high"))
+        parts.append(f'<line class="range {style}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="dot {style}" cx="{value:.1f}" cy="{y}" r="3.4"/>')
+    return _svg(title, width, height, parts)
+
+
+def _svg(title: str, width: float, height: float, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
+
+
+def _clip(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
+def percent(value: float) -> str:
+    """0.7604 -> 76.0%"""
+    return f"{100 * value:.1f}%"
+
+
+def number(value: Any) -> str:
+    """A number as a person writes it: 1200, 0.25."""
+    return f"{value:.10g}"
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, about `count` of them."""
+    span = (high - low) or 1.0
+    raw = span / max(count - 1, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw)
+    first, last = math.floor(low / step), math.ceil(high / step - 1e-9)
+    return [round(place * step, 10) for place in range(first, max(last, first + 1) + 1)]

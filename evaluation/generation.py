@@ -1,0 +1,214 @@
+"""Runs in the Evaluate step's processing container: batched greedy generation and completion losses.
+
+Rows are sorted by length, padded on the left, and leave the batch when they have ended. The tokens with which all
+prompts begin are computed once (shared_prefix.py) where the model's attention allows it; that is checked against the plain model first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shared_prefix import attending_to
+
+SHORTEST_PREFIX = 16
+"""Tokens; a shorter common beginning is not worth the trouble."""
+TOLERANCE = 0.08
+"""Largest mean difference of logits, in standard deviations, that still counts as rounding."""
+COMPACT_BELOW = 0.8
+"""Rows that have ended are taken out when fewer than this part of the batch is still going."""
+MOST_LOGITS = 150_000_000
+"""Logits held at once when losses are computed: 300 MB in bfloat16."""
+UNUSUAL = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size", "linear_attention", "layers_block_type")
+
+Progress = Callable[[int, int], None]
+
+
+class Generator:
+    """One model with its tokenizer, for prompts given as token ids."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        ends = ends if isinstance(ends, list) else [ends]
+        self.ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.vocabulary = model.get_input_embeddings().weight.shape[0]
+        self.plain = any(getattr(model.config, name, None) for name in UNUSUAL)
+        """Whether to leave everything to the library, for models whose attention is not the usual one."""
+
+    def generate(
+        self, prompts: Sequence[list[int]], max_new_tokens: int, batch_size: int, progress: Progress | None = None
+    ) -> list[str]:
+        """Returns the greedy continuation of each prompt as text, up to an end token, at most `max_new_tokens` long."""
+        import torch
+
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        texts = [""] * len(prompts)
+        with torch.inference_mode():
+            prefix, state = self._share(prompts)
+            done = 0
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                answers = self._safely([prompts[index][prefix:] for index in chosen], max_new_tokens, prefix, state)
+                for index, answer in zip(chosen, answers, strict=True):
+                    texts[index] = self.tokenizer.decode(answer, skip_special_tokens=True)
+                done += len(chosen)
+                if progress:
+                    progress(done, len(prompts))
+        return texts
+
+    def losses(
+        self, prompts: Sequence[list[int]], completions: Sequence[list[int]], batch_size: int
+    ) -> list[tuple[float, int]]:
+        """Returns for each row the summed loss over its completion tokens (in nats) and their number."""
+        import torch
+
+        order = sorted(range(len(prompts)), key=lambda index: (len(completions[index]), len(prompts[index])))
+        found: list[tuple[float, int]] = [(0.0, 0)] * len(prompts)
+        with torch.inference_mode():
+            prefix, state = self._share(prompts)
+            start = 0
+            while start < len(order):
+                chosen = order[start : start + batch_size]
+                # Sorted, so that the last row's completion is the longest: fewer rows where the logits would fill the memory.
+                while len(chosen) > 1 and len(chosen) * len(completions[chosen[-1]]) * self.vocabulary > MOST_LOGITS:
+                    chosen = chosen[: len(chosen) // 2]
+                start += len(chosen)
+                longest = len(completions[chosen[-1]])
+                rows = [prompts[index][prefix:] + completions[index] for index in chosen]
+                with attending_to(state, self.model):
+                    logits = self._forward(rows, prefix, keep=longest + 1)[0]
+                for place, index in enumerate(chosen):
+                    wanted = torch.tensor(completions[index], device=logits.device)
+                    own = logits[place, -1 - len(wanted) : -1].float()
+                    found[index] = (float(torch.nn.functional.cross_entropy(own, wanted, reduction="sum")), len(wanted))
+        return found
+
+    def _share(self, prompts: Sequence[list[int]]) -> tuple[int, list[tuple[Any, Any]]]:
+        """Returns how many tokens all prompts begin with and the keys and values of these, or 0 and nothing."""
+        length = min(common_prefix(prompts), min(len(prompt) for prompt in prompts) - 1)
+        if self.plain or length < SHORTEST_PREFIX or len(prompts) < 2:
+            return 0, []
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        ids = self._tensor([prompts[0][:length]])
+        self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        state = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
+        return (length, state) if self._agrees(prompts, length, state) else (0, [])
+
+    def _agrees(self, prompts: Sequence[list[int]], length: int, state: list[tuple[Any, Any]]) -> bool:
+        """Whether the shared way gives the plain model's next-token logits for the shortest and the longest prompt."""
+        tried = [min(prompts, key=len), max(prompts, key=len)]
+        with attending_to(state, self.model):
+            shared = self._forward([prompt[length:] for prompt in tried], length, keep=1)[0][:, -1].float()
+        for row, prompt in enumerate(tried):
+            plain = self.model(input_ids=self._tensor([prompt]), logits_to_keep=1).logits[0, -1].float()
+            if float((plain - shared[row]).abs().mean()) > TOLERANCE * float(plain.std()):
+                return False
+        return True
+
+    def _safely(self, rows: list[list[int]], limit: int, prefix: int, state: list[tuple[Any, Any]]) -> list[list[int]]:
+        """Generates for one batch; on a full accelerator in halves."""
+        import torch
+
+        try:
+            if self.plain:
+                return self._library(rows, limit)
+            with attending_to(state, self.model):
+                return self._batch(rows, limit, prefix)
+        except torch.cuda.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            torch.cuda.empty_cache()
+        half = len(rows) // 2
+        return self._safely(rows[:half], limit, prefix, state) + self._safely(rows[half:], limit, prefix, state)
+
+    def _batch(self, rows: list[list[int]], limit: int, prefix: int) -> list[list[int]]:
+        import torch
+
+        answers: list[list[int]] = [[] for _ in rows]
+        logits, cache, seen = self._forward(rows, prefix, keep=1)
+        going = list(range(len(rows)))
+        positions = torch.tensor([prefix + len(row) for row in rows], device=logits.device)
+        for step in range(limit):
+            tokens = logits[:, -1].argmax(dim=-1)
+            stay = []
+            for place, token in enumerate(tokens.tolist()):
+                row = going[place]
+                if row >= 0 and token not in self.ends:
+                    answers[row].append(token)
+                    stay.append(place)
+                else:
+                    going[place] = -1
+            if not stay or step == limit - 1:
+                break
+            if len(stay) < COMPACT_BELOW * len(going):
+                keep = torch.tensor(stay, device=logits.device)
+                for layer in cache.layers:
+                    layer.keys, layer.values = layer.keys[keep], layer.values[keep]
+                tokens, positions, seen, going = (
+                    tokens[keep],
+                    positions[keep],
+                    seen[keep],
+                    [going[place] for place in stay],
+                )
+            seen = torch.cat([seen, seen.new_ones(len(going), 1)], dim=1)
+            logits = self.model(input_ids=tokens[:, None], attention_mask=self._mask(seen[:, None, None, :]), position_ids=positions[:, None],
+                                past_key_values=cache, use_cache=True, logits_to_keep=1).logits  # fmt: skip
+            positions = positions + 1
+        return answers
+
+    def _forward(self, rows: list[list[int]], prefix: int, keep: int) -> tuple[Any, Any, Any]:
+        """Runs whole rows, padded on the left. Returns the last `keep` logits, the cache and which tokens are real."""
+        import torch
+        from transformers import DynamicCache
+
+        width = max(len(row) for row in rows)
+        ids = self._tensor([[self.pad] * (width - len(row)) + row for row in rows])
+        seen = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows], device=ids.device)
+        positions = (seen.long().cumsum(dim=1) - 1).clamp(min=0) + prefix
+        causal = torch.ones(width, width, dtype=torch.bool, device=ids.device).tril()
+        # A padded query sees itself, because a softmax over nothing is not a number.
+        visible = (causal & seen[:, None, None, :]) | torch.eye(width, dtype=torch.bool, device=ids.device)
+        cache = DynamicCache()
+        logits = self.model(input_ids=ids, attention_mask=self._mask(visible), position_ids=positions,
+                            past_key_values=cache, use_cache=True, logits_to_keep=min(keep, width)).logits  # fmt: skip
+        return logits, cache, seen
+
+    def _mask(self, visible: Any) -> Any:
+        import torch
+
+        dtype = self.model.dtype
+        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+            ~visible, torch.finfo(dtype).min
+        )
+
+    def _library(self, rows: list[list[int]], limit: int) -> list[list[int]]:
+        import torch
+
+        width = max(len(row) for row in rows)
+        ids = self._tensor([[self.pad] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
+        output = self.model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=limit,
+                                     eos_token_id=sorted(self.ends), pad_token_id=self.pad)  # fmt: skip
+        return [self._until_end(answer) for answer in output[:, width:].tolist()]
+
+    def _until_end(self, answer: list[int]) -> list[int]:
+        return answer[: next((place for place, token in enumerate(answer) if token in self.ends), len(answer))]
+
+    def _tensor(self, rows: list[list[int]]) -> Any:
+        import torch
+
+        return torch.tensor(rows, dtype=torch.long, device=self.model.device)
+
+
+def common_prefix(prompts: Sequence[list[int]]) -> int:
+    """Returns how many tokens all prompts begin with."""
+    first, last = min(prompts), max(prompts)
+    return next(
+        (place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
+        min(len(first), len(last)),
+    )

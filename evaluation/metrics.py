@@ -1,0 +1,139 @@
+"""Runs in the Evaluate step's processing container: how good one answer is, beside the answer that was wanted.
+
+    score_text('{"name": "a", "x": 1}', '{"x": 1, "name": "a"}', json_targets=True)
+ -> {"exact_match": 1.0, "token_f1": 0.5..., "rouge_l": ..., "json_valid": 1.0, "json_field_accuracy": 1.0}
+
+All values go from 0 to 1. Texts are compared with runs of white space as one blank; JSON is compared as values (1 equals 1.0,
+true does not equal 1, the order of keys doesn't count). Token F1 and ROUGE-L count lower-case words and numbers, ROUGE-L as
+the F-measure of the longest common subsequence without stemming (what the package rouge-score calls rougeL).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+TEXT_METRICS = ("exact_match", "token_f1", "rouge_l")
+JSON_METRICS = ("json_valid", "json_field_accuracy")
+LOWER_IS_BETTER = ("validation_loss", "latency_seconds")
+LONGEST_SUBSEQUENCE = 2000
+"""Words; ROUGE-L looks at the beginnings of longer texts, because its time grows with the product of the lengths."""
+_WORDS = re.compile(r"[^\W_]+")
+_ABSENT = object()
+
+
+def normalised(text: str) -> str:
+    """Returns the text with runs of white space as one blank and none at the ends."""
+    return " ".join(text.split())
+
+
+def words(text: str) -> list[str]:
+    """Returns the lower-case words and numbers of a text."""
+    return _WORDS.findall(text.lower())
+
+
+def parse_json(text: str) -> Any:
+    """Returns the JSON object or array that the text is; raises ValueError if it is none (a bare number or word isn't one)."""
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, (dict, list)):
+        raise ValueError("neither an object nor an array")
+    return value
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def is_json(text: str) -> bool:
+    """Whether the text is a JSON object or array."""
+    try:
+        parse_json(text)
+    except ValueError:
+        return False
+    return True
+
+
+def score_text(prediction: str, target: str, json_targets: bool) -> dict[str, float]:
+    """Returns the metrics of one answer; those of JSON only if the targets are JSON."""
+    said, wanted = words(prediction), words(target)
+    same = normalised(prediction) == normalised(target)
+    scores = {"exact_match": float(same), "token_f1": token_f1(said, wanted), "rouge_l": rouge_l(said, wanted)}
+    if json_targets:
+        wanted_value = parse_json(target)
+        try:
+            value = parse_json(prediction)
+        except ValueError:
+            return scores | {"json_valid": 0.0, "json_field_accuracy": 0.0}
+        scores["exact_match"] = float(equal(value, wanted_value))
+        scores |= {"json_valid": 1.0, "json_field_accuracy": field_accuracy(value, wanted_value)}
+    return scores
+
+
+def _f_measure(common: int, said: int, wanted: int) -> float:
+    if not said or not wanted:
+        return float(said == wanted)
+    return 2 * common / (said + wanted)
+
+
+def token_f1(said: Sequence[str], wanted: Sequence[str]) -> float:
+    """F-measure over the words that both have, each counted as often as it stands in both."""
+    return _f_measure(sum((Counter(said) & Counter(wanted)).values()), len(said), len(wanted))
+
+
+def rouge_l(said: Sequence[str], wanted: Sequence[str]) -> float:
+    """F-measure of the longest common subsequence of words."""
+    said, wanted = said[:LONGEST_SUBSEQUENCE], wanted[:LONGEST_SUBSEQUENCE]
+    return _f_measure(_common_subsequence(said, wanted), len(said), len(wanted))
+
+
+def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence, one bit of a Python integer for each place in `first`."""
+    places: dict[str, int] = {}
+    for place, word in enumerate(first):
+        places[word] = places.get(word, 0) | 1 << place
+    full = (1 << len(first)) - 1
+    row = full
+    for word in second:
+        matches = places.get(word, 0)
+        kept = row & matches
+        row = ((row + kept) | (row - kept)) & full
+    return len(first) - row.bit_count()
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same: numbers by value, true and 1 apart, texts with white space normalised."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(equal(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, str) and isinstance(other, str):
+        return normalised(one) == normalised(other)
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return one == other
+    return one is None and other is None
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yields the fields of a JSON value: (path, value) for everything that isn't a filled object or array."""
+    children: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    found = False
+    for key, child in children:
+        found = True
+        yield from leaves(child, (*path, key))
+    if not found:
+        yield path, value
+
+
+def field_accuracy(value: Any, wanted: Any) -> float:
+    """Part of the fields in either value that are the same in both: a missing, wrong or invented field counts against it."""
+    have, want = dict(leaves(value)), dict(leaves(wanted))
+    paths = have.keys() | want.keys()
+    return sum(equal(have.get(path, _ABSENT), want.get(path, _ABSENT)) for path in paths) / len(paths)

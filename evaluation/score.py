@@ -1,0 +1,218 @@
+"""Runs in the Evaluate step's processing container (GPU, or CPU): the tuned model beside its base on unseen rows.
+
+    python score.py --model model.tar.gz --base-model base --data test --train-data train --output evaluation
+
+The base model is asked twice: with the same prompt as the tuned model, and with examples from training and, for JSON, a list
+of the tools (few_shot.py), which is its fair chance. Writes under --output:
+
+    evaluation.json      metrics with 95% intervals, for all rows and for slices of them
+    report.html          the same as one page that needs nothing else
+    predictions.jsonl    {"row", "slice", "prompt", "target", "answers": {model: text}, "metrics": {model: {...}}}
+
+Exit codes: 0 done, 1 the evaluation failed (the reason is on stderr), 2 bad usage. Not covered: sampling, judging by another model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import MOST_TRAINING_ROWS, draw, read_rows
+from errors import ScoringError
+from few_shot import FewShot
+from intervals import BASE, CANDIDATE, FEW_SHOT
+from metrics import is_json
+from models import Candidate, device_and_dtype, find_base, find_candidate, load_model, load_tokenizer
+from passes import Pass, run_pass, token_limit
+from results import build_evaluation, predictions, score_rows
+
+FILES = ("evaluation.json", "report.html", "predictions.jsonl")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; `max_new_tokens` and `max_rows` of 0 mean: as the data asks, and all."""
+
+    model: Path
+    base_model: str
+    data: Path
+    train_data: Path
+    output: Path
+    few_shot: int
+    max_new_tokens: int
+    batch_size: int
+    max_rows: int
+    seed: int
+    failure_files: tuple[Path, ...]
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Reads the command line; ends the program with exit code 2 where it is wrong."""
+    parser = argparse.ArgumentParser(description="Scores a tuned model beside its base model on unseen rows.")
+    parser.add_argument("--model", type=Path, required=True, help="the tuned model: model.tar.gz or its directory")
+    parser.add_argument("--base-model", required=True, help="the base model: a directory, or a hub id")
+    parser.add_argument("--data", type=Path, required=True, help="test rows (directory with .jsonl files)")
+    parser.add_argument("--train-data", type=Path, required=True, help="training rows; examples are drawn from them")
+    parser.add_argument("--output", type=Path, required=True, help="directory to write to")
+    parser.add_argument("--few-shot", type=int, default=8, help="examples that the base model is shown (default 8)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=0, help="most tokens of an answer (default 0: by the targets)"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="rows generated at once (default 64)")
+    parser.add_argument("--max-rows", type=int, default=0, help="test rows to score, drawn at random (default 0: all)")
+    parser.add_argument("--seed", type=int, default=0, help="for the draws of rows, examples and intervals (default 0)")
+    parser.add_argument(
+        "--failure-file", type=Path, help="file to write the reason of a failure to (also: $SM_FAILURE_FILE)"
+    )
+    parser.add_argument("--message-file", type=Path, help="the same, for a processing job's exit message")
+    given = parser.parse_args(arguments)
+    for name, least in (("few_shot", 1), ("max_new_tokens", 0), ("batch_size", 1), ("max_rows", 0)):
+        if getattr(given, name) < least:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(given, name)}; allowed is {least} or more")
+    files = [given.failure_file, given.message_file]
+    if os.environ.get("SM_FAILURE_FILE"):
+        files.append(Path(os.environ["SM_FAILURE_FILE"]))
+    failure_files = tuple(file for file in files if file is not None and file.parent.is_dir())
+    return Options(given.model, given.base_model, given.data, given.train_data, given.output, given.few_shot, given.max_new_tokens,
+                   given.batch_size, given.max_rows, given.seed, failure_files)  # fmt: skip
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Does the whole evaluation and returns evaluation.json; raises ScoringError."""
+    started = time.monotonic()
+    all_rows = read_rows(options.data)
+    rows = draw(all_rows, options.max_rows, options.seed)
+    training = read_rows(options.train_data, MOST_TRAINING_ROWS)
+    base = find_base(options.base_model)
+    with tempfile.TemporaryDirectory(prefix="score-") as scratch:
+        candidate = find_candidate(options.model, Path(scratch))
+        passes, limit = _passes(rows, training, candidate, base, options)
+    scores, json_targets = score_rows(rows, passes)
+    evaluation = build_evaluation(rows, training, passes, scores, json_targets, options.seed)
+    evaluation["training"] = candidate.training
+    evaluation["models"] = _names(candidate, base)
+    evaluation["settings"] = _settings(options, limit, len(all_rows), len(training), passes, time.monotonic() - started)
+    _write(options.output, evaluation, predictions(rows, passes, scores))
+    return evaluation
+
+
+def _passes(
+    rows: list[dict[str, Any]], training: list[dict[str, Any]], candidate: Candidate, base: str, options: Options
+) -> tuple[dict[str, Pass], int]:
+    from generation import Generator
+
+    tokenizer = load_tokenizer(candidate.directory)
+    targets = [row["messages"][-1]["content"] for row in rows]
+    prompts = [row["messages"][:-1] for row in rows]
+    shots = FewShot(training, options.few_shot, options.seed, all(is_json(target) for target in targets))
+    limit = token_limit(tokenizer, targets, options.max_new_tokens)
+    passes: dict[str, Pass] = {}
+    generator = Generator(load_model(candidate.weights or base, candidate.adapter), tokenizer)
+    passes[CANDIDATE] = run_pass(CANDIDATE, generator, prompts, targets, limit, options.batch_size)
+    del generator  # one model in memory at a time
+    _free()
+    generator = Generator(load_model(base), tokenizer)
+    passes[BASE] = run_pass(BASE, generator, prompts, targets, limit, options.batch_size)
+    shown = [shots.prompt(row) for row in rows]
+    passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown, targets, limit, options.batch_size)
+    return passes, limit
+
+
+def _free() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _names(candidate: Candidate, base: str) -> dict[str, str]:
+    training = candidate.training or {}
+    name = str(training.get("base_model") or Path(base).name)
+    return {"candidate": f"{name}, fine-tuned ({training.get('method', 'method unknown')})", "base": name}
+
+
+def _settings(
+    options: Options, limit: int, test_rows: int, training_rows: int, passes: dict[str, Pass], seconds: float
+) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    device, dtype = device_and_dtype()
+    return {
+        "few_shot": options.few_shot,
+        "max_new_tokens": limit,
+        "batch_size": options.batch_size,
+        "max_rows": options.max_rows,
+        "seed": options.seed,
+        "test_rows": test_rows,
+        "training_rows": training_rows,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "precision": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "seconds": {name: round(done.seconds, 1) for name, done in passes.items()} | {"all": round(seconds, 1)},
+    }
+
+
+def _write(output: Path, evaluation: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    from report import render
+
+    output.mkdir(parents=True, exist_ok=True)
+    contents = (
+        json.dumps(evaluation, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        render(evaluation, records),
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
+    )
+    for name, content in zip(FILES, contents, strict=True):
+        partial = output / f"{name}.partial"
+        partial.write_text(content, encoding="utf-8", errors="backslashreplace")
+        os.replace(partial, output / name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        evaluation = run(options)
+    except ScoringError as error:
+        return _fail(str(error), options)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", options)
+    except MemoryError:
+        return _fail("out of memory; use a smaller --batch-size or a larger instance", options)
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename or options.output}", options)
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        return _fail("the accelerator is out of memory; use a smaller --batch-size or a larger instance", options)
+    for name, metric in evaluation["metrics"].items():
+        print(
+            f"[score] {name} " + " ".join(f"{model}={found['value']:.4f}" for model, found in metric.items()),
+            flush=True,
+        )
+    return 0
+
+
+def _fail(problem: str, options: Options) -> int:
+    message = f"score: {problem}"
+    print(message, file=sys.stderr, flush=True)
+    for path in options.failure_files:
+        try:
+            path.write_text(message + "\n", encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
