@@ -2,8 +2,8 @@
 
     python guard.py COMMAND [ARGUMENT ...]      (started by localcloud.jobs.process, never by hand)
 
-Standard input is the control pipe: `T` asks the command's process group to end (SIGTERM), `K` kills everything that it
-started, and end of file (localcloud is gone, even by kill -9) kills everything too. The command gets its own session
+Standard input is the control pipe: `T` asks all that the command started to end (SIGTERM), `K` kills all of it, and end
+of file (localcloud is gone, even by kill -9) kills all of it too. The command gets its own session
 and an empty standard input; its output goes where the guard's goes. Exit code: the command's, or 128 + signal number as
 Docker reports it; 126 or 127 when it could not be started. Standard library only: `-I -S` starts it in milliseconds.
 """
@@ -54,6 +54,23 @@ def _descendants(pid: int) -> list[int]:
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def _terminate(group: int) -> None:
+    """SIGTERM to the group, and to whatever left it."""
+    _signal_group(group, signal.SIGTERM)
+    for pid in _descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(pid) != group:
+                os.kill(pid, signal.SIGTERM)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return bool(_children(os.getpid()))
+    return True
 
 
 def _kill_everything(group: int) -> None:
@@ -108,24 +125,26 @@ def main(command: list[str]) -> int:
         print(f"{command[0]}: {error.strerror or error}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
     code: int | None = None
-    while code is None:
-        readable, _, _ = select.select([0, wake_read], [], [], 5.0)
+    asked = False
+    # A container ends with its first process. But a shell that was asked to end goes at once, while the program that it
+    # waited for may still be saving: then the rest has until `K`.
+    while code is None or (asked and _group_lives(child)):
+        readable, _, _ = select.select([0, wake_read], [], [], 5.0 if code is None else 0.05)
         if wake_read in readable:
             os.read(wake_read, 4096)
         if 0 in readable:
             request = os.read(0, 1)
             if request == b"T":
-                _signal_group(child, signal.SIGTERM)
+                asked = True
+                _terminate(child)
             else:
                 _kill_everything(child)
-                code = 137
-                continue
+                return 137 if code is None else code
         # Reaps the command and the orphans that were handed to us.
         with contextlib.suppress(ChildProcessError):
             while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
                 if reaped[0] == child:
                     code = _exit_code(reaped[1])
-    # A container ends with its first process: nothing it left behind stays.
     _kill_everything(child)
     return code
 

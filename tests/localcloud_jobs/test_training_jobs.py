@@ -167,6 +167,34 @@ def test_stop_ends_a_stubborn_job_and_all_that_it_started(bench: Bench) -> None:
         bench.call("StopTrainingJob", TrainingJobName=name)
 
 
+SAVING = """
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(0.3)
+    pathlib.Path("/opt/ml/model/saved.txt").write_text("saved")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+print("up", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def test_a_program_behind_a_shell_has_time_to_save(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALCLOUD_STOP_GRACE_SECONDS", "20")
+    specification = {
+        "TrainingImage": IMAGE,
+        "TrainingInputMode": "File",
+        "ContainerEntrypoint": ["/bin/bash"],
+        "ContainerArguments": ["-c", "python /opt/ml/input/data/code/train.py; echo after"],
+    }
+    name = bench.train("shell", SAVING, AlgorithmSpecification=specification)
+    until(lambda: bench.log(GROUP, name), lambda log: log == ["up"])
+    bench.call("StopTrainingJob", TrainingJobName=name)
+    assert bench.training_end(name)["TrainingJobStatus"] == "Stopped"
+    assert _open(bench.object(f"training/{name}/output/model.tar.gz")) == {"saved.txt": b"saved"}
+
+
 def test_a_job_over_its_time_is_stopped(bench: Bench) -> None:
     name = bench.train("slow", "import time; time.sleep(600)", StoppingCondition={"MaxRuntimeInSeconds": 1})
     job = bench.training_end(name)
