@@ -30,7 +30,7 @@ def create(ctx: Context, request: Request) -> Response:
     doc.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": processing.MAX_RUNTIME_SECONDS})
     processing.check(doc)
     doc |= {
-        "ProcessingJobArn": ctx.arn(f"processing-job/{name.lower()}"),
+        "ProcessingJobArn": ctx.arn(f"processing-job/{name}"),
         "ProcessingJobStatus": "InProgress",
         "CreationTime": now,
         "LastModifiedTime": now,

@@ -35,7 +35,7 @@ def create(ctx: Context, request: Request) -> Response:
     training.check(doc)
     check_metric_definitions(doc["AlgorithmSpecification"].get("MetricDefinitions") or [])
     doc |= {
-        "TrainingJobArn": ctx.arn(f"training-job/{name.lower()}"),
+        "TrainingJobArn": ctx.arn(f"training-job/{name}"),
         "TrainingJobStatus": "InProgress",
         "CreationTime": now,
         "LastModifiedTime": now,
