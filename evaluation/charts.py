@@ -23,22 +23,21 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, str, Mappin
     height = top + sum(len(entries) * (bar + gap) + space for _, entries in groups)
     for tick in range(0, 101, 25):
         x = left + scale * tick / 100
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="18" y2="{height - 12:.1f}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="11" text-anchor="middle">{tick}%</text>')
+        parts.append(_line("grid", x, 18, x, height - 12))
+        parts.append(_text("tick", x, 11, f"{tick}%", "middle"))
     for label, entries in groups:
         middle = top + (len(entries) * (bar + gap) - gap) / 2
-        parts.append(
-            f'<text class="label" x="{left - 12}" y="{middle:.1f}" text-anchor="end" dominant-baseline="middle">{escape(label)}</text>'
-        )
+        parts.append(_text("label", left - 12, middle, label, "end"))
         for style, model, found in entries:
             low, value, high = (left + scale * _clip(found[key]) for key in ("low", "value", "high"))
-            y = top + bar / 2
-            tip = f"{model}: {label} {percent(found['value'])}, interval {percent(found['low'])} to {percent(found['high'])}"
-            parts.append(
-                f'<g><title>{escape(tip)}</title><rect class="bar {style}" x="{left}" y="{top:.1f}" rx="2" height="{bar}" width="{max(value - left, 1.5):.1f}"/>'
-                f'<path class="whisker" d="M{low:.1f} {y:.1f}H{high:.1f}M{low:.1f} {y - 4:.1f}v8M{high:.1f} {y - 4:.1f}v8"/>'
-                f'<text class="value" x="{high + 7:.1f}" y="{y:.1f}" dominant-baseline="middle">{percent(found["value"])}</text></g>'
-            )
+            y, interval = top + bar / 2, f"{percent(found['low'])} to {percent(found['high'])}"
+            tip = f"{model}: {label} {percent(found['value'])}, interval {interval}"
+            whisker = f"M{low:.1f} {y:.1f}H{high:.1f}M{low:.1f} {y - 4:.1f}v8M{high:.1f} {y - 4:.1f}v8"
+            parts.append("<g>" + _title(tip))
+            size = f'height="{bar}" width="{max(value - left, 1.5):.1f}"'
+            parts.append(f'<rect class="bar {style}" x="{left}" y="{top:.1f}" rx="2" {size}/>')
+            parts += [f'<path class="{layer}" d="{whisker}"/>' for layer in ("halo", "whisker")]
+            parts.append(_text("value", high + 7, y, percent(found["value"])) + "</g>")
             top += bar + gap
         top += space
     return _svg(title, WIDTH, height, parts)
@@ -48,66 +47,67 @@ def curves(title: str, series: Sequence[tuple[str, str, Sequence[Point]]], x_lab
     """Lines over steps. `series` holds (class, label, [(step, loss)]), at least one of them with points."""
     left, right, top, bottom, height = 56, 130, 14, 40, 280
     points = [point for _, _, line in series for point in line]
-    x_ticks, y_ticks = (
-        ticks(0, max(x for x, _ in points), 6),
-        ticks(min(0, *(y for _, y in points)), max(y for _, y in points), 5),
-    )
-    x_end, y_start, y_end = max(x for x, _ in points) or 1, y_ticks[0], y_ticks[-1]
+    x_end = max(x for x, _ in points) or 1
+    y_ticks = ticks(min(0, *(y for _, y in points)), max(y for _, y in points), 5)
+    y_start, y_end = y_ticks[0], y_ticks[-1]
 
     def place(point: Point) -> Point:
         x = left + (WIDTH - left - right) * point[0] / x_end
-        return x, height - bottom - (height - top - bottom) * (point[1] - y_start) / ((y_end - y_start) or 1)
+        return x, height - bottom - (height - top - bottom) * (point[1] - y_start) / (y_end - y_start)
 
     parts = []
     for tick in y_ticks:
         y = place((0, tick))[1]
-        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{left - 8}" y="{y:.1f}" text-anchor="end" dominant-baseline="middle">{number(tick)}</text>'
-        )
-    for tick in x_ticks:
-        if tick <= x_end:
-            x = place((tick, 0))[0]
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{number(tick)}</text>'
-            )
-    parts.append(
-        f'<text class="tick" x="{(left + WIDTH - right) / 2}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
-    )
-    parts.append(
-        f'<text class="tick" transform="translate(13 {(height - bottom) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
-    )
+        parts += [_line("grid", left, y, WIDTH - right, y), _text("tick", left - 8, y, number(tick), "end")]
+    for tick in (tick for tick in ticks(0, x_end, 6) if tick <= x_end):
+        parts.append(_text("tick", place((tick, 0))[0], height - bottom + 18, number(tick), "middle"))
+    parts.append(_text("tick", (left + WIDTH - right) / 2, height - 8, x_label, "middle"))
+    turned = f'<g transform="translate(13 {(height - bottom) / 2}) rotate(-90)">'
+    parts.append(turned + _text("tick", 0, 0, y_label, "middle") + "</g>")
     ends: list[tuple[float, str, str]] = []
     for style, label, line in series:
         placed = [place(point) for point in line]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
-        parts.append(f'<path class="line {style}" d="{path}"><title>{escape(label)}</title></path>')
+        parts.append(f'<path class="line {style}" d="{path}">{_title(label)}</path>')
         if len(placed) <= 40:
             parts += [f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in placed]
         ends.append((placed[-1][1], style, f"{label} {line[-1][1]:.3f}"))
     last = -math.inf
     for y, style, label in sorted(ends):
         last = max(y, last + 15)
-        parts.append(
-            f'<text class="end {style}" x="{WIDTH - right + 8}" y="{last:.1f}" dominant-baseline="middle">{escape(label)}</text>'
-        )
+        parts.append(_text(f"end {style}", WIDTH - right + 8, last, label))
     return _svg(title, WIDTH, height, parts)
 
 
 def spread(title: str, entries: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """A small line from 0 to 100% with a dot and an interval for each model: (class, estimate)."""
     width, height = 180, 9 * len(entries) + 5
-    parts = [f'<line class="grid" x1="2" x2="{width - 2}" y1="{height / 2}" y2="{height / 2}"/>']
+    parts = [_line("grid", 2, height / 2, width - 2, height / 2)]
     for place, (style, found) in enumerate(entries):
         y = 7 + 9 * place
         low, value, high = (4 + (width - 8) * _clip(found[key]) for key in ("low", "value", "high"))
-        parts.append(f'<line class="range {style}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(_line(f"range {style}", low, y, high, y))
         parts.append(f'<circle class="dot {style}" cx="{value:.1f}" cy="{y}" r="3.4"/>')
     return _svg(title, width, height, parts)
 
 
 def _svg(title: str, width: float, height: float, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
+    opening = f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}">'
+    return f"{opening}{_title(title)}{''.join(parts)}</svg>"
+
+
+def _title(text: str) -> str:
+    return f"<title>{escape(text)}</title>"
+
+
+def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(style: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    """Text whose middle is at y."""
+    place = f'x="{x:.1f}" y="{y:.1f}" dominant-baseline="middle" text-anchor="{anchor}"'
+    return f'<text class="{style}" {place}>{escape(text)}</text>'
 
 
 def _clip(value: float) -> float:

@@ -15,7 +15,7 @@ from intervals import BASE, CANDIDATE, FEW_SHOT
 from metrics import LOWER_IS_BETTER
 
 TEMPLATE = "report.html.j2"
-MODELS = {CANDIDATE: "tuned", FEW_SHOT: "base, few-shot", BASE: "base, zero-shot"}
+MODELS = {CANDIDATE: "tuned", FEW_SHOT: "base with examples", BASE: "base"}
 STYLES = {CANDIDATE: "tuned", FEW_SHOT: "few", BASE: "base"}
 LABELS = {
     "exact_match": "Exact match",
