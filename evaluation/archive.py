@@ -1,7 +1,7 @@
 """Runs in the Evaluate step's processing container: unpacks model.tar.gz, trusting nothing in it.
 
-Only plain files and folders below the target are written, so neither a path nor a link can lead out of it. Weights are read from
-safetensors alone, because the other formats run code when they are loaded.
+Only plain files and folders below the target are written, so neither a path nor a link can lead out of it. Weights
+are read from safetensors alone, because the other formats run code when they are loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ UNSAFE_WEIGHTS = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".ms
 
 
 def unpack(archive: Path, target: Path) -> Path:
-    """Unpacks the archive into `target` (made if absent) and returns it; raises ScoringError on anything but files and folders."""
+    """Unpacks into `target` (made if absent) and returns it; raises ScoringError on anything but files and folders."""
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:

@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 
 def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, str, Mapping[str, float]]]]]) -> str:
-    """Horizontal bars from 0 to 100% with intervals. `groups` holds (metric label, [(class, model label, estimate)])."""
+    """Horizontal bars from 0 to 100% with intervals. `groups`: (metric label, [(class, model label, estimate)])."""
     left, right, bar, gap, space = 190, 66, 16, 5, 20
     scale = WIDTH - left - right
     top, parts = 26.0, []

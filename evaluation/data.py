@@ -15,7 +15,7 @@ MOST_TRAINING_ROWS = 100_000
 
 
 def read_rows(place: Path, limit: int = 0) -> list[dict[str, Any]]:
-    """Reads the `.jsonl` files in a directory (or one file), at most `limit` rows; raises ScoringError with file and line."""
+    """Reads the `.jsonl` files of a directory (or one file), at most `limit` rows (0: all); raises ScoringError."""
     files = [place] if place.is_file() else sorted(place.rglob("*.jsonl")) if place.is_dir() else []
     if not files:
         raise ScoringError(f"{place}: no .jsonl file; it must hold what preparation/prepare.py writes")
@@ -60,4 +60,4 @@ def draw(rows: list[dict[str, Any]], count: int, seed: int) -> list[dict[str, An
     """Returns `count` rows drawn without replacement, in their old order; all of them if count is 0 or large."""
     if not count or count >= len(rows):
         return rows
-    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), count))]
+    return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), count))]  # noqa: S311

@@ -1,7 +1,7 @@
 """Runs in the Evaluate step's processing container: the prompt that gives the untuned base model a fair chance.
 
 system: Answer with one JSON object and nothing else. ... HassTurnOn(domain, area, name) ...
-user: set the kitchen lights to 40 percent        assistant: {"name":"HassLightSet", ...}      (k examples from training)
+user: set the kitchen lights to 40 percent   assistant: {"name":"HassLightSet", ...}   (k examples from training)
 user: the row's own prompt
 """
 
@@ -43,7 +43,7 @@ class FewShot:
 
 def choose(training: Sequence[dict[str, Any]], count: int, seed: int, json_targets: bool) -> list[dict[str, Any]]:
     """Draws training rows; with JSON targets each name comes once before any comes twice."""
-    shuffled = random.Random(seed).sample(list(training), len(training))
+    shuffled = random.Random(seed).sample(list(training), len(training))  # noqa: S311 (no secret)
     if not json_targets:
         return shuffled[:count]
     rounds: dict[Any, int] = {}
@@ -80,6 +80,6 @@ def json_preamble(targets: Sequence[str]) -> str:
     )
     where = f' in "{container}"' if container else ""
     return (
-        f"Answer each message with one JSON object and nothing else. It names one of these tools and gives the fields that "
-        f"the message mentions{where}:\n{tools}"
+        f"Answer each message with one JSON object and nothing else. It names one of these tools and gives the fields "
+        f"that the message mentions{where}:\n{tools}"
     )

@@ -1,7 +1,8 @@
 """Runs in the Evaluate step's processing container: batched greedy generation and completion losses.
 
 Rows are sorted by length, padded on the left, and leave the batch when they have ended. The tokens with which all
-prompts begin are computed once (shared_prefix.py) where the model's attention allows it; that is checked against the plain model first.
+prompts begin are computed once (shared_prefix.py) where the model's attention allows it; that is checked against the
+plain model first.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Generator:
             start = 0
             while start < len(order):
                 chosen = order[start : start + batch_size]
-                # Sorted, so that the last row's completion is the longest: fewer rows where the logits would fill the memory.
+                # Fewer rows where the logits would fill the memory; the last row's completion is the longest.
                 while len(chosen) > 1 and len(chosen) * len(completions[chosen[-1]]) * self.vocabulary > MOST_LOGITS:
                     chosen = chosen[: len(chosen) // 2]
                 start += len(chosen)
@@ -156,8 +157,14 @@ class Generator:
                     [going[place] for place in stay],
                 )
             seen = torch.cat([seen, seen.new_ones(len(going), 1)], dim=1)
-            logits = self.model(input_ids=tokens[:, None], attention_mask=self._mask(seen[:, None, None, :]), position_ids=positions[:, None],
-                                past_key_values=cache, use_cache=True, logits_to_keep=1).logits  # fmt: skip
+            logits = self.model(
+                input_ids=tokens[:, None],
+                attention_mask=self._mask(seen[:, None, None, :]),
+                position_ids=positions[:, None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
             positions = positions + 1
         return answers
 
@@ -174,8 +181,14 @@ class Generator:
         # A padded query sees itself, because a softmax over nothing is not a number.
         visible = (causal & seen[:, None, None, :]) | torch.eye(width, dtype=torch.bool, device=ids.device)
         cache = DynamicCache()
-        logits = self.model(input_ids=ids, attention_mask=self._mask(visible), position_ids=positions,
-                            past_key_values=cache, use_cache=True, logits_to_keep=min(keep, width)).logits  # fmt: skip
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=self._mask(visible),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=min(keep, width),
+        ).logits
         return logits, cache, seen
 
     def _mask(self, visible: Any) -> Any:

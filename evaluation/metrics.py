@@ -3,9 +3,10 @@
     score_text('{"name": "a", "x": 1}', '{"x": 1, "name": "a"}', json_targets=True)
  -> {"exact_match": 1.0, "token_f1": 0.5..., "rouge_l": ..., "json_valid": 1.0, "json_field_accuracy": 1.0}
 
-All values go from 0 to 1. Texts are compared with runs of white space as one blank; JSON is compared as values (1 equals 1.0,
-true does not equal 1, the order of keys doesn't count). Token F1 and ROUGE-L count lower-case words and numbers, ROUGE-L as
-the F-measure of the longest common subsequence without stemming (what the package rouge-score calls rougeL).
+All values go from 0 to 1. Texts are compared with runs of white space as one blank; JSON is compared as values (1
+equals 1.0, true does not equal 1, the order of keys doesn't count). Token F1 and ROUGE-L count lower-case words and
+numbers, ROUGE-L as the F-measure of the longest common subsequence without stemming (what the package rouge-score
+calls rougeL).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def words(text: str) -> list[str]:
 
 
 def parse_json(text: str) -> Any:
-    """Returns the JSON object or array that the text is; raises ValueError if it is none (a bare number or word isn't one)."""
+    """Returns the JSON object or array that the text is; raises ValueError for anything else, a bare number too."""
     try:
         value = json.loads(text, parse_constant=_refuse)
     except RecursionError:
@@ -133,7 +134,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
 
 
 def field_accuracy(value: Any, wanted: Any) -> float:
-    """Part of the fields in either value that are the same in both: a missing, wrong or invented field counts against it."""
+    """Part of the fields of both values that are the same in both; missing and invented ones count as wrong."""
     have, want = dict(leaves(value)), dict(leaves(wanted))
     paths = have.keys() | want.keys()
     return sum(equal(have.get(path, _ABSENT), want.get(path, _ABSENT)) for path in paths) / len(paths)

@@ -33,7 +33,7 @@ def find_candidate(model: Path, scratch: Path) -> Candidate:
     directory = unpack(model, scratch / "model") if model.is_file() else model
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise ScoringError(
-            f"{model}: no tokenizer in it (looked for {', '.join(TOKENIZER_FILES)}); training must save it with the model"
+            f"{model}: no tokenizer in it (looked for {', '.join(TOKENIZER_FILES)}); training saves it with the model"
         )
     report = directory / "training_report.json"
     try:

@@ -44,7 +44,7 @@ def tokenize(
 
 
 def token_limit(tokenizer: Any, completions: Sequence[str], asked: int) -> int:
-    """Returns the most tokens an answer may have: the number asked for, or a quarter more than the longest wanted answer."""
+    """Returns the most tokens an answer may have: the number asked for, or more than the longest wanted answer has."""
     if asked:
         return asked
     longest = max(len(ids) for ids in tokenizer(list(completions), add_special_tokens=False)["input_ids"])

@@ -1,6 +1,7 @@
 """Runs in the Evaluate step's processing container: report.html, one page that needs no other file and no network.
 
-Everything that comes from data or models is escaped by the template (report.html.j2); only the pictures (charts.py) are markup.
+Everything that comes from data or models is escaped by the template (report.html.j2); only the pictures (charts.py) are
+markup.
 """
 
 from __future__ import annotations
@@ -34,8 +35,13 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
     """Returns the page for an evaluation.json and its predictions."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(percent=charts.percent, points=points, pretty=pretty)
     headline = headline_metric(evaluation)
     context = {
@@ -90,8 +96,8 @@ def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
         tone, word = "unclear", "No clear difference"
     sentence = (
         f"{LABELS[metric]} on {evaluation['rows']} rows that training never saw: {charts.percent(tuned)} tuned, "
-        f"{charts.percent(found[better]['value'])} for the base model {how}. The difference is {points(gain['value'])}, "
-        f"95% interval {points(gain['low'])} to {points(gain['high'])}."
+        f"{charts.percent(found[better]['value'])} for the base model {how}. "
+        f"The difference is {points(gain['value'])}, 95% interval {points(gain['low'])} to {points(gain['high'])}."
     )
     return {"tone": tone, "word": word, "sentence": sentence}
 
@@ -179,8 +185,10 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
             ],
         ),
     ]
-    wanted = ("method", "steps", "epochs", "train_rows", "validation_rows", "rows_left_out", "completion_tokens", "train_loss",
-              "best_validation_loss", "completion_tokens_per_second", "seconds", "stopped_early")  # fmt: skip
+    wanted = (
+        "method", "steps", "epochs", "train_rows", "validation_rows", "rows_left_out", "completion_tokens", "train_loss",
+        "best_validation_loss", "completion_tokens_per_second", "seconds", "stopped_early",
+    )  # fmt: skip
     known = [
         (name.replace("_", " ").capitalize(), _fact(training[name]))
         for name in wanted

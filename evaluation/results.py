@@ -33,7 +33,7 @@ def build_metrics(
     seed: int,
     chosen: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (all, with latency, if None)."""
+    """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency)."""
     picked = range(len(scores[CANDIDATE])) if chosen is None else chosen
     names = TEXT_METRICS + (JSON_METRICS if json_targets else ())
     found = {

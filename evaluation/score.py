@@ -2,14 +2,15 @@
 
     python score.py --model model.tar.gz --base-model base --data test --train-data train --output evaluation
 
-The base model is asked twice: with the same prompt as the tuned model, and with examples from training and, for JSON, a list
-of the tools (few_shot.py), which is its fair chance. Writes under --output:
+The base model is asked twice: with the same prompt as the tuned model, and with examples from training and, for JSON, a
+list of the tools (few_shot.py), which is its fair chance. Writes under --output:
 
     evaluation.json      metrics with 95% intervals, for all rows and for slices of them
     report.html          the same as one page that needs nothing else
     predictions.jsonl    {"row", "slice", "prompt", "target", "answers": {model: text}, "metrics": {model: {...}}}
 
-Exit codes: 0 done, 1 the evaluation failed (the reason is on stderr), 2 bad usage. Not covered: sampling, judging by another model.
+Exit codes: 0 done, 1 the evaluation failed (the reason is on stderr), 2 bad usage.
+Not covered: sampling, judging by another model.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def parse(arguments: list[str] | None = None) -> Options:
     if os.environ.get("SM_FAILURE_FILE"):
         files.append(Path(os.environ["SM_FAILURE_FILE"]))
     failure_files = tuple(file for file in files if file is not None and file.parent.is_dir())
-    return Options(given.model, given.base_model, given.data, given.train_data, given.output, given.few_shot, given.max_new_tokens,
-                   given.batch_size, given.max_rows, given.seed, failure_files)  # fmt: skip
+    kept = {name: value for name, value in vars(given).items() if name not in ("failure_file", "message_file")}
+    return Options(**kept, failure_files=failure_files)
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Runs in the Evaluate step's processing container: attention over a prefix that all rows of a batch share.
 
 Prompts begin alike (a system message, the few-shot examples). Here the keys and values of that beginning are computed
-and kept once, not once a row: each query attends to the shared part in one product over all rows, and to its own row's part as usual;
-both are joined by their log-sum-exps, which gives what one softmax over both would have given.
+and kept once, not once a row: each query attends to the shared part in one product over all rows, and to its own row's
+part as usual; both are joined by their log-sum-exps, which gives what one softmax over both would have given.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ NAME_FIELDS = ("name", "tool", "function", "intent", "action", "type", "label")
 def find_slices(
     rows: Sequence[dict[str, Any]], lengths: Sequence[int], targets_in_training: Sequence[str], json_targets: bool
 ) -> list[tuple[str, list[int]]]:
-    """Returns (name, row numbers): by the rows' own `slice`, by prompt length, and for JSON by name and by unseen values.
+    """Returns (name, row numbers): by the rows' own `slice`, by prompt length, for JSON by name and by unseen values.
 
     `lengths` are the prompts' lengths in tokens. A slice that holds no row, or all of them, is left out.
     """

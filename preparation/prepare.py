@@ -6,12 +6,12 @@
 Reads CSV (comma, semicolon, tab), JSON lines, JSON arrays and Parquet; rows as instruction/input/output,
 prompt/completion or chat messages. Writes under --output:
 
-    train/train.jsonl  validation/validation.jsonl  test/test.jsonl    one canonical row a line (see rows.py)
-    report/data_report.json                                            counts: rows_in = rows_out + rejected + duplicates
-    report/rejected.jsonl                                              {"file", "line", "reason", "row"}
+    train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row a line (see rows.py)
+    report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
+    report/rejected.jsonl                                          {"file", "line", "reason", "row"}
 
-Rows with the same prompt, or the same value in --group-column, never stand in two splits. Memory stays flat but for 8 bytes a row.
-Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
+Rows with the same prompt, or the same value in --group-column, never stand in two splits. Memory stays flat but for 8
+bytes a row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
 Not covered: near-duplicates, secrets and personal data.
 """
 
@@ -103,8 +103,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     if not given.check and given.output is None:
         parser.error("--output is missing: the directory to write to")
     columns = Columns(**{name: getattr(given, f"{name}_column").strip() for name in COLUMN_FLAGS})
-    return Options(given.input, None if given.check else given.output, columns, shares, given.max_rejected_share, given.minimum_rows,
-                   given.seed, given.workers, given.check, given.check_rows, _failure_files(given))  # fmt: skip
+    output = None if given.check else given.output
+    return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
+                   given.workers, given.check, given.check_rows, _failure_files(given))  # fmt: skip
 
 
 def _failure_files(given: argparse.Namespace) -> tuple[Path, ...]:
@@ -228,8 +229,7 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
     finally:
         writer.close(complete=not problem)
         if options.output is not None:
-            settings = {"seed": options.seed, "train_share": options.shares.train, "validation_share": options.shares.validation,
-                        "test_share": options.shares.test, "group_column": options.columns.group}  # fmt: skip
+            settings = {"seed": options.seed, "group_column": options.columns.group, **vars(options.shares)}
             write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
         raise DataError(problem)
@@ -244,8 +244,8 @@ def judge(tally: Tally, options: Options) -> str:
     share = rejected / rows_in if rows_in else 0.0
     if rows_in and share > options.max_rejected_share:
         return (
-            f"{rejected} of {rows_in} rows rejected ({share:.1%}), more than the allowed {options.max_rejected_share:.1%}: "
-            f"{reasons}.{where} Repair the rows or raise --max-rejected-share."
+            f"{rejected} of {rows_in} rows rejected ({share:.1%}), more than the allowed "
+            f"{options.max_rejected_share:.1%}: {reasons}.{where} Repair the rows or raise --max-rejected-share."
         )
     if rows_out < options.minimum_rows:
         lost = (

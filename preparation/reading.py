@@ -3,8 +3,9 @@
 `pieces(file)` cuts a file into pieces of about 1 MiB that can be read apart from each other (a JSON array and Parquet
 are read in the parent instead, see `read_serially`); `read_piece` turns one into canonical rows, in any process.
 
-CSV is cut where the number of quotes so far is even, a guess that a stray quote can make wrong. `read_piece` notices that
-(the piece ends inside a quoted field) and the rest of the file is then read serially, so that the guess costs time, never rows.
+CSV is cut where the number of quotes so far is even, a guess that a stray quote can make wrong. `read_piece` notices
+that (the piece ends inside a quoted field) and the rest of the file is then read serially, so that the guess costs
+time, never rows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from rows import Batch, Columns, Converter, DataError, find_layout, Rejected
+from rows import Batch, Columns, Converter, DataError, Rejected, find_layout
 
 PIECE_BYTES = 1 << 20
 ROW_BYTES = 16 << 20
@@ -68,7 +69,9 @@ def find_sources(root: Path, columns: Columns) -> list[Source]:
     if not root.exists():
         raise DataError(f"{root}: no such file or directory; give the data with --input")
     files = [root] if root.is_file() else sorted(
-        path for path in root.rglob("*") if path.is_file() and not any(part[0] in "._" for part in path.relative_to(root).parts)
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not any(part[0] in "._" for part in path.relative_to(root).parts)
     )  # fmt: skip
     if not files:
         raise DataError(f"{root}: holds no files; allowed are {ALLOWED}")
@@ -126,7 +129,8 @@ def _with_header(source: Source, columns: Columns) -> Source:
         layout = find_layout(names, columns)
     except Rejected as error:
         raise DataError(
-            f"{source.name}, line {line}: {error.detail or error}; name the columns with --prompt-column and --completion-column"
+            f"{source.name}, line {line}: {error.detail or error}; "
+            "name the columns with --prompt-column and --completion-column"
         ) from None
     if columns.group and layout.group is None:
         raise DataError(
@@ -230,7 +234,8 @@ def _row_pattern(columns: int, delimiter: str) -> re.Pattern[str]:
 def _match_rows(text: str, columns: int, delimiter: str) -> list[tuple[str, ...]] | None:
     """Returns the fields of each row, quoted ones with their quotes, if the text is nothing but well-formed rows.
 
-    This takes a third of the time of the csv module. None if the text needs that: blank lines, stray quotes, a wrong number of fields.
+    This takes a third of the time of the csv module. None if the text needs that: blank lines, stray quotes, a wrong
+    number of fields.
     """
     rows: list[tuple[str, ...]] = _row_pattern(columns, delimiter).findall(text)
     matched = sum(map(len, itertools.chain.from_iterable(rows))) + columns * len(rows)

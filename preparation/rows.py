@@ -1,7 +1,8 @@
 """Runs in the Prepare step's processing container: turns one input row into one canonical row, or says why not.
 
     {"instruction": "Translate to French", "input": "cat", "output": "chat"}
- -> {"messages": [{"role": "user", "content": "Translate to French\\n\\ncat"}, {"role": "assistant", "content": "chat"}]}
+ -> {"messages": [{"role": "user", "content": "Translate to French\\n\\ncat"},
+                  {"role": "assistant", "content": "chat"}]}
 
 Texts are kept as they are, leading and trailing blanks included. A blank cell is an empty text.
 Not covered: pictures, tool calls and tool results inside chat messages; such rows are rejected.
@@ -108,7 +109,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def json_tools() -> tuple[Callable[[bytes], Any], Callable[[str], bytes]]:
-    """Returns a parser and an encoder of strings: orjson's where the image has it, else the standard library's, same bytes."""
+    """Returns a parser and an encoder of strings: orjson's where it is installed, else json's, with the same bytes."""
     try:
         import orjson
     except ImportError:

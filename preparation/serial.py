@@ -9,7 +9,7 @@ import csv
 import json
 from collections import deque
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 from reading import (
     BATCH_ROWS,
@@ -53,10 +53,7 @@ class _Lines:
     def __next__(self) -> str:
         if self.size > OPEN_QUOTE_BYTES:
             raise csv.Error("a quote opens here and is never closed")
-        if self._ahead:
-            line = self._ahead.popleft()
-        else:
-            line = _decode(self._source.readline(ROW_BYTES))
+        line = self._ahead.popleft() if self._ahead else _decode(self._source.readline(ROW_BYTES))
         if not line:
             if self.ended:
                 raise StopIteration
@@ -84,7 +81,7 @@ class _Lines:
 
 
 def read_csv(source: Source, converter: Converter, offset: int, first_line: int) -> Iterator[Batch]:
-    """Reads CSV rows; a line that opens a quote which is never closed is rejected alone, the next line is read as usual."""
+    """Reads CSV rows; of a quote that is never closed only the line where it opens is rejected."""
     csv.field_size_limit(ROW_BYTES)
     with _open(source) as file:
         _skip(file, offset)

@@ -1,6 +1,7 @@
 """Runs in the Prepare step's processing container: drops duplicates, splits, counts and writes.
 
-Files appear under their names when they are complete (`.partial` before), the report and the rejected rows also when the run fails.
+Files appear under their names when they are complete (`.partial` before), the report and the rejected rows also when
+the run fails.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Writer:
         if directory is not None:
             for name in (*FILES.values(), REJECTED):
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
-                self.outputs[name] = open(directory / f"{name}.partial", "wb", buffering=1 << 18)
+                self.outputs[name] = open(directory / f"{name}.partial", "wb", buffering=1 << 18)  # noqa: SIM115
 
     def add(self, source: Source, batch: Batch) -> None:
         """Writes one packed batch's new rows to their splits and its rejected rows to theirs."""
