@@ -83,8 +83,7 @@ def _check(shape: Any, value: Any, path: str, supplied: frozenset[str] = frozens
     if shape.type_name in PRIMITIVES:
         yield from _check_primitive(shape, value, path)
         return
-    expected: type = list if shape.type_name == "list" else dict
-    if not isinstance(value, expected):
+    if not _is_a(value, (list,) if shape.type_name == "list" else (dict,)):
         yield path, f"{_shown(value)} is not a {shape.type_name}"
         return
     if shape.type_name == "structure":
@@ -114,7 +113,7 @@ def _check_structure(shape: Any, value: Any, path: str, supplied: frozenset[str]
 
 def _check_primitive(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
     types, name = PRIMITIVES[shape.type_name]
-    if not isinstance(value, types) or (isinstance(value, bool) and shape.type_name != "boolean"):
+    if not _is_a(value, types):
         hint = " (pass a number on as text with .to_string())" if shape.type_name == "string" else ""
         yield path, f"{_shown(value)} is {type(value).__name__}, {name} is wanted{hint}"
         return
@@ -130,6 +129,11 @@ def _check_primitive(shape: Any, value: Any, path: str) -> Iterator[tuple[str, s
     pattern = shape.metadata.get("pattern")
     if pattern and not _compiled(pattern).fullmatch(value):
         yield path, f"{_shown(value)} does not match {pattern}"
+
+
+def _is_a(value: Any, types: tuple[type, ...]) -> bool:
+    """isinstance, but a boolean is no number."""
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
 def _check_range(shape: Any, size: float, path: str, unit: str) -> Iterator[tuple[str, str]]:

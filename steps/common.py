@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 INPUT = "/opt/ml/processing/input"
 OUTPUT = "/opt/ml/processing/output"
+# What a failing script writes here becomes the job's ExitMessage.
+MESSAGE = "/opt/ml/output/message"
 
 # Instance families whose disk is local NVMe: hardware encrypts it, and a request with a volume key is refused.
 LOCAL_STORAGE = re.compile(
@@ -166,7 +168,7 @@ def processing_arguments(
             )
             for name, uri in outputs.items()
         ],
-        arguments=command_line(arguments),
+        arguments=command_line({**arguments, "message-file": MESSAGE}),
     )
 
 

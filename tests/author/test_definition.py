@@ -107,21 +107,22 @@ def test_hashes_follow_content_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_an_edit_of_a_script_changes_its_key_and_its_step_alone(
-    definition_text: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = copy_of_the_tree(tmp_path)
+    monkeypatch.setattr("pipelines.code.REPOSITORY", tree)
+    original, _ = build_definition(config)
     with (tree / "preparation" / "prepare.py").open("a") as script:
         script.write("# edited\n")
-    monkeypatch.setattr("pipelines.code.REPOSITORY", tree)
     edited, _ = build_definition(config)
-    before, after = definition_text.splitlines(), edited.splitlines()
+    before, after = original.splitlines(), edited.splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert len(changed) == 2  # the code input of Prepare, and the registered model's metadata
     assert all("preparation" in old and "preparation" in new for old, new in changed)
 
 
-def test_everything_that_the_definition_names_is_there_to_upload(config: Config, definition_text: str) -> None:
-    _, code = build_definition(config)
+def test_everything_that_the_definition_names_is_there_to_upload(config: Config) -> None:
+    definition_text, code = build_definition(config)
     assert sorted(folder.folder for folder in code.values()) == [
         "evaluation", "preparation", "serving", "sm_drivers", "training",
     ]  # fmt: skip
