@@ -45,6 +45,7 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S) -> Info:
     when the home can't be written to, the port is taken, or the process ends.
     """
     home = prepare_home(Path(home))
+    _reap()
     running = status(home)
     if running is not None:
         if port not in (0, running.port):
@@ -79,6 +80,7 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S) -> Info:
 def down(home: Path | str, wait: float = _STOP_S) -> bool:
     """Stop it with all that it started: SIGTERM, and SIGKILL after `wait` seconds. False when none was running."""
     home = Path(home).expanduser().resolve()
+    _reap()
     running = status(home)
     if running is None:
         (home / STATE_FILE).unlink(missing_ok=True)
@@ -139,10 +141,7 @@ def _python_path() -> str:
 
 
 def _alive(pid: int) -> bool:
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        del _children[pid]
-        return False
+    _reap()
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -150,6 +149,13 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _reap() -> None:
+    """Take note of children that have ended: a dead one that nobody waited for still looks alive."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

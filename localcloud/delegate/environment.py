@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,14 @@ class Environment:
         new = settings(home, port)
         self._old = {name: os.environ.get(name) for name in new}
         os.environ.update(new)
+        import docker  # type: ignore[import-untyped]
+
+        # A dozen services look for containers of theirs, also at start and stop.
+        self._docker, self._from_env = docker, docker.from_env
+        docker.from_env = _no_docker
 
     def restore(self) -> None:
+        self._docker.from_env = self._from_env
         for name, value in self._old.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -65,21 +70,19 @@ def load(home: Path) -> Any:
     return app
 
 
+def _no_docker(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("localcloud uses no containers")
+
+
 def reset(app: Any) -> None:
     """Empty every service's memory, and leave the files alone."""
     from ministack.core import persistence
 
     persistence.PERSIST_STATE, kept = False, persistence.PERSIST_STATE
-    docker = sys.modules.get("docker")
-    # Some services look for containers of theirs to remove: there are none, and no Docker to ask.
-    sys.modules["docker"] = None  # type: ignore[assignment]
     try:
         app._reset_all_state()
     finally:
         persistence.PERSIST_STATE = kept
-        del sys.modules["docker"]
-        if docker is not None:
-            sys.modules["docker"] = docker
 
 
 async def _no_scripts() -> None:

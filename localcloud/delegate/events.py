@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Events:
 def _start_pipeline(ctx: Context, name: str, target: dict[str, Any], event: dict[str, Any]) -> None:
     parameters = (target.get("SageMakerPipelineParameters") or {}).get("PipelineParameterList") or []
     try:
-        request: dict[str, Any] = {"PipelineName": name}
+        request: dict[str, Any] = {"PipelineName": name, "ClientRequestToken": str(uuid.uuid4())}
         if parameters:
             request["PipelineParameters"] = [
                 {"Name": item["Name"], "Value": resolve(item["Value"], event)} for item in parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,6 +16,17 @@ _FRAME = re.compile(r'^  File "')
 _here = threading.local()
 """What the thread that runs a function knows: `config` while its process starts, `failure` after it failed."""
 _originals: dict[str, Callable[..., Any]] = {}
+
+
+class _Process(subprocess.Popen[str]):
+    """MiniStack forgets a killed process with its pipes open."""
+
+    def __del__(self, *arguments: Any, **options: Any) -> None:
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    pipe.close()
+        super().__del__(*arguments, **options)  # type: ignore[misc]
 
 
 def install(url: str) -> None:
@@ -37,7 +49,7 @@ def install(url: str) -> None:
         config = getattr(_here, "config", None)
         if config is not None and env is not None:
             env = clean_environment(config, env, url)
-        return subprocess.Popen(command, *arguments, env=env, **options)  # type: ignore[call-overload]
+        return _Process(command, *arguments, env=env, **options)
 
     def invoke(self: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         result: dict[str, Any] = _originals["invoke"](self, *arguments, **options)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import socket
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,3 +85,51 @@ def bucket(aws: Clients, request: pytest.FixtureRequest) -> str:
     name = f"t-{abs(hash(request.node.nodeid))}-{free_port()}"[:60]
     aws("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     return name
+
+
+TRUST = json.dumps({
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+})
+CODE = """
+import os, boto3
+
+class Mine(Exception):
+    pass
+
+def handler(event, context):
+    if event.get("raise"):
+        raise Mine("no good")
+    if event.get("exit"):
+        os._exit(3)
+    if event.get("put"):
+        boto3.client("s3").put_object(Bucket=event["put"], Key="from-lambda", Body=b"here")
+    return {
+        "environment": dict(os.environ),
+        "account": boto3.client("sts").get_caller_identity()["Account"],
+        "groups": len(boto3.client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"]),
+    }
+"""
+
+
+def zipped(code: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("app.py", code)
+    return buffer.getvalue()
+
+
+def function(aws: Clients, code: str = CODE, **settings: Any) -> str:
+    role = aws("iam").create_role(RoleName=f"r{free_port()}", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
+    request: dict[str, Any] = {"FunctionName": "f", "Runtime": "python3.12", "Handler": "app.handler", "Timeout": 30, "Role": role}
+    request["Code"] = {"ZipFile": zipped(code)}
+    arn: str = aws("lambda").create_function(**{**request, **settings})["FunctionArn"]
+    return arn
+
+
+Inside = tuple[LocalCloud, Clients]
+
+
+def invoke(inside: Inside, arn: str, event: dict[str, Any]) -> tuple[Any, str | None]:
+    payload, error = inside[0].cloud.delegate.invoke_lambda(ACCOUNT, REGION, arn, json.dumps(event).encode())
+    return json.loads(payload), error

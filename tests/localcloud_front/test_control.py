@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud, control
 from localcloud.home import ControlError
-from tests.localcloud_front.conftest import Clients, free_port
+from tests.localcloud_front.conftest import Clients, free_port, function, invoke
 
 
 @pytest.fixture
@@ -205,3 +205,17 @@ def test_stopping_runs_what_was_registered_last_first(tmp_path: Path) -> None:
         cloud.cloud.on_stop += [lambda: ended.append("first"), broken, lambda: ended.append("last")]
     assert ended == ["last", "first"]
     assert "DOCKER_HOST" not in os.environ
+
+
+def test_functions_processes_and_files_end_with_the_cloud(tmp_path: Path) -> None:
+    me = psutil.Process()
+    before = {child.pid for child in me.children(recursive=True)}
+    with LocalCloud(tmp_path / "home") as cloud:
+        aws = Clients(cloud.url)
+        arn = function(aws, "import os\ndef handler(event, context):\n    return os.environ['LAMBDA_TASK_ROOT']")
+        folder = Path(invoke((cloud, aws), arn, {})[0])
+        assert folder.exists()
+        assert {child.pid for child in me.children(recursive=True)} - before
+        aws.close()
+    assert not {child.pid for child in me.children(recursive=True)} - before
+    assert not folder.exists()

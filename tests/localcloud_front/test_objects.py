@@ -40,7 +40,7 @@ def test_long_listings_skip_whole_folders(store: ObjectStore) -> None:
     page = store.page("bucket", "b/", "", "", 1000)
     assert (len(page.objects), page.objects[0].key, page.next) == (1000, "b/0000", "b/0999")
     rest = store.page("bucket", "b/", "", "b/0999", 1000)
-    assert ([item.key for item in rest.objects][0], len(rest.objects), rest.next) == ("b/1000", 100, None)
+    assert (rest.objects[0].key, len(rest.objects), rest.next) == ("b/1000", 100, None)
     assert len(store.keys("bucket", "c/")) == 1100
 
 

@@ -21,7 +21,8 @@ from tests.localcloud_front.conftest import REGION, Clients
 
 PART = 5 << 20
 SIGNED = (
-    f"AWS4-HMAC-SHA256 Credential=123456789012/20260101/{REGION}/s3/aws4_request, SignedHeaders=host, Signature=not-checked"
+    f"AWS4-HMAC-SHA256 Credential=123456789012/20260101/{REGION}/s3/aws4_request,"
+    " SignedHeaders=host, Signature=not-checked"
 )
 
 
@@ -273,7 +274,8 @@ def test_versions_pile_up_and_come_back(s3: Any, bucket: str) -> None:
     assert code(error) == "NoSuchKey"
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
     listed = s3.list_object_versions(Bucket=bucket)
-    assert [(v["VersionId"], v["IsLatest"]) for v in listed["Versions"]] == [(two, False), (one, False), ("null", False)]
+    found = [(version["VersionId"], version["IsLatest"]) for version in listed["Versions"]]
+    assert found == [(two, False), (one, False), ("null", False)]
     assert [(m["VersionId"], m["IsLatest"]) for m in listed["DeleteMarkers"]] == [(marker["VersionId"], True)]
     s3.delete_object(Bucket=bucket, Key="k", VersionId=marker["VersionId"])
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"two"
@@ -319,7 +321,10 @@ def test_encryption_is_the_requests_or_the_buckets(s3: Any, bucket: str) -> None
     assert upload["SSEKMSKeyId"] == "key"
 
 
-@pytest.mark.parametrize(("version", "until"), [("s3v4", ("X-Amz-Date=20", "X-Amz-Date=19")), ("s3", ("Expires=", "Expires=1&x="))])
+@pytest.mark.parametrize(
+    ("version", "until"),
+    [("s3v4", ("X-Amz-Date=20", "X-Amz-Date=19")), ("s3", ("Expires=", "Expires=1&x="))],
+)
 def test_presigned_urls_work_until_they_expire(
     s3: Any, bucket: str, running: control.Info, version: str, until: tuple[str, str]
 ) -> None:

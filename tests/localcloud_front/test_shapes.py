@@ -105,5 +105,5 @@ def test_an_answer_is_cut_to_its_shape() -> None:
     created = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     answer = {"ModelPackageGroupName": "g", "_private": 1, "Unknown": 2, "CreationTime": created, "CreatedBy": None}
     assert shape_response(shape, answer) == {"ModelPackageGroupName": "g", "CreationTime": 1767225600.0}
-    with pytest.raises(TypeError, match="response.ModelPackageGroupName"):
+    with pytest.raises(TypeError, match=r"response\.ModelPackageGroupName"):
         shape_response(shape, {"ModelPackageGroupName": 3})

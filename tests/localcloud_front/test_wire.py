@@ -11,13 +11,11 @@ import pytest
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ClientError, EventStreamError
 
-from localcloud import LocalCloud, sagemaker
+from localcloud import sagemaker
 from localcloud.context import Context, Request, Response
 from localcloud.errors import AwsError
 from localcloud.wire import event_frame, match_rest
-from tests.localcloud_front.conftest import ACCOUNT, REGION, Clients
-
-Inside = tuple[LocalCloud, Clients]
+from tests.localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside
 
 
 def handle(monkeypatch: pytest.MonkeyPatch, operation: str, handler: Any) -> list[tuple[Context, Request]]:
