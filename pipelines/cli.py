@@ -48,9 +48,8 @@ for command in (
 def main() -> None:
     """The console script: errors become one message and an exit code."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        # Out of standalone mode click returns the exit code of an Exit instead of leaving the process.
+        sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -37,7 +37,7 @@ def test_help_names_every_command_whole() -> None:
     assert result.returncode == 0
     listed = re.findall(r"^  ([a-z]+)  ", result.stdout, flags=re.MULTILINE)
     assert listed == COMMANDS
-    assert "..." not in result.stdout, "a command's summary is cut off"
+    assert "..." not in result.stdout.split("Commands:")[1], "a command's summary is cut off"
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -65,7 +65,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["no-such-command"], "No such command 'no-such-command'"),
         (["approve"], "Missing argument 'VERSION'"),
         (["approve", "zero"], "'zero' is not a valid integer range"),
-        (["start", "--nope"], "No such option: --nope"),
+        (["start", "--nope"], "No such option '--nope'"),
         (["start", "-p", "Epochs"], "Name=Value is expected"),
         (["start", "-p", "Epochs=1", "-p", "Epochs=2"], "-p Epochs is given twice"),
         (["validate", "--config", "absent.yaml"], "absent.yaml"),
