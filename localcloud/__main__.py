@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -17,12 +18,20 @@ from localcloud.home import ControlError
 _PARENT_POLL_S = 1.0
 
 
+class _ToOurLog(logging.Handler):
+    """What libraries complain about belongs into home/localcloud.log, not on a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger("localcloud").handle(record)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m localcloud", description="AWS on this machine, on 127.0.0.1.")
     parser.add_argument("--home", type=Path, default=Path(".fmops"), help="state directory (default: .fmops)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
     parser.add_argument("--parent", type=int, help="end when the process with this id has ended")
     arguments = parser.parse_args()
+    logging.getLogger().addHandler(_ToOurLog(logging.ERROR))
     from localcloud.server import serve
 
     def stop_on_signals(stop: asyncio.Event) -> None:

@@ -1,8 +1,8 @@
 """CloudFormation resource types that MiniStack lacks or does by half.
 
-    AWS::SageMaker::ModelPackageGroup   through protocol.call, on a worker thread (the event loop must not wait on it)
-    AWS::S3::Bucket                     every property is applied or refused by name; a bucket with objects stays
-    AWS::IAM::Role                      keeps its PermissionsBoundary
+AWS::SageMaker::ModelPackageGroup   through protocol.call, on a worker thread (the event loop must not wait on it)
+AWS::S3::Bucket                     every property is applied or refused by name; a bucket with objects stays
+AWS::IAM::Role                      keeps its PermissionsBoundary
 """
 
 from __future__ import annotations

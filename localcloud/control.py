@@ -57,7 +57,11 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S) -> Info:
     command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", str(port or _free_port())]
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
             env={**os.environ, "PYTHONPATH": _python_path()},
         )
     deadline = time.monotonic() + wait

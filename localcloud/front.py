@@ -1,9 +1,9 @@
 """The one port: decides from the signature and the path whose request it is, and never answers with a traceback.
 
-    SageMaker, SageMaker Runtime      ours, on worker threads
-    S3 objects                        ours, streamed (s3/http.py); buckets: the delegate
-    what nobody here implements       a 501 that names service and operation
-    everything else                   the delegate's ASGI app, in this process
+SageMaker, SageMaker Runtime      ours, on worker threads
+S3 objects                        ours, streamed (s3/http.py); buckets: the delegate
+what nobody here implements       a 501 that names service and operation
+everything else                   the delegate's ASGI app, in this process
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Front:
         return forward
 
     def close(self) -> None:
+        """Free the threads."""
+        self._s3.close()
         self._control.shutdown(wait=False, cancel_futures=True)
         self._runtime.shutdown(wait=False, cancel_futures=True)
 
@@ -161,9 +163,7 @@ class Front:
                 raise protocol.not_implemented(service, found[0])
         raise AwsError("UnknownOperationException", f"SageMaker has no operation at {scope['method']} {scope['path']}")
 
-    def _answer_rest(
-        self, caller: Caller, service: str, operation: str, in_path: dict[str, str], body: bytes
-    ) -> Reply:
+    def _answer_rest(self, caller: Caller, service: str, operation: str, in_path: dict[str, str], body: bytes) -> Reply:
         model = protocol.operation_model(service, operation)
         params = wire.parse_rest(model, in_path, caller.query, caller.headers, body)
         return wire.write_rest(model, self._call(caller, service, operation, params))
@@ -245,4 +245,3 @@ async def send_reply(reply: Reply, send: Send, pool: ThreadPoolExecutor | None =
     while (chunk := await loop.run_in_executor(pool, next, pieces, None)) is not None:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
-

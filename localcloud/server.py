@@ -63,8 +63,12 @@ def _serve(
 
 
 async def _run(
-    front: Any, cloud: Cloud, delegate: Any, sock: socket.socket,
-    stop: Callable[[asyncio.Event], None], ready: Callable[[Cloud], None],
+    front: Any,
+    cloud: Cloud,
+    delegate: Any,
+    sock: socket.socket,
+    stop: Callable[[asyncio.Event], None],
+    ready: Callable[[Cloud], None],
 ) -> None:
     from hypercorn.asyncio import serve as hypercorn_serve
     from hypercorn.config import Config
@@ -151,7 +155,6 @@ class LocalCloud:
     def start(self) -> LocalCloud:
         """Serve from a thread; returns when requests are answered. ControlError when that fails."""
         self._ready.clear()
-        self._failure = None
         self._thread = threading.Thread(target=self._serve, name="localcloud", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -184,7 +187,7 @@ class LocalCloud:
         with contextlib.suppress(RuntimeError):  # the loop has ended by itself
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._thread = None
+        self._thread = self._failure = None
 
     def __enter__(self) -> LocalCloud:
         return self.start()

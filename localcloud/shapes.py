@@ -22,8 +22,16 @@ from localcloud.errors import AwsError, validation
 
 _INTEGERS = frozenset({"integer", "long", "short", "byte"})
 _FLOATS = frozenset({"float", "double"})
-_SCALAR_NAMES = {"string": "String", "boolean": "Boolean", "float": "Float", "double": "Double", "integer": "Integer",
-                 "long": "Long", "timestamp": "Date", "blob": "Blob"}
+_SCALAR_NAMES = {
+    "string": "String",
+    "boolean": "Boolean",
+    "float": "Float",
+    "double": "Double",
+    "integer": "Integer",
+    "long": "Long",
+    "timestamp": "Date",
+    "blob": "Blob",
+}
 _SHOWN_CHARACTERS = 512
 """How much of a refused value a message repeats."""
 

@@ -26,7 +26,7 @@ class _Process(subprocess.Popen[str]):
             if pipe is not None:
                 with contextlib.suppress(OSError, ValueError):
                     pipe.close()
-        super().__del__(*arguments, **options)  # type: ignore[misc]
+        super().__del__(*arguments, **options)
 
 
 def install(url: str) -> None:
@@ -49,7 +49,7 @@ def install(url: str) -> None:
         config = getattr(_here, "config", None)
         if config is not None and env is not None:
             env = clean_environment(config, env, url)
-        return _Process(command, *arguments, env=env, **options)
+        return _Process(command, *arguments, env=env, **options)  # type: ignore[call-overload]
 
     def invoke(self: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         result: dict[str, Any] = _originals["invoke"](self, *arguments, **options)
@@ -78,10 +78,16 @@ def error_body(
         module = str(config.get("Handler", "")).rpartition(".")[0]
         if "Worker init failed: " in message:
             reason = message.partition("Worker init failed: ")[2]
-            return {"errorMessage": f"Unable to import module '{module}': {reason}",
-                    "errorType": "Runtime.ImportModuleError", "requestId": request_id, "stackTrace": []}
-        return {"errorMessage": f"RequestId: {request_id} Error: Runtime exited ({message})",
-                "errorType": "Runtime.ExitError"}
+            return {
+                "errorMessage": f"Unable to import module '{module}': {reason}",
+                "errorType": "Runtime.ImportModuleError",
+                "requestId": request_id,
+                "stackTrace": [],
+            }
+        return {
+            "errorMessage": f"RequestId: {request_id} Error: Runtime exited ({message})",
+            "errorType": "Runtime.ExitError",
+        }
     trace = str(failure.get("trace", "")).rstrip("\n").split("\n")
     if len(trace) < 2:
         return body  # a time-out has no trace
@@ -93,8 +99,12 @@ def error_body(
         if "_worker.py" not in trace[start]
     ]
     kind = trace[last].partition(":")[0].rpartition(".")[2]
-    return {"errorMessage": message, "errorType": kind, "requestId": request_id,
-            "stackTrace": [re.sub(r'File "[^"]*/code/', 'File "/var/task/', frame) for frame in frames]}
+    return {
+        "errorMessage": message,
+        "errorType": kind,
+        "requestId": request_id,
+        "stackTrace": [re.sub(r'File "[^"]*/code/', 'File "/var/task/', frame) for frame in frames],
+    }
 
 
 def _unsupported(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class MiniStack:
             raise AwsError("AccessDenied", f"Bucket {bucket} belongs to another account", 403)
 
     def versioning(self, account: str, bucket: str) -> str | None:
-        """"Enabled", "Suspended", or None when it was never on."""
+        """ "Enabled", "Suspended", or None when it was never on."""
         found: str | None = self._s3._bucket_versioning.get_scoped(account, None, bucket)
         return found or None
 

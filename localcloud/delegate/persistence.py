@@ -91,7 +91,15 @@ def snapshot_logs(logs: Any) -> dict[str, Any]:
         found = list(group["streams"].items())
         streams = {name: {**stream, "events": list(stream["events"])} for name, stream in found}
         groups._data[key] = {**group, "streams": streams}
-    names = ("destinations", "resource_policies", "log_group_policies", "metric_filters", "queries",
-             "delivery_sources", "delivery_destinations", "deliveries")
+    names = (
+        "destinations",
+        "resource_policies",
+        "log_group_policies",
+        "metric_filters",
+        "queries",
+        "delivery_sources",
+        "delivery_destinations",
+        "deliveries",
+    )
     state: dict[str, Any] = {name: copy.deepcopy(getattr(logs, f"_{name}")) for name in names}
     return {**state, "log_groups": groups, "log_records": AccountRegionScopedDict()}

@@ -134,8 +134,11 @@ class Upload:
         if declared is not None and declared.isdigit() and int(declared) != self._size:
             raise _incomplete()
         self._check_md5(headers.get("content-md5"))
-        stated = {name: headers[f"x-amz-checksum-{name.lower()}"] for name in ALGORITHMS
-                  if f"x-amz-checksum-{name.lower()}" in headers}
+        stated = {
+            name: headers[f"x-amz-checksum-{name.lower()}"]
+            for name in ALGORITHMS
+            if f"x-amz-checksum-{name.lower()}" in headers
+        }
         computed = self._digests.checksums
         for name, value in stated.items():
             if name in computed and computed[name] != value:

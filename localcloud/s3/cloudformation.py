@@ -16,10 +16,15 @@ def _encryption(value: dict[str, Any]) -> bytes:
         default = rule.get("ServerSideEncryptionByDefault") or {}
         applied = [("SSEAlgorithm", default.get("SSEAlgorithm")), ("KMSMasterKeyID", default.get("KMSMasterKeyID"))]
         key = rule.get("BucketKeyEnabled")
-        rules.append(("Rule", [
-            ("ApplyServerSideEncryptionByDefault", applied),
-            ("BucketKeyEnabled", None if key is None else _true(key)),
-        ]))
+        rules.append(
+            (
+                "Rule",
+                [
+                    ("ApplyServerSideEncryptionByDefault", applied),
+                    ("BucketKeyEnabled", None if key is None else _true(key)),
+                ],
+            )
+        )
     return xml.document("ServerSideEncryptionConfiguration", rules)
 
 
@@ -30,14 +35,27 @@ def _lifecycle(value: dict[str, Any]) -> bytes:
 
 def _lifecycle_rule(rule: dict[str, Any]) -> Members:
     known = {
-        "Id", "Status", "Prefix", "TagFilters", "ExpirationInDays", "ExpirationDate", "ExpiredObjectDeleteMarker",
-        "Transitions", "NoncurrentVersionExpiration", "NoncurrentVersionExpirationInDays",
-        "NoncurrentVersionTransitions", "AbortIncompleteMultipartUpload", "ObjectSizeGreaterThan", "ObjectSizeLessThan",
+        "Id",
+        "Status",
+        "Prefix",
+        "TagFilters",
+        "ExpirationInDays",
+        "ExpirationDate",
+        "ExpiredObjectDeleteMarker",
+        "Transitions",
+        "NoncurrentVersionExpiration",
+        "NoncurrentVersionExpirationInDays",
+        "NoncurrentVersionTransitions",
+        "AbortIncompleteMultipartUpload",
+        "ObjectSizeGreaterThan",
+        "ObjectSizeLessThan",
     }
     _refuse("LifecycleConfiguration.Rules", rule, known)
     tags: Members = [("Tag", [("Key", tag["Key"]), ("Value", tag["Value"])]) for tag in rule.get("TagFilters") or []]
     filters: Members = [
-        ("Prefix", rule.get("Prefix")), *tags, ("ObjectSizeGreaterThan", rule.get("ObjectSizeGreaterThan")),
+        ("Prefix", rule.get("Prefix")),
+        *tags,
+        ("ObjectSizeGreaterThan", rule.get("ObjectSizeGreaterThan")),
         ("ObjectSizeLessThan", rule.get("ObjectSizeLessThan")),
     ]
     filters = [item for item in filters if item[1] is not None] or [("Prefix", "")]
@@ -47,13 +65,20 @@ def _lifecycle_rule(rule: dict[str, Any]) -> Members:
         ("Status", rule.get("Status")),
     ]
     for transition in rule.get("Transitions") or []:
-        members.append(("Transition", [
-            ("Days", transition.get("TransitionInDays")), ("Date", transition.get("TransitionDate")),
-            ("StorageClass", transition.get("StorageClass")),
-        ]))
+        members.append(
+            (
+                "Transition",
+                [
+                    ("Days", transition.get("TransitionInDays")),
+                    ("Date", transition.get("TransitionDate")),
+                    ("StorageClass", transition.get("StorageClass")),
+                ],
+            )
+        )
     marker = rule.get("ExpiredObjectDeleteMarker")
     expiration = [
-        ("Days", rule.get("ExpirationInDays")), ("Date", rule.get("ExpirationDate")),
+        ("Days", rule.get("ExpirationInDays")),
+        ("Date", rule.get("ExpirationDate")),
         ("ExpiredObjectDeleteMarker", None if marker is None else _true(marker)),
     ]
     if any(value is not None for _, value in expiration):
@@ -64,17 +89,28 @@ def _lifecycle_rule(rule: dict[str, Any]) -> Members:
 def _noncurrent(rule: dict[str, Any]) -> Members:
     members: Members = []
     for transition in rule.get("NoncurrentVersionTransitions") or []:
-        members.append(("NoncurrentVersionTransition", [
-            ("NoncurrentDays", transition.get("TransitionInDays")), ("StorageClass", transition.get("StorageClass")),
-            ("NewerNoncurrentVersions", transition.get("NewerNoncurrentVersions")),
-        ]))
+        members.append(
+            (
+                "NoncurrentVersionTransition",
+                [
+                    ("NoncurrentDays", transition.get("TransitionInDays")),
+                    ("StorageClass", transition.get("StorageClass")),
+                    ("NewerNoncurrentVersions", transition.get("NewerNoncurrentVersions")),
+                ],
+            )
+        )
     old = rule.get("NoncurrentVersionExpirationInDays")
     expiration = rule.get("NoncurrentVersionExpiration") or ({"NoncurrentDays": old} if old is not None else None)
     if expiration:
-        members.append(("NoncurrentVersionExpiration", [
-            ("NoncurrentDays", expiration.get("NoncurrentDays")),
-            ("NewerNoncurrentVersions", expiration.get("NewerNoncurrentVersions")),
-        ]))
+        members.append(
+            (
+                "NoncurrentVersionExpiration",
+                [
+                    ("NoncurrentDays", expiration.get("NoncurrentDays")),
+                    ("NewerNoncurrentVersions", expiration.get("NewerNoncurrentVersions")),
+                ],
+            )
+        )
     if rule.get("AbortIncompleteMultipartUpload"):
         days = rule["AbortIncompleteMultipartUpload"].get("DaysAfterInitiation")
         members.append(("AbortIncompleteMultipartUpload", [("DaysAfterInitiation", days)]))
@@ -100,10 +136,16 @@ def _no_logging(s3: Any) -> Callable[[str], Any]:
     return lambda name: s3._put_bucket_logging(name, xml.document("BucketLoggingStatus", []))
 
 
-_APPLIED_BY_MINISTACK = frozenset({
-    "BucketName", "VersioningConfiguration", "NotificationConfiguration", "CorsConfiguration",
-    "PublicAccessBlockConfiguration", "WebsiteConfiguration",
-})
+_APPLIED_BY_MINISTACK = frozenset(
+    {
+        "BucketName",
+        "VersioningConfiguration",
+        "NotificationConfiguration",
+        "CorsConfiguration",
+        "PublicAccessBlockConfiguration",
+        "WebsiteConfiguration",
+    }
+)
 _APPLIED_HERE = frozenset(
     {"BucketEncryption", "LifecycleConfiguration", "Tags", "OwnershipControls", "LoggingConfiguration"}
 )

@@ -9,8 +9,16 @@ from localcloud.errors import AwsError
 from localcloud.s3.objects import NULL_VERSION, StoredObject
 from localcloud.s3.request import Request, S3Error, no_such_key
 
-KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires", "content-type",
-        "x-amz-website-redirect-location", "x-amz-storage-class")
+KEPT = (
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "content-type",
+    "x-amz-website-redirect-location",
+    "x-amz-storage-class",
+)
 """Request headers that an object keeps and answers with."""
 _OVERRIDES = ("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires")
 _FAILED = "At least one of the pre-conditions you specified did not hold"
@@ -137,7 +145,10 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
             return None
     if length <= 0:
         raise S3Error(
-            "InvalidRange", "The requested range is not satisfiable", 416,
-            {"RangeRequested": text, "ActualObjectSize": size}, {"Content-Range": f"bytes */{size}"},
+            "InvalidRange",
+            "The requested range is not satisfiable",
+            416,
+            {"RangeRequested": text, "ActualObjectSize": size},
+            {"Content-Range": f"bytes */{size}"},
         )
     return start, length

@@ -26,15 +26,46 @@ _CHUNK = 1 << 20
 _MAXIMUM_DOCUMENT = 8 << 20
 _MAXIMUM_KEY_BYTES = 1024
 
-_BUCKET_CONFIGURATION = frozenset({
-    "location", "policy", "policyStatus", "versioning", "encryption", "logging", "notification", "tagging", "cors",
-    "acl", "lifecycle", "accelerate", "requestPayment", "request-payment", "website", "object-lock", "replication",
-    "ownershipControls", "publicAccessBlock",
-})
-_REFUSED = frozenset({
-    "restore", "retention", "legal-hold", "select", "torrent", "annotation", "renameObject", "inventory", "metrics",
-    "analytics", "intelligent-tiering", "metadataTable", "metadataConfiguration",
-})
+_BUCKET_CONFIGURATION = frozenset(
+    {
+        "location",
+        "policy",
+        "policyStatus",
+        "versioning",
+        "encryption",
+        "logging",
+        "notification",
+        "tagging",
+        "cors",
+        "acl",
+        "lifecycle",
+        "accelerate",
+        "requestPayment",
+        "request-payment",
+        "website",
+        "object-lock",
+        "replication",
+        "ownershipControls",
+        "publicAccessBlock",
+    }
+)
+_REFUSED = frozenset(
+    {
+        "restore",
+        "retention",
+        "legal-hold",
+        "select",
+        "torrent",
+        "annotation",
+        "renameObject",
+        "inventory",
+        "metrics",
+        "analytics",
+        "intelligent-tiering",
+        "metadataTable",
+        "metadataConfiguration",
+    }
+)
 
 
 class S3Front:
@@ -49,8 +80,12 @@ class S3Front:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(
-        self, scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[dict[str, Any]], Any],
-        caller: Caller, delegated: Callable[..., Any],
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Any],
+        send: Callable[[dict[str, Any]], Any],
+        caller: Caller,
+        delegated: Callable[..., Any],
     ) -> None:
         request = self._parse(scope, caller)
         name = _operation(request)
@@ -79,8 +114,13 @@ class S3Front:
         )
 
     async def _answer(
-        self, name: str, request: Request, receive: Callable[[], Any], delegated: Callable[..., Any],
-        scope: dict[str, Any], send: Callable[[dict[str, Any]], Any],
+        self,
+        name: str,
+        request: Request,
+        receive: Callable[[], Any],
+        delegated: Callable[..., Any],
+        scope: dict[str, Any],
+        send: Callable[[dict[str, Any]], Any],
     ) -> Reply | None:
         if name == "NotImplemented":
             asked = f"{request.method} with {', '.join(sorted(request.query)) or 'this body'}"
@@ -162,8 +202,15 @@ def _operation(request: Request) -> str | None:
         if _BUCKET_CONFIGURATION & query.keys():
             return None
         if method == "GET":
-            return ("ListMultipartUploads" if "uploads" in query else "ListObjectVersions" if "versions" in query
-                    else "ListObjectsV2" if query.get("list-type") == "2" else "ListObjects")
+            return (
+                "ListMultipartUploads"
+                if "uploads" in query
+                else "ListObjectVersions"
+                if "versions" in query
+                else "ListObjectsV2"
+                if query.get("list-type") == "2"
+                else "ListObjects"
+            )
         if method == "POST":
             return "DeleteObjects" if "delete" in query else "NotImplemented"
         return "DeleteBucket" if method == "DELETE" else None
@@ -172,19 +219,28 @@ def _operation(request: Request) -> str | None:
 
 def _object_operation(method: str, query: dict[str, str], copies: bool) -> str:
     if "uploadId" in query:
-        return {"GET": "ListParts", "PUT": "UploadPartCopy" if copies else "UploadPart",
-                "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}.get(method, "NotImplemented")
+        return {
+            "GET": "ListParts",
+            "PUT": "UploadPartCopy" if copies else "UploadPart",
+            "POST": "CompleteMultipartUpload",
+            "DELETE": "AbortMultipartUpload",
+        }.get(method, "NotImplemented")
     if "tagging" in query:
         return {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"}.get(
-            method, "NotImplemented")
+            method, "NotImplemented"
+        )
     if "acl" in query:
         return {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"}.get(method, "NotImplemented")
     if method == "POST":
         return "CreateMultipartUpload" if "uploads" in query else "NotImplemented"
     if method == "GET" and "attributes" in query:
         return "GetObjectAttributes"
-    return {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "CopyObject" if copies else "PutObject",
-            "DELETE": "DeleteObject"}.get(method, "NotImplemented")
+    return {
+        "GET": "GetObject",
+        "HEAD": "HeadObject",
+        "PUT": "CopyObject" if copies else "PutObject",
+        "DELETE": "DeleteObject",
+    }.get(method, "NotImplemented")
 
 
 def _refusal(request: Request, problem: AwsError) -> Reply:

@@ -31,10 +31,14 @@ def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]
         prefix, delimiter, marker = query.get("prefix", ""), query.get("delimiter", ""), query.get("marker", "")
         page = store.page(request.bucket, prefix, delimiter, marker, limit)
         members: list[tuple[str, Any]] = [
-            ("Name", request.bucket), ("Prefix", encode(prefix)), ("Marker", encode(marker)),
+            ("Name", request.bucket),
+            ("Prefix", encode(prefix)),
+            ("Marker", encode(marker)),
             ("NextMarker", encode(page.next) if page.next and delimiter else None),
-            ("MaxKeys", limit), ("Delimiter", encode(delimiter) if delimiter else None),
-            ("EncodingType", query.get("encoding-type")), ("IsTruncated", page.next is not None),
+            ("MaxKeys", limit),
+            ("Delimiter", encode(delimiter) if delimiter else None),
+            ("EncodingType", query.get("encoding-type")),
+            ("IsTruncated", page.next is not None),
         ]
         members += [("Contents", _content(stored, encode, request.account)) for stored in page.objects]
         members += [("CommonPrefixes", [("Prefix", encode(common))]) for common in page.prefixes]
@@ -48,10 +52,15 @@ def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]
         page = store.page(request.bucket, prefix, delimiter, after, limit)
         owner = request.account if query.get("fetch-owner") == "true" else None
         members: list[tuple[str, Any]] = [
-            ("Name", request.bucket), ("Prefix", encode(prefix)), ("MaxKeys", limit),
-            ("Delimiter", encode(delimiter) if delimiter else None), ("EncodingType", query.get("encoding-type")),
-            ("KeyCount", len(page.objects) + len(page.prefixes)), ("IsTruncated", page.next is not None),
-            ("ContinuationToken", token), ("NextContinuationToken", _to_token(page.next) if page.next else None),
+            ("Name", request.bucket),
+            ("Prefix", encode(prefix)),
+            ("MaxKeys", limit),
+            ("Delimiter", encode(delimiter) if delimiter else None),
+            ("EncodingType", query.get("encoding-type")),
+            ("KeyCount", len(page.objects) + len(page.prefixes)),
+            ("IsTruncated", page.next is not None),
+            ("ContinuationToken", token),
+            ("NextContinuationToken", _to_token(page.next) if page.next else None),
             ("StartAfter", encode(query["start-after"]) if query.get("start-after") else None),
         ]
         members += [("Contents", _content(stored, encode, owner)) for stored in page.objects]
@@ -66,10 +75,15 @@ def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]
         after = (query.get("key-marker", ""), query.get("version-id-marker", ""))
         page, more = store.versions(request.bucket, query.get("prefix", ""), after, limit)
         members: list[tuple[str, Any]] = [
-            ("Name", request.bucket), ("Prefix", encode(query.get("prefix", ""))), ("KeyMarker", encode(after[0])),
-            ("VersionIdMarker", after[1]), ("NextKeyMarker", encode(page[-1].key) if more else None),
-            ("NextVersionIdMarker", page[-1].version if more else None), ("MaxKeys", limit),
-            ("EncodingType", query.get("encoding-type")), ("IsTruncated", more),
+            ("Name", request.bucket),
+            ("Prefix", encode(query.get("prefix", ""))),
+            ("KeyMarker", encode(after[0])),
+            ("VersionIdMarker", after[1]),
+            ("NextKeyMarker", encode(page[-1].key) if more else None),
+            ("NextVersionIdMarker", page[-1].version if more else None),
+            ("MaxKeys", limit),
+            ("EncodingType", query.get("encoding-type")),
+            ("IsTruncated", more),
         ]
         members += [("DeleteMarker" if v.marker else "Version", _version(v, encode, request.account)) for v in page]
         return Reply(200, xml.document("ListVersionsResult", members), dict(_XML))
@@ -87,7 +101,10 @@ def _encoder(request: Request) -> Callable[[str], str]:
 def _content(stored: StoredObject, encode: Callable[[str], str], owner: str | None) -> list[tuple[str, Any]]:
     checksums = stored.meta.get("checksums", {})
     members: list[tuple[str, Any]] = [
-        ("Key", encode(stored.key)), ("LastModified", xml.iso(stored.modified)), ("ETag", f'"{stored.etag}"')]
+        ("Key", encode(stored.key)),
+        ("LastModified", xml.iso(stored.modified)),
+        ("ETag", f'"{stored.etag}"'),
+    ]
     members += [("ChecksumAlgorithm", name) for name in checksums]
     if checksums:
         members.append(("ChecksumType", stored.meta.get("checksum_type", "FULL_OBJECT")))
@@ -97,10 +114,14 @@ def _content(stored: StoredObject, encode: Callable[[str], str], owner: str | No
 
 def _version(stored: StoredObject, encode: Callable[[str], str], owner: str) -> list[tuple[str, Any]]:
     return [
-        ("Key", encode(stored.key)), ("VersionId", stored.version), ("IsLatest", stored.latest),
-        ("LastModified", xml.iso(stored.modified)), ("ETag", None if stored.marker else f'"{stored.etag}"'),
+        ("Key", encode(stored.key)),
+        ("VersionId", stored.version),
+        ("IsLatest", stored.latest),
+        ("LastModified", xml.iso(stored.modified)),
+        ("ETag", None if stored.marker else f'"{stored.etag}"'),
         ("Size", None if stored.marker else stored.size),
-        ("StorageClass", None if stored.marker else storage_class(stored)), ("Owner", [("ID", owner_id(owner))]),
+        ("StorageClass", None if stored.marker else storage_class(stored)),
+        ("Owner", [("ID", owner_id(owner))]),
     ]
 
 

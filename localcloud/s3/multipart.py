@@ -78,9 +78,7 @@ def expected_algorithm(operations: Operations, request: Request) -> str | None:
     return found
 
 
-def add_part(
-    operations: Operations, request: Request, path: Path, etag: str, checksums: dict[str, str]
-) -> Reply:
+def add_part(operations: Operations, request: Request, path: Path, etag: str, checksums: dict[str, str]) -> Reply:
     """Keep a received file as a part."""
     upload = _find(operations, request)
     if operations.store.put_part(upload.upload, _number(request), path, etag, checksums) is None:
@@ -130,8 +128,12 @@ def _complete(operations: Operations, request: Request, body: bytes) -> Reply:
         _find(operations, request)
         raise AwsError("NoSuchUpload", "The specified multipart upload was completed by another request.", 404)
     operations.delegate.notify(request.account, stored, "s3:ObjectCreated:CompleteMultipartUpload")
-    members = [("Location", f"/{quote(f'{request.bucket}/{request.key}')}"), ("Bucket", request.bucket),
-               ("Key", request.key), ("ETag", f'"{etag}"')]
+    members = [
+        ("Location", f"/{quote(f'{request.bucket}/{request.key}')}"),
+        ("Bucket", request.bucket),
+        ("Key", request.key),
+        ("ETag", f'"{etag}"'),
+    ]
     members += [(f"Checksum{name}", value) for name, value in meta["checksums"].items()]
     if meta["checksums"]:
         members.append(("ChecksumType", kind))
@@ -203,17 +205,31 @@ def _list_parts(operations: Operations, request: Request) -> Reply:
     page, more = parts[:limit], len(parts) > limit
     owner = [("ID", listing.owner_id(request.account))]
     members: list[tuple[str, Any]] = [
-        ("Bucket", request.bucket), ("Key", request.key), ("UploadId", upload.upload), ("Initiator", owner),
-        ("Owner", owner), ("StorageClass", upload.meta["headers"].get("x-amz-storage-class", "STANDARD")),
-        ("PartNumberMarker", after), ("NextPartNumberMarker", page[-1].number if page else 0),
-        ("MaxParts", limit), ("IsTruncated", more),
+        ("Bucket", request.bucket),
+        ("Key", request.key),
+        ("UploadId", upload.upload),
+        ("Initiator", owner),
+        ("Owner", owner),
+        ("StorageClass", upload.meta["headers"].get("x-amz-storage-class", "STANDARD")),
+        ("PartNumberMarker", after),
+        ("NextPartNumberMarker", page[-1].number if page else 0),
+        ("MaxParts", limit),
+        ("IsTruncated", more),
     ]
     for part in page:
         checksums = [(f"Checksum{name}", value) for name, value in part.checksums.items()]
-        members.append(("Part", [
-            ("PartNumber", part.number), ("LastModified", xml.iso(part.modified)), ("ETag", f'"{part.etag}"'),
-            ("Size", part.size), *checksums,
-        ]))
+        members.append(
+            (
+                "Part",
+                [
+                    ("PartNumber", part.number),
+                    ("LastModified", xml.iso(part.modified)),
+                    ("ETag", f'"{part.etag}"'),
+                    ("Size", part.size),
+                    *checksums,
+                ],
+            )
+        )
     return Reply(200, xml.document("ListPartsResult", members), dict(_XML))
 
 
@@ -228,15 +244,27 @@ def _list_uploads(operations: Operations, request: Request) -> Reply:
     page, more = rest[:limit], len(rest) > limit
     owner = [("ID", listing.owner_id(request.account))]
     members: list[tuple[str, Any]] = [
-        ("Bucket", request.bucket), ("KeyMarker", after[0]), ("UploadIdMarker", after[1]), ("Prefix", prefix),
-        ("NextKeyMarker", page[-1].key if more else None), ("NextUploadIdMarker", page[-1].upload if more else None),
-        ("MaxUploads", limit), ("IsTruncated", more),
+        ("Bucket", request.bucket),
+        ("KeyMarker", after[0]),
+        ("UploadIdMarker", after[1]),
+        ("Prefix", prefix),
+        ("NextKeyMarker", page[-1].key if more else None),
+        ("NextUploadIdMarker", page[-1].upload if more else None),
+        ("MaxUploads", limit),
+        ("IsTruncated", more),
     ]
     members += [
-        ("Upload", [
-            ("Key", upload.key), ("UploadId", upload.upload), ("Initiator", owner), ("Owner", owner),
-            ("StorageClass", "STANDARD"), ("Initiated", xml.iso(upload.started)),
-        ])
+        (
+            "Upload",
+            [
+                ("Key", upload.key),
+                ("UploadId", upload.upload),
+                ("Initiator", owner),
+                ("Owner", owner),
+                ("StorageClass", "STANDARD"),
+                ("Initiated", xml.iso(upload.started)),
+            ],
+        )
         for upload in page
     ]
     return Reply(200, xml.document("ListMultipartUploadsResult", members), dict(_XML))

@@ -27,9 +27,14 @@ class Operations:
     def __init__(self, delegate: MiniStack) -> None:
         self.delegate, self.store = delegate, delegate.objects
         self._table: dict[str, Callable[[Request, bytes], Reply]] = {
-            "GetObject": self._get, "HeadObject": self._head, "DeleteObject": self._delete,
-            "DeleteObjects": self._delete_many, "CopyObject": self._copy, "GetObjectAttributes": self._attributes,
-            "GetObjectAcl": self._get_acl, "PutObjectAcl": self._put_acl,
+            "GetObject": self._get,
+            "HeadObject": self._head,
+            "DeleteObject": self._delete,
+            "DeleteObjects": self._delete_many,
+            "CopyObject": self._copy,
+            "GetObjectAttributes": self._attributes,
+            "GetObjectAcl": self._get_acl,
+            "PutObjectAcl": self._put_acl,
         }
         for module in (listing, multipart, tagging):
             self._table.update(module.table(self))
@@ -41,6 +46,9 @@ class Operations:
     def authorize(self, request: Request) -> Request:
         """Find the bucket and its owner: NoSuchBucket, AccessDenied, or a presigned URL that has expired."""
         request.account = self.delegate.bucket_owner(request)
+        expected = request.headers.get("x-amz-expected-bucket-owner")
+        if expected is not None and expected != request.account:
+            raise AwsError("AccessDenied", "Access Denied", 403)
         request.versioning = self.delegate.versioning(request.account, request.bucket)
         return request
 
@@ -175,14 +183,22 @@ class Operations:
         stored = self.store.get(request.bucket, request.key, version)
         if stored is None:
             if version:
-                raise S3Error("NoSuchVersion", "The specified version does not exist.", 404,
-                              {"Key": request.key, "VersionId": version})
+                raise S3Error(
+                    "NoSuchVersion",
+                    "The specified version does not exist.",
+                    404,
+                    {"Key": request.key, "VersionId": version},
+                )
             raise no_such_key(request.key)
         if stored.marker:
             marked = {"x-amz-delete-marker": "true", "x-amz-version-id": stored.version}
             if version:
-                raise S3Error("MethodNotAllowed", "The specified method is not allowed against this resource.", 405,
-                              headers=marked)
+                raise S3Error(
+                    "MethodNotAllowed",
+                    "The specified method is not allowed against this resource.",
+                    405,
+                    headers=marked,
+                )
             raise no_such_key(request.key, marked)
         return stored
 
@@ -255,6 +271,8 @@ class Operations:
     # Deleting
 
     def _delete(self, request: Request, _: bytes) -> Reply:
+        if "if-match" in request.headers:
+            conditions.check_write(self.store.get(request.bucket, request.key), request)
         version, marker = self._delete_one(request, request.key, request.query.get("versionId"))
         headers = {"x-amz-version-id": version} if version else {}
         if marker:
@@ -279,8 +297,15 @@ class Operations:
         for key, version in wanted:
             done, marker = self._delete_one(request, key, version)
             if not quiet:
-                members.append(("Deleted", [
-                    ("Key", key), ("VersionId", version), ("DeleteMarker", True if marker else None),
-                    ("DeleteMarkerVersionId", done if marker else None),
-                ]))
+                members.append(
+                    (
+                        "Deleted",
+                        [
+                            ("Key", key),
+                            ("VersionId", version),
+                            ("DeleteMarker", True if marker else None),
+                            ("DeleteMarkerVersionId", done if marker else None),
+                        ],
+                    )
+                )
         return Reply(200, xml.document("DeleteResult", members), dict(XML))

@@ -37,8 +37,12 @@ class S3Error(AwsError):
     """An S3 error with elements of its own in the document, or headers in the answer."""
 
     def __init__(
-        self, code: str, message: str, status: int = 400,
-        members: dict[str, Any] | None = None, headers: dict[str, str] | None = None,
+        self,
+        code: str,
+        message: str,
+        status: int = 400,
+        members: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(code, message, status, members)
         self.headers = headers or {}

@@ -41,9 +41,7 @@ def _members(members: Iterable[tuple[str, Any]]) -> str:
 
 def error(problem: AwsError, resource: str) -> bytes:
     """S3's error document."""
-    extra = "".join(
-        f"<{name}>{escape(str(value))}</{name}>" for name, value in problem.extra.items()
-    )
+    extra = "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in problem.extra.items())
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{escape(problem.code)}</Code><Message>{escape(problem.message)}</Message>{extra}"

@@ -87,10 +87,14 @@ def bucket(aws: Clients, request: pytest.FixtureRequest) -> str:
     return name
 
 
-TRUST = json.dumps({
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-})
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+)
 CODE = """
 import os, boto3
 
@@ -121,7 +125,13 @@ def zipped(code: str) -> bytes:
 
 def function(aws: Clients, code: str = CODE, **settings: Any) -> str:
     role = aws("iam").create_role(RoleName=f"r{free_port()}", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
-    request: dict[str, Any] = {"FunctionName": "f", "Runtime": "python3.12", "Handler": "app.handler", "Timeout": 30, "Role": role}
+    request: dict[str, Any] = {
+        "FunctionName": "f",
+        "Runtime": "python3.12",
+        "Handler": "app.handler",
+        "Timeout": 30,
+        "Role": role,
+    }
     request["Code"] = {"ZipFile": zipped(code)}
     arn: str = aws("lambda").create_function(**{**request, **settings})["FunctionArn"]
     return arn

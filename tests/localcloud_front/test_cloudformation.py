@@ -55,47 +55,122 @@ def test_the_projects_ground_deploys_updates_and_deletes(aws: Clients) -> None:
     allow = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     boundary = f"arn:aws:iam::{ACCOUNT}:policy/limit"
     resources: dict[str, Any] = {
-        "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {"Version": "2012-10-17", "Statement": [
-            {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*",
-             "Resource": "*"}]}}},
-        "Alias": {"Type": "AWS::KMS::Alias",
-                  "Properties": {"AliasName": "alias/ground", "TargetKeyId": {"Ref": "Key"}}},
+        "Key": {
+            "Type": "AWS::KMS::Key",
+            "Properties": {
+                "KeyPolicy": {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            "Effect": "Allow",
+                            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+                            "Action": "kms:*",
+                            "Resource": "*",
+                        }
+                    ],
+                }
+            },
+        },
+        "Alias": {
+            "Type": "AWS::KMS::Alias",
+            "Properties": {"AliasName": "alias/ground", "TargetKeyId": {"Ref": "Key"}},
+        },
         "Bucket": bucket(
             "cfn-data",
-            BucketEncryption={"ServerSideEncryptionConfiguration": [{"BucketKeyEnabled": True,
-                "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms",
-                                                  "KMSMasterKeyID": {"Fn::GetAtt": ["Key", "Arn"]}}}]},
+            BucketEncryption={
+                "ServerSideEncryptionConfiguration": [
+                    {
+                        "BucketKeyEnabled": True,
+                        "ServerSideEncryptionByDefault": {
+                            "SSEAlgorithm": "aws:kms",
+                            "KMSMasterKeyID": {"Fn::GetAtt": ["Key", "Arn"]},
+                        },
+                    }
+                ]
+            },
             VersioningConfiguration={"Status": "Enabled"},
-            LifecycleConfiguration={"Rules": [
-                {"Id": "tmp", "Status": "Enabled", "Prefix": "tmp/", "ExpirationInDays": 3,
-                 "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
-                 "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]},
-            PublicAccessBlockConfiguration={"BlockPublicAcls": True, "BlockPublicPolicy": True,
-                                            "IgnorePublicAcls": True, "RestrictPublicBuckets": True},
+            LifecycleConfiguration={
+                "Rules": [
+                    {
+                        "Id": "tmp",
+                        "Status": "Enabled",
+                        "Prefix": "tmp/",
+                        "ExpirationInDays": 3,
+                        "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+                        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+                    }
+                ]
+            },
+            PublicAccessBlockConfiguration={
+                "BlockPublicAcls": True,
+                "BlockPublicPolicy": True,
+                "IgnorePublicAcls": True,
+                "RestrictPublicBuckets": True,
+            },
             OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
             Tags=[{"Key": "team", "Value": "ml"}],
         ),
-        "Policy": {"Type": "AWS::S3::BucketPolicy", "Properties": {
-            "Bucket": {"Ref": "Bucket"},
-            "PolicyDocument": {"Version": "2012-10-17", "Statement": [
-                {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::cfn-data/*",
-                 "Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}}},
-        "Role": {"Type": "AWS::IAM::Role", "Properties": {
-            "RoleName": "ground", "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
-            "PermissionsBoundary": boundary,
-            "Policies": [{"PolicyName": "p", "PolicyDocument": {"Version": "2012-10-17", "Statement": [allow]}}]}},
-        "Function": {"Type": "AWS::Lambda::Function", "Properties": {
-            "FunctionName": "ground", "Runtime": "python3.12", "Handler": "app.handler",
-            "Role": {"Fn::GetAtt": ["Role", "Arn"]}, "Code": {"S3Bucket": "cfn-code", "S3Key": "f.zip"}}},
-        "Rule": {"Type": "AWS::Events::Rule", "Properties": {
-            "EventPattern": {"source": ["aws.sagemaker"]},
-            "Targets": [{"Id": "t", "Arn": {"Fn::GetAtt": ["Function", "Arn"]}}]}},
-        "Permission": {"Type": "AWS::Lambda::Permission", "Properties": {
-            "FunctionName": {"Ref": "Function"}, "Action": "lambda:InvokeFunction",
-            "Principal": "events.amazonaws.com", "SourceArn": {"Fn::GetAtt": ["Rule", "Arn"]}}},
-        "Group": {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": {
-            "ModelPackageGroupName": "ground", "ModelPackageGroupDescription": "d",
-            "Tags": [{"Key": "k", "Value": "v"}]}},
+        "Policy": {
+            "Type": "AWS::S3::BucketPolicy",
+            "Properties": {
+                "Bucket": {"Ref": "Bucket"},
+                "PolicyDocument": {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            "Effect": "Deny",
+                            "Principal": "*",
+                            "Action": "s3:*",
+                            "Resource": "arn:aws:s3:::cfn-data/*",
+                            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                        }
+                    ],
+                },
+            },
+        },
+        "Role": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "RoleName": "ground",
+                "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
+                "PermissionsBoundary": boundary,
+                "Policies": [{"PolicyName": "p", "PolicyDocument": {"Version": "2012-10-17", "Statement": [allow]}}],
+            },
+        },
+        "Function": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "FunctionName": "ground",
+                "Runtime": "python3.12",
+                "Handler": "app.handler",
+                "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+                "Code": {"S3Bucket": "cfn-code", "S3Key": "f.zip"},
+            },
+        },
+        "Rule": {
+            "Type": "AWS::Events::Rule",
+            "Properties": {
+                "EventPattern": {"source": ["aws.sagemaker"]},
+                "Targets": [{"Id": "t", "Arn": {"Fn::GetAtt": ["Function", "Arn"]}}],
+            },
+        },
+        "Permission": {
+            "Type": "AWS::Lambda::Permission",
+            "Properties": {
+                "FunctionName": {"Ref": "Function"},
+                "Action": "lambda:InvokeFunction",
+                "Principal": "events.amazonaws.com",
+                "SourceArn": {"Fn::GetAtt": ["Rule", "Arn"]},
+            },
+        },
+        "Group": {
+            "Type": "AWS::SageMaker::ModelPackageGroup",
+            "Properties": {
+                "ModelPackageGroupName": "ground",
+                "ModelPackageGroupDescription": "d",
+                "Tags": [{"Key": "k", "Value": "v"}],
+            },
+        },
     }
     stack = deploy(aws, "ground", resources, Group={"Ref": "Group"})
     assert (stack["StackStatus"], reasons(aws, stack)) == ("CREATE_COMPLETE", "")
@@ -150,8 +225,10 @@ def test_the_projects_ground_deploys_updates_and_deletes(aws: Clients) -> None:
         ({"AnalyticsConfigurations": []}, "localcloud does not implement AnalyticsConfigurations"),
         ({"AccessControl": "PublicRead"}, "AccessControl other than Private"),
         ({"VersioningConfiguration": {"Status": "On"}}, "'On' is not Enabled or Suspended"),
-        ({"LifecycleConfiguration": {"Rules": [{"Status": "Enabled", "ExpirationInDays": 0}]}},
-         "LifecycleConfiguration: "),
+        (
+            {"LifecycleConfiguration": {"Rules": [{"Status": "Enabled", "ExpirationInDays": 0}]}},
+            "LifecycleConfiguration: ",
+        ),
     ],
 )
 def test_a_bucket_property_is_applied_or_refused(aws: Clients, properties: dict[str, Any], reason: str) -> None:

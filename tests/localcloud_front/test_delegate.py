@@ -147,8 +147,13 @@ def rule(aws: Clients, name: str, detail_type: str, **target: Any) -> None:
 def test_an_aws_event_reaches_a_function(inside: Inside, deployed: str) -> None:
     kind = "SageMaker Model Package State Change"
     bucket(inside[1], "event-bucket")
-    rule(inside[1], "to-lambda", kind, Arn=deployed, InputTransformer={
-        "InputPathsMap": {"b": "$.detail.bucket"}, "InputTemplate": '{"put": <b>}'})
+    rule(
+        inside[1],
+        "to-lambda",
+        kind,
+        Arn=deployed,
+        InputTransformer={"InputPathsMap": {"b": "$.detail.bucket"}, "InputTemplate": '{"put": <b>}'},
+    )
     inside[0].cloud.delegate.emit_event(ACCOUNT, REGION, "aws.sagemaker", kind, {"bucket": "event-bucket"}, ["arn:x"])
     eventually(lambda: inside[1]("s3").list_objects_v2(Bucket="event-bucket").get("KeyCount"))
 
@@ -171,8 +176,12 @@ def test_a_pipeline_is_started_by_a_rule_with_values_of_the_event(
     monkeypatch.setitem(sagemaker.OPERATIONS, "StartPipelineExecution", start)
     values = [{"Name": "A", "Value": "plain"}, {"Name": "B", "Value": "$.detail.n"}, {"Name": "C", "Value": "$.source"}]
     rule(
-        inside[1], "to-pipeline", "Something", Arn=f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/p",
-        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/r", SageMakerPipelineParameters={"PipelineParameterList": values},
+        inside[1],
+        "to-pipeline",
+        "Something",
+        Arn=f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/p",
+        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/r",
+        SageMakerPipelineParameters={"PipelineParameterList": values},
     )
     inside[0].cloud.delegate.emit_event(ACCOUNT, REGION, "aws.sagemaker", "Something", {"n": 3}, [])
     eventually(lambda: started)

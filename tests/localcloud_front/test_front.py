@@ -33,9 +33,12 @@ def test_health_says_who_answers(running: control.Info) -> None:
         ("xray", "get_groups", {}, "xray:GetGroups"),
         ("bedrock", "list_foundation_models", {}, "bedrock:ListFoundationModels"),
         ("bedrock-runtime", "invoke_model", {"modelId": "m", "body": b"{}"}, "bedrock:"),
-        ("sagemaker-metrics", "batch_put_metrics",
-         {"TrialComponentName": "t", "MetricData": [{"MetricName": "m", "Timestamp": 1, "Value": 1.0}]},
-         "sagemaker-metrics:BatchPutMetrics"),
+        (
+            "sagemaker-metrics",
+            "batch_put_metrics",
+            {"TrialComponentName": "t", "MetricData": [{"MetricName": "m", "Timestamp": 1, "Value": 1.0}]},
+            "sagemaker-metrics:BatchPutMetrics",
+        ),
         ("elasticbeanstalk", "describe_applications", {}, "elasticbeanstalk:DescribeApplications"),
     ],
 )
@@ -84,11 +87,15 @@ def test_the_emulators_admin_paths_are_closed(running: control.Info, aws: Client
     "headers",
     [
         {"Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/quantum/aws4_request"},
-        {"Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/sqs/aws4_request",
-         "X-Amz-Target": "AmazonSQS.Nonsense"},
+        {
+            "Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/sqs/aws4_request",
+            "X-Amz-Target": "AmazonSQS.Nonsense",
+        },
         {"Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/sagemaker/aws4_request"},
-        {"Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/events/aws4_request",
-         "X-Amz-Target": "AWSEvents.Nonsense"},
+        {
+            "Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/events/aws4_request",
+            "X-Amz-Target": "AWSEvents.Nonsense",
+        },
     ],
 )
 def test_nonsense_gets_a_readable_error(running: control.Info, headers: dict[str, str]) -> None:

@@ -38,8 +38,15 @@ def code(error: pytest.ExceptionInfo[ClientError]) -> str:
 def test_an_object_comes_back_with_all_it_was_given(s3: Any, bucket: str) -> None:
     data = os.urandom(3000)
     put = s3.put_object(
-        Bucket=bucket, Key="a/b c+ü.bin", Body=data, ContentType="text/x", CacheControl="no-store",
-        ContentEncoding="gzip", ContentDisposition="inline", Metadata={"who": "me"}, Tagging="k=v&l=w",
+        Bucket=bucket,
+        Key="a/b c+ü.bin",
+        Body=data,
+        ContentType="text/x",
+        CacheControl="no-store",
+        ContentEncoding="gzip",
+        ContentDisposition="inline",
+        Metadata={"who": "me"},
+        Tagging="k=v&l=w",
         StorageClass="STANDARD_IA",
     )
     assert put["ETag"] == f'"{hashlib.md5(data).hexdigest()}"'
@@ -47,7 +54,11 @@ def test_an_object_comes_back_with_all_it_was_given(s3: Any, bucket: str) -> Non
     got = s3.get_object(Bucket=bucket, Key="a/b c+ü.bin")
     assert got["Body"].read() == data
     assert (got["ContentType"], got["CacheControl"], got["ContentEncoding"], got["ContentDisposition"]) == (
-        "text/x", "no-store", "gzip", "inline")
+        "text/x",
+        "no-store",
+        "gzip",
+        "inline",
+    )
     assert (got["Metadata"], got["TagCount"], got["StorageClass"]) == ({"who": "me"}, 2, "STANDARD_IA")
     assert (got["ETag"], got["ContentLength"], got["ServerSideEncryption"]) == (put["ETag"], 3000, "AES256")
     head = s3.head_object(Bucket=bucket, Key="a/b c+ü.bin", ChecksumMode="ENABLED")
@@ -86,8 +97,14 @@ def test_a_damaged_upload_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
-    [("bytes=0-0", b"0"), ("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=8-99", b"89"),
-     ("bytes=-99", b"0123456789")],
+    [
+        ("bytes=0-0", b"0"),
+        ("bytes=2-4", b"234"),
+        ("bytes=7-", b"789"),
+        ("bytes=-2", b"89"),
+        ("bytes=8-99", b"89"),
+        ("bytes=-99", b"0123456789"),
+    ],
 )
 def test_a_range_is_that_part(s3: Any, bucket: str, asked: str, expected: bytes) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")
@@ -143,6 +160,8 @@ def test_conditional_reads_and_writes(s3: Any, bucket: str) -> None:
         (lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"2", IfNoneMatch="*"), 412),
         (lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"2", IfMatch='"other"'), 412),
         (lambda: s3.put_object(Bucket=bucket, Key="new", Body=b"2", IfMatch=etag), 404),
+        (lambda: s3.delete_object(Bucket=bucket, Key="k", IfMatch='"other"'), 412),
+        (lambda: s3.get_object(Bucket=bucket, Key="k", ExpectedBucketOwner="999999999999"), 403),
         (lambda: s3.get_object(Bucket=bucket, Key="k", IfNoneMatch=etag), 304),
         (lambda: s3.get_object(Bucket=bucket, Key="k", IfMatch='"other"'), 412),
         (lambda: s3.head_object(Bucket=bucket, Key="k", IfModifiedSince="2099-01-01T00:00:00Z"), 304),
@@ -156,8 +175,10 @@ def test_conditional_reads_and_writes(s3: Any, bucket: str) -> None:
 
 
 def test_pages_of_keys_and_prefixes_are_complete_and_in_order(s3: Any, bucket: str) -> None:
-    keys = sorted([f"a/{n:02}" for n in range(7)] + ["a", "a.txt", "b/1/x", "b/2", "b", "ä", "é/1", "z z", "c/&<"],
-                  key=lambda key: key.encode())
+    keys = sorted(
+        [f"a/{n:02}" for n in range(7)] + ["a", "a.txt", "b/1/x", "b/2", "b", "ä", "é/1", "z z", "c/&<"],
+        key=lambda key: key.encode(),
+    )
     for key in keys:
         s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
     for method in ("list_objects_v2", "list_objects"):
@@ -165,8 +186,11 @@ def test_pages_of_keys_and_prefixes_are_complete_and_in_order(s3: Any, bucket: s
             pages = s3.get_paginator(method).paginate(Bucket=bucket, PaginationConfig={"PageSize": size})
             assert [item["Key"] for page in pages for item in page.get("Contents", [])] == keys
             pages = s3.get_paginator(method).paginate(Bucket=bucket, Delimiter="/", PaginationConfig={"PageSize": size})
-            found = [(p["Key"] if "Key" in p else p["Prefix"]) for page in pages
-                     for p in page.get("Contents", []) + page.get("CommonPrefixes", [])]
+            found = [
+                (p["Key"] if "Key" in p else p["Prefix"])
+                for page in pages
+                for p in page.get("Contents", []) + page.get("CommonPrefixes", [])
+            ]
             assert sorted(found) == sorted({"a", "a.txt", "a/", "b", "b/", "c/", "z z", "ä", "é/"})
     inside = s3.list_objects_v2(Bucket=bucket, Prefix="b/", Delimiter="/")
     assert [item["Key"] for item in inside["Contents"]] == ["b/2"]
@@ -235,8 +259,15 @@ def test_copies_keep_or_replace_metadata(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="from ü", Body=b"data", Metadata={"a": "1"}, ContentType="x/y", Tagging="t=1")
     source = {"Bucket": bucket, "Key": "from ü"}
     s3.copy_object(Bucket=bucket, Key="kept", CopySource=source)
-    s3.copy_object(Bucket=bucket, Key="new", CopySource=source, MetadataDirective="REPLACE", Metadata={"b": "2"},
-                   TaggingDirective="REPLACE", Tagging="u=2")
+    s3.copy_object(
+        Bucket=bucket,
+        Key="new",
+        CopySource=source,
+        MetadataDirective="REPLACE",
+        Metadata={"b": "2"},
+        TaggingDirective="REPLACE",
+        Tagging="u=2",
+    )
     kept, new = (s3.get_object(Bucket=bucket, Key=key) for key in ("kept", "new"))
     assert (kept["Body"].read(), kept["Metadata"], kept["ContentType"]) == (b"data", {"a": "1"}, "x/y")
     assert (new["Body"].read(), new["Metadata"], new["ContentType"]) == (b"data", {"b": "2"}, "binary/octet-stream")
@@ -364,16 +395,16 @@ def send(running: control.Info, bucket: str, body: bytes, headers: dict[str, str
 
 
 @pytest.mark.parametrize("size", [0, 10, 200_000, 3_000_000])
-def test_aws_chunked_bodies_with_a_trailing_checksum(
-    running: control.Info, s3: Any, bucket: str, size: int
-) -> None:
+def test_aws_chunked_bodies_with_a_trailing_checksum(running: control.Info, s3: Any, bucket: str, size: int) -> None:
     data = os.urandom(size)
     pieces = [data[start : start + 65_537] for start in range(0, size, 65_537)]
     checksum = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
     body = b"".join(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces)
     headers = {
-        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "x-amz-decoded-content-length": str(size),
-        "x-amz-trailer": "x-amz-checksum-crc32", "Content-Encoding": "aws-chunked",
+        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        "x-amz-decoded-content-length": str(size),
+        "x-amz-trailer": "x-amz-checksum-crc32",
+        "Content-Encoding": "aws-chunked",
     }
     assert send(running, bucket, body + f"0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n".encode(), headers)[0] == 200
     got = s3.get_object(Bucket=bucket, Key="chunked", ChecksumMode="ENABLED")
@@ -391,11 +422,10 @@ def test_aws_chunked_bodies_with_a_trailing_checksum(
         (b"3\r\ndat\r\n0\r\n\r\n", b"IncompleteBody"),
     ],
 )
-def test_a_broken_chunked_body_is_refused(
-    running: control.Info, bucket: str, body: bytes, expected: bytes
-) -> None:
+def test_a_broken_chunked_body_is_refused(running: control.Info, bucket: str, body: bytes, expected: bytes) -> None:
     headers = {
-        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "x-amz-decoded-content-length": "4",
+        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        "x-amz-decoded-content-length": "4",
         "x-amz-trailer": "x-amz-checksum-crc32",
     }
     status, answer = send(running, bucket, body, headers)

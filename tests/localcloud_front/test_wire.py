@@ -41,7 +41,10 @@ def test_invoke_endpoint_carries_headers_and_bytes_both_ways(inside: Inside, mon
     ctx, request = seen[0]
     assert (ctx.account, ctx.region) == (ACCOUNT, REGION)
     assert request == {
-        "EndpointName": "e-1", "Body": b"\x00in", "ContentType": "application/x", "Accept": "text/x",
+        "EndpointName": "e-1",
+        "Body": b"\x00in",
+        "ContentType": "application/x",
+        "Accept": "text/x",
         "TargetVariant": "v",
     }
 
@@ -60,8 +63,12 @@ def test_a_body_may_be_a_file_or_an_iterator(
 
 def test_a_model_error_has_its_members_and_status(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> Response:
-        raise AwsError("ModelError", "Received server error (500)", 424,
-                       {"OriginalStatusCode": 500, "OriginalMessage": "boom", "LogStreamArn": "arn:x"})
+        raise AwsError(
+            "ModelError",
+            "Received server error (500)",
+            424,
+            {"OriginalStatusCode": 500, "OriginalMessage": "boom", "LogStreamArn": "arn:x"},
+        )
 
     handle(monkeypatch, "InvokeEndpoint", fail)
     runtime = inside[1]("sagemaker-runtime")
@@ -133,7 +140,9 @@ def test_frames_are_what_botocore_reads() -> None:
 
 def test_rest_paths_name_their_operation() -> None:
     assert match_rest("sagemaker-runtime", "POST", "/endpoints/a%2Db/invocations") == (
-        "InvokeEndpoint", {"EndpointName": "a-b"})
+        "InvokeEndpoint",
+        {"EndpointName": "a-b"},
+    )
     assert match_rest("sagemaker-runtime", "GET", "/endpoints/a/invocations") is None
     assert match_rest("sagemaker-runtime", "POST", "/endpoints/a/b/invocations") is None
 
