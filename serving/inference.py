@@ -3,9 +3,10 @@
     POST /invocations  {"inputs": "turn on the lamp", "parameters": {"max_new_tokens": 64, "temperature": 0}}
     200                [{"generated_text": "{\\"name\\": \\"HassTurnOn\\"}"}]
 
-`inputs` is one user message or a list of `{"role", "content"}`; both go through the chat template saved with the model.
-A request that cannot be served raises ValueError with the reason (a 400). Model directory: merged weights at the root, or
-`adapter/` for the base model in `$FMOPS_BASE_MODEL_DIR`. Only safetensors are loaded. Not covered: streaming, tools, images.
+`inputs` is one user message or a list of `{"role", "content"}`; both go through the chat template saved with the
+model. A request that cannot be served raises ValueError with the reason (a 400). Model directory: merged weights at the
+root, or `adapter/` for the base model in `$FMOPS_BASE_MODEL_DIR`. Only safetensors are loaded. Not covered: streaming,
+tools, images.
 """
 
 from __future__ import annotations

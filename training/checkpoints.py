@@ -3,8 +3,8 @@
     <checkpoint_dir>/<fingerprint>/checkpoint-50/    written by transformers' Trainer
                                     whole.json       {"model.safetensors": 269060552, ...}: written last
 
-The fingerprint names data, base model, hyperparameters and number of processes, so that jobs sharing one S3 prefix never
-resume each other. A checkpoint counts only if every file that `whole.json` names has its size: one that was being
+The fingerprint names data, base model, hyperparameters and number of processes, so that jobs sharing one S3 prefix
+never resume each other. A checkpoint counts only if every file that `whole.json` names has its size: one that was being
 written, or that S3 has only in part, does not.
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
@@ -144,9 +145,7 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
     """
     known, unknown = build_parser().parse_known_args(list(arguments))
     if unknown:
-        raise TrainingError(
-            f"unknown hyperparameter {' '.join(unknown)}; allowed are {', '.join(field.name for field in fields(Hyperparameters))}"
-        )
+        raise TrainingError(f"unknown hyperparameter {' '.join(unknown)}; allowed are {', '.join(KEYS)}")
     chosen = Hyperparameters(**vars(known))
     if chosen.method == "lora" and not [name for name in chosen.lora_target_modules.split(",") if name.strip()]:
         raise TrainingError(f"lora_target_modules is empty; allowed is {ALL_LINEAR} or names separated by commas")
@@ -155,7 +154,7 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
     return chosen
 
 
-def default_checkpoint_dir(chosen: Hyperparameters) -> str:
-    """`checkpoint_dir`, or a folder in the job's scratch space where a job without checkpoints keeps its best weights."""
-    scratch = os.environ.get("SM_OUTPUT_INTERMEDIATE_DIR") or os.environ.get("TMPDIR") or "."
-    return chosen.checkpoint_dir or os.path.join(scratch, "checkpoints")
+def checkpoint_root(chosen: Hyperparameters) -> str:
+    """`checkpoint_dir`, or where a job that was given none keeps its best weights while it runs."""
+    job = os.getppid() if "WORLD_SIZE" in os.environ else os.getpid()  # the same for all processes of one job
+    return chosen.checkpoint_dir or os.path.join(tempfile.gettempdir(), f"fmops-training-{job}")

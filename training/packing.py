@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: rows to batches without padding and without attention across rows.
+"""Runs in the GPU training container, beside train.py: rows to batches, no padding, no attention across rows.
 
 Packed, three rows whose prompts begin with the same two tokens (p q), one completion each ([..]):
 
@@ -6,9 +6,9 @@ Packed, three rows whose prompts begin with the same two tokens (p q), one compl
     positions  0 1 | 2 3  4  | 2  3 4  | 2 3  4
     segments   prefix 2, bounds (2,5) (5,8) (8,11)
 
-Each row attends to the shared prefix and to itself, exactly as if it stood alone; computing the prefix (mostly the system
-message) once per batch is what makes short rows cheap. The padded layout serves models whose attention is more than
-plain causal attention: rows padded on the right, shape (rows, longest row), with an attention mask.
+Each row attends to the shared prefix and to itself, exactly as if it stood alone; computing the prefix (mostly the
+system message) once per batch is what makes short rows cheap. The padded layout serves models whose attention is more
+than plain causal attention: rows padded on the right, shape (rows, longest row), with an attention mask.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Runs in the GPU training container, beside train.py: when to evaluate and save, when to stop, and what to print.
 
-    [train] step=12/147 epoch=0.25 train:loss=1.2345 train:learning_rate=0.0018 train:completion_tokens_per_second=165.2 train:eta_seconds=93
+    [train] step=12/147 epoch=0.25 train:loss=1.2345 train:learning_rate=0.0018 \
+        train:completion_tokens_per_second=165.2 train:eta_seconds=93                      (one line)
     [eval] step=50/147 validation:loss=0.5432
 
 Its state travels in every checkpoint, so that a resumed run reports and stops like an uninterrupted one.
@@ -160,10 +161,11 @@ class RunProgress(TrainerCallback, ExportableState):
         self._printed = now
         elapsed = max(now - self._began, 1e-9)
         remaining = (state.max_steps - state.global_step) * elapsed / self._steps_here
-        rate = f"{self._learning_rate():.10f}".rstrip("0")
+        rate = f"{self._learning_rate():.10f}".rstrip("0")  # never 1e-05: the metric definitions read digits
+        rate += "0" * rate.endswith(".")
         print(
             f"[train] step={state.global_step}/{state.max_steps} epoch={state.epoch:.2f} "
-            f"train:loss={self._line_loss / self._line_tokens:.4f} train:learning_rate={rate + '0' * rate.endswith('.')} "
+            f"train:loss={self._line_loss / self._line_tokens:.4f} train:learning_rate={rate} "
             f"train:completion_tokens_per_second={self._tokens_here / elapsed:.1f} train:eta_seconds={remaining:.0f}",
             flush=True,
         )

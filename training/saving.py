@@ -6,7 +6,8 @@
     code/       inference.py ...                                from the serving channel
     training_report.json                                        written last
 
-Everything is written beside its place and moved there at the end, so a job that fails leaves nothing that looks like a model.
+Everything is written beside its place and moved there at the end, so that a job that fails leaves nothing that looks
+like a model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DRAFT = ".writing"
 REPORT = "training_report.json"
 
 
-def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool, checkpoints: bool) -> None:
+def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool) -> None:
     """Raise TrainingError if model and checkpoints cannot fit the disks they go to (bytes are an estimate)."""
     every = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(
@@ -31,7 +32,7 @@ def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool, checkpo
     )
     needs: dict[int, tuple[Path, int]] = {}
     # Weights and two moments each; two are kept, beside the best one, and a third is being written.
-    for folder, size in ((model_dir, trained + every * merge), (run_dir, 4 * 3 * trained * checkpoints)):
+    for folder, size in ((model_dir, trained + every * merge), (run_dir, 4 * 3 * trained)):
         device = folder.stat().st_dev
         needs[device] = (folder, needs.get(device, (folder, 0))[1] + size)
     for folder, size in needs.values():
@@ -39,7 +40,7 @@ def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool, checkpo
         if size > free:
             raise TrainingError(
                 f"no disk space: {folder} has {free / 1e9:.1f} GB free and this job needs about {size / 1e9:.1f} GB; "
-                "give it a larger volume (volume_size_gb)" + (", or set merge=false" if merge else "")
+                "raise training.volume_gb" + (", or set merge=false" if merge else "")
             )
 
 

@@ -1,8 +1,8 @@
 """Runs in the GPU training container, beside train.py: attention for packed batches, plugged into transformers.
 
 Registered under `NAME` as one of transformers' attention implementations. Every row sees the shared prefix and itself.
-Three ways, the same numbers: FlashAttention's variable-length kernel where it is installed (GPU, half precision), one dense mask for
-short batches, rows padded side by side for long ones (the dense mask grows with the square of the batch's tokens).
+Three ways, the same numbers: FlashAttention's variable-length kernel where it is installed (GPU, half precision), one
+dense mask for short batches, rows padded side by side for long ones (a dense mask grows with the square of the tokens).
 """
 
 from __future__ import annotations

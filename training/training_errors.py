@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -38,18 +39,32 @@ def report_failure(message: str) -> None:
         print(f"train.py: the failure file could not be written: {error}", file=sys.stderr, flush=True)
 
 
+def expected(error: BaseException) -> bool:
+    """Whether the error is the machine's or the data's limit, so that its sentence is all there is to know."""
+    return _disk_full(error) or _memory_full(error)
+
+
 def readable(error: BaseException) -> str:
     """One sentence for an error that is not ours, naming the dial that helps where there is one."""
-    if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
-        where = f" ({error.filename})" if error.filename else ""
-        return f"no disk space left{where}: give the job a larger volume (volume_size_gb) or lower checkpoints_per_run"
-    name = type(error).__name__
-    text = str(error)
-    if name == "OutOfMemoryError" or "can't allocate memory" in text:
+    name, text = type(error).__name__, str(error)
+    if _disk_full(error):
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        return f"no disk space left{where}: raise training.volume_gb or lower checkpoints_per_run"
+    if _memory_full(error):
         return (
             "the device's memory is full: lower batch_size (and raise gradient_accumulation_steps by as much), "
             f"lower max_seq_length, or take a larger instance ({text.splitlines()[0] if text else name})"
         )
-    if name == "SafetensorError" and "No space left" in text:
-        return "no disk space left: give the job a larger volume (volume_size_gb) or lower checkpoints_per_run"
     return f"{name}: {text}" if text else name
+
+
+def _disk_full(error: BaseException) -> bool:
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+def _memory_full(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

@@ -1,11 +1,11 @@
-"""A real, really tiny Llama for tests: 2 layers of width 64, random weights, a byte-level BPE trained on the given texts.
+"""A real, really tiny Llama for tests: 2 layers of width 64, random weights, a byte-level BPE trained on your texts.
 
     directory = make_tiny_model(tmp_path / "base", ["turn on the light", '{"name": "HassTurnOn"}'])
     AutoTokenizer.from_pretrained(directory); AutoModelForCausalLM.from_pretrained(directory)
 
-The directory has the Hugging Face layout (config.json, model.safetensors, tokenizer.json, tokenizer_config.json with a chat
-template, generation_config.json). The same texts and seed give the same bytes. `eos` and `pad` are one token, as in many
-real models, so that a test notices when padding hides the end of a completion.
+The directory has the Hugging Face layout (config.json, model.safetensors, generation_config.json, tokenizer.json,
+tokenizer_config.json and a chat template). The same texts and seed give the same bytes. `eos` and `pad` are one token,
+as in many real models, so that a test notices when padding hides the end of a completion.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The training scripts import each other script-style, so their folder stands first on the path, as in the container."""
+"""The training scripts import each other script-style, so their folder is on the path, as in the container."""
 
 from __future__ import annotations
 

@@ -10,7 +10,12 @@ import pytest
 
 from tests.support.training_job import TRAINING
 
-CONTRACT = ["method", "epochs", "max_steps", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay", "batch_size", "gradient_accumulation_steps", "max_seq_length", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge", "precision", "seed", "model_id", "checkpoint_dir"]
+CONTRACT = [
+    "method", "epochs", "max_steps", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
+    "batch_size", "gradient_accumulation_steps", "max_seq_length", "lora_rank", "lora_alpha", "lora_dropout",
+    "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge",
+    "precision", "seed", "model_id", "checkpoint_dir",
+]  # fmt: skip
 
 
 def test_keys_are_those_of_the_contract() -> None:
@@ -23,9 +28,8 @@ def test_keys_are_those_of_the_contract() -> None:
 def test_strings_become_values() -> None:
     from hyperparameters import parse
 
-    chosen = parse(
-        ["--epochs", "1.5", "--batch_size", "4.0", "--merge", "FALSE", "--learning_rate", "1e-3", "--lora_target_modules", "q_proj,v_proj"]
-    )
+    numbers = ["--epochs", "1.5", "--batch_size", "4.0", "--learning_rate", "1e-3"]
+    chosen = parse([*numbers, "--merge", "FALSE", "--lora_target_modules", "q_proj,v_proj"])
     assert (chosen.epochs, chosen.batch_size, chosen.merge, chosen.learning_rate) == (1.5, 4, False, 0.001)
     assert chosen.lora_target_modules == "q_proj,v_proj"
 
@@ -55,10 +59,11 @@ def test_bad_values_are_named_with_what_is_allowed(arguments: list[str], said: s
 
 
 def test_help_needs_only_the_standard_library(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys, runpy; sys.path.insert(0, {str(TRAINING)!r}); sys.argv = ['train.py', '--help']; "
-         f"runpy.run_path({str(TRAINING / 'train.py')!r}, run_name='__main__')"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
+    program = (
+        f"import sys, runpy; sys.path.insert(0, {str(TRAINING)!r}); sys.argv = ['train.py', '--help']\n"
+        f"runpy.run_path({str(TRAINING / 'train.py')!r}, run_name='__main__')"
+    )
+    bare = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"--{key} VALUE" in done.stdout for key in CONTRACT)

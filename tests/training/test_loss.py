@@ -136,7 +136,7 @@ def test_a_row_does_not_see_another(
 
 
 def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer: Any) -> None:
-    """FlashAttention needs a GPU; its documented rule (causal from the right end of each sequence) is computed here instead."""
+    """FlashAttention needs a GPU; its documented rule (causal from each sequence's right end) is computed here."""
     import torch
     from packing import Collator
     from segment_attention import _dense, _variable_length

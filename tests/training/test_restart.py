@@ -14,7 +14,10 @@ from tests.support.training_job import TrainingJob, lamp_rows
 
 NewJob = Callable[..., TrainingJob]
 # Dropout makes the random state matter, 48 rows in batches of 5 make epochs end between checkpoints.
-RUN = {"method": "lora", "learning_rate": 0.01, "lora_dropout": 0.1, "batch_size": 5, "max_steps": 90, "precision": "fp32", "evaluations_per_run": 6, "checkpoints_per_run": 9}  # fmt: skip
+RUN = {
+    "method": "lora", "learning_rate": 0.01, "lora_dropout": 0.1, "batch_size": 5, "max_steps": 90, "precision": "fp32",
+    "evaluations_per_run": 6, "checkpoints_per_run": 9,
+}  # fmt: skip
 SHORT = {**RUN, "max_steps": 12, "evaluations_per_run": 2, "checkpoints_per_run": 4}
 
 

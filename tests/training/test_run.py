@@ -157,7 +157,7 @@ def test_early_stopping_keeps_the_best_weights(new_job: NewJob) -> None:
 
 
 def test_accumulated_batches_are_one_step(new_job: NewJob) -> None:
-    """The loss is normalised over the whole step's completion tokens, so how the rows are cut into batches does not matter."""
+    """The loss is a mean over the whole step's completion tokens, however the rows are cut into batches."""
     whole, parts = new_job("whole"), new_job("parts")
     assert whole.run(**{**FULL, "batch_size": 8}, max_steps=6) == 0, whole.err
     assert parts.run(**{**FULL, "batch_size": 2}, gradient_accumulation_steps=4, max_steps=6) == 0, parts.err

@@ -1,0 +1,78 @@
+"""Runs in the GPU training container, beside train.py: training_report.json, which lies in the model directory.
+
+    {"version": 1, "method": "lora", "base_model": "SmolLM2-135M-Instruct", "steps": 147, "epochs": 1.0,
+     "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170, "train_loss": 0.21, "validation_loss": 0.24,
+     "best_validation_loss": 0.23, "completion_tokens_per_second": 165.2, "seconds": 97.9, "resumed_from_step": 0,
+     "stopped_early": false, "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...],
+     "hyperparameters": {"method": "lora", ...}}
+
+Losses are means over completion tokens; a `train_loss` is the mean since the point before. `rows_left_out` counts rows
+of both channels that are longer than max_seq_length. `seconds` is training's wall time, that of killed runs included up
+to their last checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hyperparameters import Hyperparameters
+
+if TYPE_CHECKING:
+    from packed_trainer import PackedTrainer
+    from tokenized import TokenizedRows
+
+NAMES = {"loss": "train_loss", "eval_loss": "validation_loss", "learning_rate": "learning_rate"}
+
+
+def build_report(
+    chosen: Hyperparameters,
+    name: str,
+    rows: TokenizedRows,
+    validation: TokenizedRows | None,
+    trainer: PackedTrainer,
+    resumed: int,
+) -> dict[str, Any]:
+    """The report of a run that ended at `trainer.state`; `resumed` is the step it went on from (0: the start)."""
+    state, kept = trainer.state, trainer.progress.kept
+    history: dict[int, dict[str, Any]] = {}
+    for entry in state.log_history:
+        point = history.setdefault(entry["step"], {"step": entry["step"]})
+        for theirs, ours in (
+            ("loss", "train_loss"),
+            ("eval_loss", "validation_loss"),
+            ("learning_rate", "learning_rate"),
+        ):
+            if theirs in entry:
+                point[ours] = round(entry[theirs], 9)
+    points = [history[step] for step in sorted(history)]
+    validation_losses = [point["validation_loss"] for point in points if "validation_loss" in point]
+    seconds = kept["seconds"]
+    return {
+        "version": 1,
+        "method": chosen.method,
+        "base_model": name,
+        "steps": state.global_step,
+        "epochs": round(float(state.epoch or 0), 4),
+        "train_rows": len(rows),
+        "validation_rows": len(validation) if validation is not None else 0,
+        "rows_left_out": rows.left_out + (validation.left_out if validation is not None else 0),
+        "completion_tokens": kept["completion_tokens"],
+        "train_loss": next((point["train_loss"] for point in reversed(points) if "train_loss" in point), None),
+        "validation_loss": validation_losses[-1] if validation_losses else None,
+        "best_validation_loss": min(validation_losses, default=None),
+        "completion_tokens_per_second": round(kept["completion_tokens"] / max(seconds, 1e-9), 2),
+        "seconds": round(seconds, 3),
+        "resumed_from_step": resumed,
+        "stopped_early": kept["stopped_early"],
+        "history": points,
+        "hyperparameters": chosen.as_dict(),
+    }
+
+
+def history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One point for each step that the Trainer's log mentions, in order."""
+    points: dict[int, dict[str, Any]] = {}
+    for entry in log:
+        point = points.setdefault(entry["step"], {"step": entry["step"]})
+        point.update({ours: round(entry[theirs], 9) for theirs, ours in NAMES.items() if theirs in entry})
+    return [points[step] for step in sorted(points)]
