@@ -8,9 +8,9 @@ Contestants, each in a process of its own, one after the other, `--rounds` times
     fmops        train.py's own run: packed, shared prefix, head on completion tokens, precision auto
     fmops-fp32   the same with precision fp32, to tell the layout's share from that of bf16
     plain        transformers' Trainer as in the usual guide: every row padded to 512, loss on all tokens, fp32
-    trl          TRL's SFTTrainer with packing (bfd) and completion-only loss, precision as train.py's, no checkpointing
-All train the same rows (an eighth of them for `plain`, which is slow) for one epoch with the same rows per step, as near
-as packing allows. Counted are completion tokens; the clock runs from the first step's begin to the last step's end,
+    trl          TRL's SFTTrainer with packing (bfd) and completion-only loss, train.py's precision, no checkpointing
+All train the same rows (an eighth of them for `plain`, which is slow) for one epoch with the same rows per step, as
+near as packing allows. Counted are completion tokens; the clock runs from the first step's begin to the last step's end,
 without loading, evaluating or saving. Needs `pip install trl` for the last one.
 """
 
@@ -160,6 +160,7 @@ def run_trl(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str
     bf16 = resolve_precision("auto", load_config(options.model)) == "bf16"
     tokenizer, model = load(options, torch.bfloat16 if bf16 and options.method == "lora" else torch.float32)
     lengths = [len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]) for row in rows]
+    pairs = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
     pack = max(max(lengths), options.batch_size * sum(lengths) // len(lengths))
     clock = Clock()
     trainer = SFTTrainer(
@@ -170,7 +171,7 @@ def run_trl(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str
             use_cpu=not torch.cuda.is_available(), gradient_checkpointing=False,
             learning_rate=1e-4, save_strategy="no", report_to="none", disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_list([{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]),
+        train_dataset=Dataset.from_list(pairs),
         processing_class=tokenizer,
         peft_config=lora_config() if options.method == "lora" else None,
         callbacks=[callback(clock)],
@@ -247,8 +248,8 @@ def contest(options: argparse.Namespace) -> dict[str, Any]:
 
 def line(engine: str, result: dict[str, float]) -> str:
     return (
-        f"{engine:11s} {result['tokens_per_cpu_s']:8.1f} completion tok/CPU-s  {result['tokens_per_wall_s']:8.1f} tok/s  "
-        f"{result['rows_per_wall_s']:6.2f} rows/s  peak {result['peak_gb']:.2f} GB"
+        f"{engine:11s} {result['tokens_per_cpu_s']:8.1f} completion tok/CPU-s  "
+        f"{result['tokens_per_wall_s']:8.1f} tok/s  {result['rows_per_wall_s']:6.2f} rows/s  peak {result['peak_gb']:.2f} GB"
     )
 
 
@@ -281,9 +282,8 @@ def main() -> None:
             options.model = str(small_model(Path(folder) / "small", demo_rows(options.rows)))
         result = contest(options)
     for engine, ratio in result["fmops_over"].items():
-        print(
-            f"fmops / {engine:11s} {ratio['tokens_per_cpu_s']:.2f} per CPU second, {ratio['tokens_per_wall_s']:.2f} per second"
-        )
+        cpu, wall = ratio["tokens_per_cpu_s"], ratio["tokens_per_wall_s"]
+        print(f"fmops / {engine:11s} {cpu:.2f} per CPU second, {wall:.2f} per second")
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
 
