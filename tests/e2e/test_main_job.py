@@ -60,11 +60,11 @@ def test_approval_deploys_and_the_endpoint_answers(house: House, finished: str) 
     approved = house.run("approve", "1", "--comment", "looks right", "--wait")
     assert "InService" in approved.stdout
     answer = house.run("invoke", "turn on the kitchen light", "--max-new-tokens", "5")
-    assert answer.stdout.strip() != ""
     payload = json.dumps({"inputs": "turn on the kitchen light", "parameters": {"max_new_tokens": 5}})
     runtime = house.client("sagemaker-runtime")
     direct = runtime.invoke_endpoint(EndpointName="fmops-endpoint", ContentType="application/json", Body=payload)
-    assert json.loads(direct["Body"].read())[0]["generated_text"].strip() == answer.stdout.strip()
+    # A tiny model's answer may be nothing but line breaks, so it is compared as it is.
+    assert json.loads(direct["Body"].read())[0]["generated_text"] + "\n" == answer.stdout
     refused = house.run("invoke", "", "--max-new-tokens", "5", expect=1)
     assert "400" in refused.stderr
 
@@ -168,4 +168,4 @@ def test_everything_survives_a_kill(house: House, finished: str) -> None:
     house.client("sagemaker").get_waiter("endpoint_in_service").wait(
         EndpointName="fmops-endpoint", WaiterConfig={"Delay": 1, "MaxAttempts": 120}
     )
-    assert house.run("invoke", "turn on the kitchen light", "--max-new-tokens", "5").stdout.strip()
+    assert house.run("invoke", "turn on the kitchen light", "--max-new-tokens", "5").stdout
