@@ -38,11 +38,12 @@ class Info:
     port: int
 
 
-def up(home: Path | str, port: int = 0, wait: float = _START_S) -> Info:
+def up(home: Path | str, port: int = 0, wait: float = _START_S, parent: int | None = None) -> Info:
     """Start localcloud in the background, or find the one that serves this home already.
 
-    `port` 0 picks 4566, or any free one when that is taken; `wait` is how long it may take, in seconds. ControlError
-    when the home can't be written to, the port is taken, or the process ends.
+    `port` 0 picks 4566, or any free one when that is taken; `wait` is how long it may take, in seconds; it ends by
+    itself when process `parent` has ended (by default it goes on until `down`). ControlError when the
+    home can't be written to, the port is taken, or the process ends.
     """
     home = prepare_home(Path(home))
     _reap()
@@ -55,6 +56,8 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S) -> Info:
         listen(port).close()  # the reason is better told from here than from a log file
     log = home / "localcloud.out"
     command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", str(port or _free_port())]
+    if parent is not None:
+        command += ["--parent", str(parent)]
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import zipfile
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def free_port() -> int:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[control.Info]:
     """One localcloud process for the whole folder."""
     home = tmp_path_factory.mktemp("home")
-    info = control.up(home, free_port())
+    info = control.up(home, free_port(), parent=os.getpid())
     yield info
     control.down(home)
 
