@@ -14,7 +14,7 @@ Response = dict[str, Any]
 
 
 class Delegate(Protocol):
-    """The emulator behind us, called in process (never over HTTP). Implemented in `localcloud/delegate.py`.
+    """The emulator behind us, called in process (never over HTTP). Implemented in `localcloud/delegate/`.
 
     All methods are safe from any thread and block until done.
     """
@@ -28,7 +28,9 @@ class Delegate(Protocol):
     def write_object(self, account: str, bucket: str, key: str, source: Path, content_type: str = ...) -> None:
         """Keep a copy of a file as an S3 object (hard link or streamed copy; never held in memory)."""
 
-    def put_log_events(self, account: str, region: str, group: str, stream: str, messages: list[tuple[int, str]]) -> None:
+    def put_log_events(
+        self, account: str, region: str, group: str, stream: str, messages: list[tuple[int, str]]
+    ) -> None:
         """Append (epoch milliseconds, text) to a CloudWatch Logs stream, made if absent."""
 
     def put_metric(
@@ -39,7 +41,9 @@ class Delegate(Protocol):
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         """Run a Lambda function: (response payload, FunctionError or None); AwsError ResourceNotFoundException."""
 
-    def emit_event(self, account: str, region: str, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]) -> None:
+    def emit_event(
+        self, account: str, region: str, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]
+    ) -> None:
         """Put an `aws.*` event on the default bus."""
 
 
@@ -71,4 +75,4 @@ class Context:
 
 
 Handler = Callable[[Context, Request], Response]
-"""An operation: validated request members in, response members out (times as epoch seconds or datetime). Runs on a worker thread."""
+"""An operation: validated request members in, response members out (times as epoch seconds); on a worker thread."""

@@ -1,7 +1,7 @@
 """State in one SQLite file: documents keyed by (kind, account, region, name), safe across threads and kill -9.
 
-A document is a JSON object, for example kind "training-job", name "pipelines-abc-Train-x", doc = the DescribeTrainingJob answer
-plus private keys that begin with an underscore. Times are stored as epoch seconds (float).
+A document is a JSON object, for example kind "training-job", name "pipelines-abc-Train-x", doc = the
+DescribeTrainingJob answer plus private keys that begin with an underscore. Times are stored as epoch seconds (float).
 """
 
 from __future__ import annotations

@@ -39,13 +39,14 @@ def use_local(config: Config, config_path: Path) -> str:
     """Start localcloud unless it runs, and point this process at it; returns its URL."""
     try:
         from localcloud import control
+        from localcloud.home import ControlError
     except ImportError as error:
         raise UserError(
             f"--local needs the packages of the extra 'local' ({error.name} is missing): pip install -e '.[local]'"
         ) from None
     try:
         info = control.up(home(config_path))
-    except control.ControlError as error:
+    except ControlError as error:
         raise UserError(str(error)) from None
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE"):
         os.environ.pop(name, None)

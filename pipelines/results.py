@@ -28,10 +28,28 @@ def evaluation_uri(session: boto3.Session, arn: str) -> str:
             f"See what happened: fmops status {executions.execution_id(arn)}"
         )
     description = session.client("sagemaker").describe_processing_job(ProcessingJobName=job.name)
+    uri = _output_uri(description, "evaluation")
+    if uri is None:
+        raise UserError(f"The processing job {job.name} has no output named 'evaluation'.")
+    return uri
+
+
+def _output_uri(description: dict[str, Any], name: str) -> str | None:
     for output in description["ProcessingOutputConfig"]["Outputs"]:
-        if output["OutputName"] == "evaluation":
+        if output["OutputName"] == name:
             return str(output["S3Output"]["S3Uri"]).rstrip("/")
-    raise UserError(f"The processing job {job.name} has no output named 'evaluation'.")
+    return None
+
+
+def rejected_rows_uri(session: boto3.Session, arn: str) -> str | None:
+    """Where a failed Prepare left the rows that it rejected, each with file, line and reason."""
+    step = executions.find_step(session, arn, "Prepare")
+    job = executions.job(step) if step and step["StepStatus"] == "Failed" else None
+    if job is None:
+        return None
+    description = session.client("sagemaker").describe_processing_job(ProcessingJobName=job.name)
+    report = _output_uri(description, "report")
+    return f"{report}/rejected.jsonl" if report else None
 
 
 def evaluation(session: boto3.Session, arn: str) -> dict[str, Any]:

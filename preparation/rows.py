@@ -26,6 +26,7 @@ COMPLETIONS = ("completion", "output", "response", "answer")
 INPUTS = ("input", "context")
 SYSTEMS = ("system", "system_prompt")
 SLICES = ("slice",)
+GROUPS = ("group", "group_id", "template")
 
 
 class Rejected(Exception):
@@ -86,7 +87,7 @@ def find_layout(names: Sequence[str], columns: Columns) -> Layout:
     shared = {
         "system": find(columns.system, SYSTEMS, "--system-column"),
         "slice": find(columns.slice, SLICES),
-        "group": find(columns.group, ()) if columns.group else None,
+        "group": find(columns.group, GROUPS),
     }
     plain = columns.prompt or columns.completion
     messages = None if plain and not columns.messages else find(columns.messages, MESSAGES, "--messages-column")

@@ -164,7 +164,12 @@ def processing_arguments(
         outputs=[
             ProcessingOutput(
                 output_name=name,
-                s3_output=ProcessingS3Output(s3_uri=uri, local_path=f"{OUTPUT}/{name}", s3_upload_mode="EndOfJob"),
+                s3_output=ProcessingS3Output(
+                    s3_uri=uri,
+                    local_path=f"{OUTPUT}/{name}",
+                    # A report explains a failure, so it goes out while the job runs; the rest only when it is whole.
+                    s3_upload_mode="Continuous" if name == "report" else "EndOfJob",
+                ),
             )
             for name, uri in outputs.items()
         ],

@@ -19,11 +19,12 @@ def local() -> None:
 def up(target: Target, port: int | None) -> None:
     """Start localcloud (nothing happens when it runs already)."""
     from localcloud import control
+    from localcloud.home import ControlError
     from pipelines.aws import local_environment
 
     try:
         info = control.up(target.home, **({} if port is None else {"port": port}))
-    except control.ControlError as error:
+    except ControlError as error:
         raise UserError(str(error)) from None
     click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {target.home}).")
     click.echo("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
@@ -36,10 +37,11 @@ def up(target: Target, port: int | None) -> None:
 def down(target: Target) -> None:
     """Stop localcloud, its jobs and its endpoints; its state stays."""
     from localcloud import control
+    from localcloud.home import ControlError
 
     try:
         stopped = control.down(target.home)
-    except control.ControlError as error:
+    except ControlError as error:
         raise UserError(str(error)) from None
     click.echo("localcloud is stopped." if stopped else "localcloud was not running.")
 

@@ -73,7 +73,7 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def parse_parameters(pairs: tuple[str, ...]) -> dict[str, str]:
     """`("Epochs=2", "LearningRate=1e-4")` -> a dict; what is not Name=Value is refused."""
-    parameters = {}
+    parameters: dict[str, str] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or not name:

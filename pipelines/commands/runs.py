@@ -51,7 +51,7 @@ def watch(target: Target, arn: str, console: Console | None = None) -> None:
     """Show an execution to its end; UserError with its reason unless it succeeded."""
     from rich.console import Console
 
-    from pipelines import executions
+    from pipelines import executions, results
     from pipelines.errors import UserError
     from pipelines.watch import Watch
 
@@ -67,9 +67,11 @@ def watch(target: Target, arn: str, console: Console | None = None) -> None:
         ) from None
     if execution["PipelineExecutionStatus"] != "Succeeded":
         reason = execution.get("FailureReason") or "no reason given"
+        rejected = results.rejected_rows_uri(target.session, arn)
         raise UserError(
             f"The execution ended {execution['PipelineExecutionStatus']}: {reason}\n"
-            f"Its logs: fmops logs {executions.execution_id(arn)}{target.flag}"
+            + (f"Rejected rows: {rejected}\n" if rejected else "")
+            + f"Its logs: fmops logs {executions.execution_id(arn)}{target.flag}"
         )
 
 
