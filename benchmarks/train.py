@@ -10,8 +10,8 @@ Contestants, each in a process of its own, one after the other, `--rounds` times
     plain        transformers' Trainer as in the usual guide: every row padded to 512, loss on all tokens, fp32
     trl          TRL's SFTTrainer with packing (bfd) and completion-only loss, train.py's precision, no checkpointing
 All train the same rows (an eighth of them for `plain`, which is slow) for one epoch with the same rows per step, as
-near as packing allows. Counted are completion tokens; the clock runs from the first step's begin to the last step's end,
-without loading, evaluating or saving. Needs `pip install trl` for the last one.
+near as packing allows. Counted are completion tokens; the clock runs from the first step's begin to the last step's
+end, without loading, evaluating or saving. Needs `pip install trl` for the last one.
 """
 
 from __future__ import annotations
@@ -249,7 +249,8 @@ def contest(options: argparse.Namespace) -> dict[str, Any]:
 def line(engine: str, result: dict[str, float]) -> str:
     return (
         f"{engine:11s} {result['tokens_per_cpu_s']:8.1f} completion tok/CPU-s  "
-        f"{result['tokens_per_wall_s']:8.1f} tok/s  {result['rows_per_wall_s']:6.2f} rows/s  peak {result['peak_gb']:.2f} GB"
+        f"{result['tokens_per_wall_s']:8.1f} tok/s  {result['rows_per_wall_s']:6.2f} rows/s  "
+        f"peak {result['peak_gb']:.2f} GB"
     )
 
 

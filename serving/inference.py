@@ -42,6 +42,7 @@ def model_fn(model_dir: str) -> TextModel:
     """Load tokenizer and weights; several threads may use the result at once."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads slow each other down on a busy machine
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging

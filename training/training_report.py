@@ -1,10 +1,10 @@
 """Runs in the GPU training container, beside train.py: training_report.json, which lies in the model directory.
 
     {"version": 1, "method": "lora", "base_model": "SmolLM2-135M-Instruct", "steps": 147, "epochs": 1.0,
-     "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170, "train_loss": 0.21,
-     "validation_loss": 0.24, "best_validation_loss": 0.23, "completion_tokens_per_second": 165.2, "seconds": 97.9,
-     "resumed_from_step": 0, "stopped_early": false, "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...],
-     "hyperparameters": {"method": "lora", ...}}
+     "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170,
+     "train_loss": 0.21, "validation_loss": 0.24, "best_validation_loss": 0.23,
+     "completion_tokens_per_second": 165.2, "seconds": 97.9, "resumed_from_step": 0, "stopped_early": false,
+     "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...], "hyperparameters": {...}}
 
 Losses are means over completion tokens; a `train_loss` is the mean since the point before. `rows_left_out` counts rows
 of both channels that are longer than max_seq_length. `seconds` is training's wall time, that of killed runs included up
