@@ -41,14 +41,14 @@ INTENTS = (
     "HassIncreaseTimer",
     "HassCancelTimer",
 )
-AREAS = ("kitchen", "living room", "bedroom", "bathroom", "office", "garage", "hallway", "dining room", "nursery",
+AREAS = ("kitchen", "living room", "bedroom", "bathroom", "office", "workshop", "hallway", "dining room", "nursery",
          "attic", "laundry room", "guest room", "conservatory", "basement", "playroom", "patio")  # fmt: skip
 FLOORS = ("ground", "first", "second", "top", "lower")
 NAMES = {
     "light": ("bedside lamp", "ceiling spots", "reading light", "christmas tree", "desk lamp", "mirror strip"),
     "switch": ("coffee machine", "heated blanket", "garden pump", "sound system", "space heater"),
     "fan": ("tower fan", "extractor", "ceiling fan", "desk fan"),
-    "cover": ("roller blind", "skylight", "awning", "garage shutter"),
+    "cover": ("roller blind", "skylight", "awning", "sunshade"),
     "climate": ("thermostat", "heat pump", "radiator", "air conditioner"),
     "media_player": ("television", "record player", "soundbar", "radio"),
 }
@@ -67,7 +67,8 @@ NUMBERS = {
 OPTIONAL_SPOKEN = 0.55
 """Chance that an optional part of a template is spoken."""
 TEMPLATES_PER_INTENT = 26
-ATTEMPTS_PER_ROW = 12
+BARREN_ROUNDS = 30
+"""So many rounds over all templates without a new sentence mean that there are no more."""
 SLICES = {"area": "by area", "floor": "by floor", "name": "by device name"}
 
 
@@ -209,7 +210,9 @@ def _rows_of(
 ) -> Iterator[dict[str, str]]:
     dice = {template.key: random.Random(f"{seed}/{template.key}") for template in choices}  # noqa: S311
     made = 0
-    for _ in range(wanted * ATTEMPTS_PER_ROW):
+    barren = 0
+    while barren < BARREN_ROUNDS:
+        barren += 1
         for template in choices:
             if made == wanted:
                 return
@@ -218,6 +221,7 @@ def _rows_of(
                 continue
             taken.add(prompt)
             made += 1
+            barren = 0
             call = json.dumps({"name": intent, "arguments": arguments}, separators=(",", ":"), ensure_ascii=False)
             yield {"prompt": prompt, "completion": call, "template": template.key, "slice": template.slice}
 

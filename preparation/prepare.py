@@ -214,7 +214,7 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
     tally = Tally(sources)
     writer = Writer(options.output, tally, bool(options.columns.group))
     splitter = Splitter(options.shares, options.seed, overrides)
-    problem, reported = "the run was interrupted", time.monotonic()
+    reported = time.monotonic()
     try:
         for source, batch in read(sources, options, splitter):
             writer.add(source, batch)
@@ -226,11 +226,13 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
         problem = judge(tally, options)
     except DataError as error:
         problem = str(error)
-    finally:
-        writer.close(complete=not problem)
-        if options.output is not None:
-            settings = {"seed": options.seed, "group_column": options.columns.group, **vars(options.shares)}
-            write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
+    except BaseException:
+        writer.close(complete=False)
+        raise
+    writer.close(complete=not problem)
+    if options.output is not None:
+        settings = {"seed": options.seed, "group_column": options.columns.group, **vars(options.shares)}
+        write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
         raise DataError(problem)
     return tally

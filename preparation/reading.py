@@ -273,6 +273,8 @@ def _parse_rows(piece: Piece, text: str, converter: Converter) -> Batch | None:
         for values in reader:
             if values == [SENTINEL]:
                 return batch
+            if swallows(values, header, piece.first_line + reader.line_num - number):
+                return None
             if values:
                 add_csv_row(batch, converter, header, number, values)
             number = piece.first_line + reader.line_num
@@ -286,6 +288,11 @@ def _decode(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         return data.decode("utf-8", "surrogateescape")
+
+
+def swallows(values: list[str], header: tuple[str, ...], lines: int) -> bool:
+    """Whether a row looks as if a stray quote had taken the lines after it into a field."""
+    return lines > 1 and len(values) != len(header)
 
 
 def add_csv_row(batch: Batch, converter: Converter, header: tuple[str, ...], number: int, values: list[str]) -> None:

@@ -24,6 +24,7 @@ from reading import (
     add_csv_row,
     add_json_line,
     add_object,
+    swallows,
 )
 from rows import Batch, Converter, DataError
 
@@ -52,7 +53,7 @@ class _Lines:
 
     def __next__(self) -> str:
         if self.size > OPEN_QUOTE_BYTES:
-            raise csv.Error("a quote opens here and is never closed")
+            raise csv.Error("a quote opens here and doesn't close")
         line = self._ahead.popleft() if self._ahead else _decode(self._source.readline(ROW_BYTES))
         if not line:
             if self.ended:
@@ -81,7 +82,7 @@ class _Lines:
 
 
 def read_csv(source: Source, converter: Converter, offset: int, first_line: int) -> Iterator[Batch]:
-    """Reads CSV rows; of a quote that is never closed only the line where it opens is rejected."""
+    """Reads CSV rows; where a quote swallows the lines after it, only the line where it opens is rejected."""
     csv.field_size_limit(ROW_BYTES)
     with _open(source) as file:
         _skip(file, offset)
@@ -90,7 +91,9 @@ def read_csv(source: Source, converter: Converter, offset: int, first_line: int)
         while True:
             try:
                 values = next(reader)
-                broken = "" if values == [SENTINEL] or not lines.ended else "a quote opens here and is never closed"
+                broken = ""
+                if values != [SENTINEL] and (lines.ended or swallows(values, source.header, len(lines.row))):
+                    broken = "a quote opens here and doesn't close where a field ends"
             except csv.Error as error:
                 broken = str(error)
             except StopIteration:

