@@ -6,6 +6,7 @@ credentials whose access key is the account id); nothing else in the author side
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,12 @@ def _check_account(session: boto3.Session, config: Config) -> None:
             f"These credentials belong to account {account}, but aws.account_id in pipeline.yaml is "
             f"{config.aws.account_id}.\nChange one of them, or add --local to run on this machine."
         )
+
+
+@functools.lru_cache(maxsize=32)
+def client(session: boto3.Session, service: str) -> Any:
+    """The session's client of a service, made once: making one costs more than most of its calls."""
+    return session.client(service)
 
 
 def s3_parts(uri: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.aws import client
 from pipelines.errors import UsageProblem, UserError
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ class Job:
 
 def declared_parameters(session: boto3.Session, pipeline: str) -> dict[str, dict[str, Any]]:
     """The parameters of the pipeline as it was upserted: name -> {"Type", "DefaultValue", "EnumValues"?}."""
-    client = session.client("sagemaker")
+    sagemaker = client(session, "sagemaker")
     try:
-        answer = client.describe_pipeline(PipelineName=pipeline)
-    except client.exceptions.ResourceNotFound:
+        answer = sagemaker.describe_pipeline(PipelineName=pipeline)
+    except sagemaker.exceptions.ResourceNotFound:
         raise UserError(f"There is no pipeline {pipeline!r} yet. Upsert it first: fmops upsert") from None
     definition = json.loads(answer["PipelineDefinition"])
     return {parameter["Name"]: parameter for parameter in definition.get("Parameters", [])}
@@ -84,7 +85,7 @@ def start(session: boto3.Session, pipeline: str, parameters: dict[str, str], dis
     }
     if display_name:
         request["PipelineExecutionDisplayName"] = display_name
-    return str(session.client("sagemaker").start_pipeline_execution(**request)["PipelineExecutionArn"])
+    return str(client(session, "sagemaker").start_pipeline_execution(**request)["PipelineExecutionArn"])
 
 
 def execution_id(arn: str) -> str:
@@ -94,9 +95,9 @@ def execution_id(arn: str) -> str:
 
 def resolve(session: boto3.Session, pipeline: str, execution: str | None) -> str:
     """The ARN of an execution named by id or ARN; of the latest one when None."""
-    client = session.client("sagemaker")
+    sagemaker = client(session, "sagemaker")
     try:
-        pages = client.get_paginator("list_pipeline_executions").paginate(
+        pages = sagemaker.get_paginator("list_pipeline_executions").paginate(
             PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending"
         )
         seen = []
@@ -106,7 +107,7 @@ def resolve(session: boto3.Session, pipeline: str, execution: str | None) -> str
                 if execution in (None, arn, execution_id(arn)):
                     return arn
                 seen.append(execution_id(arn))
-    except client.exceptions.ResourceNotFound:
+    except sagemaker.exceptions.ResourceNotFound:
         raise UserError(f"There is no pipeline {pipeline!r} yet. Upsert it first: fmops upsert") from None
     if execution is None:
         raise UserError(f"The pipeline {pipeline!r} has not run yet. Start it: fmops start")
@@ -115,7 +116,7 @@ def resolve(session: boto3.Session, pipeline: str, execution: str | None) -> str
 
 def steps(session: boto3.Session, arn: str) -> list[dict[str, Any]]:
     """The steps that have begun, oldest first, as ListPipelineExecutionSteps answers them."""
-    pages = session.client("sagemaker").get_paginator("list_pipeline_execution_steps")
+    pages = client(session, "sagemaker").get_paginator("list_pipeline_execution_steps")
     return [
         step
         for page in pages.paginate(PipelineExecutionArn=arn, SortOrder="Ascending")

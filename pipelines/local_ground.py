@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,7 @@ def upload_base_model(config: Config, session: boto3.Session, home: Path, say: C
     uri = base_model(config)
     if config.model.on_hub or ground.has_objects(session, uri):
         return
-    from examples.base_model import MODEL_NAME, BaseModelError, base_model_directory
+    from examples.base_model import MODEL_NAME
 
     if not uri.endswith(f"/{MODEL_NAME}/"):
         raise UserError(
@@ -40,9 +42,11 @@ def upload_base_model(config: Config, session: boto3.Session, home: Path, say: C
         )
 
     say(f"Converting the base model once for {uri} (about 25 s) ...")
-    try:
-        directory = base_model_directory(home / "base-model")
-    except BaseModelError as error:
-        raise UserError(str(error)) from None
-    sent = ground.upload_directory(config, session, directory, uri)
+    # In a process of its own, so that torch's gigabyte is gone when it ends.
+    script = ground.ROOT / "examples" / "base_model.py"
+    command = [sys.executable, str(script), "--cache", str(home / "base-model")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise UserError(result.stderr.strip().removeprefix("base_model: "))
+    sent = ground.upload_directory(config, session, Path(result.stdout.strip()), uri)
     say(f"Uploaded the base model: {sent} files to {uri}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipelines.aws import client
 from pipelines.executions import Job
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ class LogTail:
     """Reads each line of a job's log once, in order, over all its streams."""
 
     def __init__(self, session: boto3.Session, job: Job) -> None:
-        self._client = session.client("logs")
+        self._client = client(session, "logs")
         self._job = job
         self._tokens: dict[str, str] = {}
 

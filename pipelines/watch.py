@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipelines import executions
+from pipelines.aws import client
 from pipelines.logs import LogTail
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Watch:
 
     def _state(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         # The execution is read before its steps, so that a finished execution always comes with all of its steps.
-        execution = self._session.client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=self._arn)
+        execution = client(self._session, "sagemaker").describe_pipeline_execution(PipelineExecutionArn=self._arn)
         steps = executions.steps(self._session, self._arn)
         for step in steps:
             job = executions.job(step)
@@ -102,7 +103,8 @@ class Watch:
                 name, status = step["StepName"], describe(step)
                 detail = self.detail(step)
                 if printed.get(name) != status or (report_progress and detail and step["StepStatus"] == "Executing"):
-                    self._console.print(f"{name:<14} {status:<10} {detail}".rstrip(), highlight=False, markup=False)
+                    line = f"{name:<16} {status:<10} {seconds(step):>4.0f} s  {detail}".rstrip()
+                    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
                     printed[name] = status
                     last_detail = time.monotonic()
             if execution["PipelineExecutionStatus"] in executions.FINISHED:

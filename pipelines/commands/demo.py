@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 # What the demo overrides in the pipeline: a 135M-parameter model on two CPU cores instead of a GPU instance.
 PARAMETERS = {
-    "Epochs": "1",
+    "MaxSteps": "150",
     "LearningRate": "0.002",
     "BatchSize": "5",
-    "GradientAccumulationSteps": "1",
     "MaxSeqLength": "256",
     "LoraRank": "8",
+    "LoraAlpha": "16",
+    "LoraDropout": "0",
+    "FewShot": "10",
     "EvaluationRows": "96",
     "MaxNewTokens": "64",
 }
@@ -70,18 +72,18 @@ def run(target: Target, console: Console) -> None:
 
     heading(console, "1  The ground: localcloud, buckets, key, roles, pipeline, base model")
     session = target.session
-    prepare_ground(target.config, session, target.home, console.print)
+    prepare_ground(target.config, session, target.home, click.echo)
 
     heading(console, "2  The data: what people say to their home -> the tool call it means")
     data = target.home / "demo" / "home_assistant.jsonl"
     data.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(data)
-    console.print(ground.check_data(target.config, data))
+    click.echo(ground.check_data(target.config, data))
     parameters = {"InputDataUri": ground.upload_data(target.config, session, data), **PARAMETERS}
 
     heading(console, "3  The pipeline: prepare -> fine-tune -> evaluate -> gate -> register")
     arn = executions.start(session, target.config.name, parameters)
-    console.print("fmops start --local --data " + str(data) + "".join(f" -p {k}={v}" for k, v in PARAMETERS.items()))
+    click.echo(f"$ fmops start --local --data {data} --wait" + "".join(f" -p {k}={v}" for k, v in PARAMETERS.items()))
     watch(target, arn, console)
 
     heading(console, "4  The evidence")

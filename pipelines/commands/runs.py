@@ -55,7 +55,7 @@ def watch(target: Target, arn: str, console: Console | None = None) -> None:
     from pipelines.errors import UserError
     from pipelines.watch import Watch
 
-    poll = 0.5 if target.local else 5.0
+    poll = 1.0 if target.local else 5.0
     try:
         execution = Watch(target.session, arn, console or Console()).until_finished(poll)
     except KeyboardInterrupt:
