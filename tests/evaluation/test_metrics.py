@@ -1,0 +1,107 @@
+"""Metrics against their definitions, against rouge-score, and on awkward text."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import warnings
+
+import pytest
+from metrics import equal, field_accuracy, is_json, parse_json, rouge_l, score_text, token_f1, words
+
+
+def random_text(dice: random.Random) -> str:
+    return " ".join(dice.choices(["a", "b", "c", "the", "Cat.", "dog,", "7", "x9", "-", "über"], k=dice.randint(0, 12)))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_rouge_l_is_that_of_the_reference_package(seed: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rouge-score's own imports
+        from rouge_score.rouge_scorer import RougeScorer
+    dice = random.Random(seed)
+    # The package knows ASCII words alone.
+    said, wanted = (random_text(dice).replace("ü", "u") for _ in range(2))
+    expected = RougeScorer(["rougeL"]).score(wanted, said)["rougeL"].fmeasure
+    ours = rouge_l(words(said), words(wanted))
+    if words(said) or words(wanted):
+        assert ours == pytest.approx(expected)
+    else:
+        assert ours == 1.0
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_token_f1_from_precision_and_recall(seed: int) -> None:
+    dice = random.Random(seed)
+    said, wanted = ([dice.choice("abcd") for _ in range(dice.randint(0, 8))] for _ in range(2))
+    left = list(wanted)
+    common = sum(1 for word in said if word in left and not left.remove(word))  # type: ignore[func-returns-value]
+    if not said or not wanted:
+        expected = float(said == wanted)
+    else:
+        precision, recall = common / len(said), common / len(wanted)
+        expected = 2 * precision * recall / (precision + recall) if common else 0.0
+    assert token_f1(said, wanted) == pytest.approx(expected)
+    assert 0 <= rouge_l(said, wanted) <= token_f1(said, wanted) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 1, "b": [1, {"c": None}]}, {"b": [1, {"c": None}], "a": 1.0}, True),
+        ({"a": 1}, {"a": True}, False),
+        ({"a": 0}, {"a": False}, False),
+        ({"a": 1}, {"a": "1"}, False),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ([1, 2], [2, 1], False),
+        ([], {}, False),
+        ({"a": None}, {"a": 0}, False),
+        ({"a": "x  y "}, {"a": "x y"}, True),
+        ({"a": {"b": 10**400}}, {"a": {"b": 10**400}}, True),
+    ],
+)
+def test_json_equality(one: object, other: object, same: bool) -> None:
+    assert equal(one, other) is same
+    assert equal(other, one) is same
+    assert (field_accuracy(one, other) == 1) is same
+
+
+def test_fields_are_counted_in_both_directions() -> None:
+    wanted = {"name": "a", "arguments": {"x": 1, "y": 2}}
+    assert field_accuracy({"name": "a", "arguments": {"x": 1, "y": 3}}, wanted) == pytest.approx(2 / 3)
+    assert field_accuracy({"name": "a", "arguments": {"x": 1}}, wanted) == pytest.approx(2 / 3)
+    assert field_accuracy({"name": "a", "arguments": {"x": 1, "y": 2, "z": 3}}, wanted) == pytest.approx(3 / 4)
+    assert field_accuracy({"name": "a", "arguments": {}}, wanted) == pytest.approx(1 / 4)
+    assert field_accuracy([], wanted) == 0
+
+
+def test_what_counts_as_json() -> None:
+    assert all(is_json(text) for text in ('{"a": 1}', " [1] ", "{}"))
+    for text in ("", "7", '"a"', "null", "{'a': 1}", '{"a": NaN}', '{"a": 1} and more', "[" * 100_000, '{"a": 1'):
+        assert not is_json(text)
+    with pytest.raises(ValueError, match="NaN"):
+        parse_json('{"a": NaN}')
+
+
+def test_scores_of_one_answer() -> None:
+    target = '{"name": "a", "x": 1}'
+    right = score_text('{"x":1.0,"name":"a"}', target, True)
+    assert right["exact_match"] == right["json_valid"] == right["json_field_accuracy"] == 1
+    broken = score_text('{"x":1', target, True)
+    assert broken["exact_match"] == broken["json_valid"] == broken["json_field_accuracy"] == 0
+    plain = score_text(" two\n words ", "two words", False)
+    assert plain == {"exact_match": 1.0, "token_f1": 1.0, "rouge_l": 1.0}
+    assert score_text("", "two words", False) == {"exact_match": 0.0, "token_f1": 0.0, "rouge_l": 0.0}
+
+
+def test_any_answer_has_scores_between_0_and_1() -> None:
+    dice = random.Random(1)
+    target = '{"name": "a", "arguments": {"b": [1, 2], "c": "d"}}'
+    for _ in range(500):
+        text = "".join(dice.choices(string.printable + '{}[]":,', k=dice.randint(0, 60)))
+        scores = score_text(text, target, True)
+        assert all(0 <= value <= 1 for value in scores.values())
+        value = json.loads(target)
+        value["arguments"][dice.choice("bcx")] = dice.choice([None, 1, [], {"y": 2}])
+        assert 0 < score_text(json.dumps(value), target, True)["json_field_accuracy"] <= 1
