@@ -108,10 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
     base = runs["pandas + jsonlines"]
     print("| script | wall s | krows/s | CPU-s | peak MB | x rows/s | x memory |\n|---|---|---|---|---|---|---|")
     for name, run in runs.items():
-        speed, more = options.rows / run["seconds"] / 1000, base["seconds"] / run["seconds"]
-        memory = run["megabytes"] / base["megabytes"]
-        figures = f"{run['seconds']:.1f} | {speed:.0f} | {run['cpu']:.1f} | {run['megabytes']:.0f} | {more:.1f} | {memory:.2f}"
-        print(f"| {name} | {figures} |")
+        wall, times = run["seconds"], base["seconds"] / run["seconds"]
+        cells = [f"{wall:.1f}", f"{options.rows / wall / 1000:.0f}", f"{run['cpu']:.1f}", f"{run['megabytes']:.0f}"]
+        cells += [f"{times:.1f}", f"{run['megabytes'] / base['megabytes']:.2f}"]
+        print(" | ".join(["| " + name, *cells]) + " |")
     return 0
 
 
