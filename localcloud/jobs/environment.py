@@ -42,6 +42,8 @@ def base_environment(ctx: Context, layout: Layout, *, isolated: bool) -> dict[st
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": str(cpus()),
+        # Jobs share this machine with each other and with their user: threads that spin while waiting would stall all.
+        "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
         "AWS_REGION": ctx.region,
         "AWS_DEFAULT_REGION": ctx.region,

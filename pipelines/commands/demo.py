@@ -20,6 +20,8 @@ PARAMETERS = {
     "LoraRank": "8",
     "LoraAlpha": "16",
     "LoraDropout": "0",
+    "EvaluationsPerRun": "3",
+    "CheckpointsPerRun": "3",
     "FewShot": "10",
     "EvaluationRows": "96",
     "MaxNewTokens": "64",
