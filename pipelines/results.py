@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import boto3
     from rich.table import Table
 
-_MODELS = {"base": "base", "base_few_shot": "base, few-shot", "candidate": "tuned", "improvement": "tuned - best base"}
+# "gain" is the tuned model beside the better of the two bases.
+_MODELS = {"base": "base", "base_few_shot": "few-shot", "candidate": "tuned", "improvement": "gain"}
 _PERCENT = {"exact_match", "token_f1", "rouge_l", "json_valid", "json_field_accuracy"}
 
 
@@ -78,13 +79,19 @@ def _read(session: boto3.Session, uri: str) -> bytes:
 
 def metrics_table(report: dict[str, Any]) -> Table:
     """Base against tuned, one row a metric, each value with its 95% interval."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=f"Held-out test set, {report['rows']} rows, 95% intervals", title_justify="left")
-    table.add_column("metric")
+    table = Table(
+        title=f"Held-out test set, {report['rows']} rows, with 95% intervals",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        leading=0,
+    )
+    table.add_column("metric", no_wrap=True)
     present = [key for key in _MODELS if any(key in models for models in report["metrics"].values())]
     for key in present:
-        table.add_column(_MODELS[key], justify="right")
+        table.add_column(_MODELS[key], justify="right", no_wrap=True)
     for metric, models in report["metrics"].items():
         table.add_row(metric, *(_cell(metric, models.get(key)) for key in present))
     return table
@@ -97,4 +104,6 @@ def _cell(metric: str, estimate: dict[str, Any] | None) -> str:
     value = f"{estimate['value'] * scale:.{digits}f}{unit}"
     if estimate.get("low") is None:
         return value
-    return f"{value} [{estimate['low'] * scale:.{digits}f}, {estimate['high'] * scale:.{digits}f}]"
+    # The interval goes below the value, so that the table fits a terminal of 80 columns.
+    places = 0 if metric in _PERCENT else 2
+    return f"{value}\n[dim]{estimate['low'] * scale:.{places}f}–{estimate['high'] * scale:.{places}f}[/dim]"

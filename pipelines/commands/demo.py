@@ -29,7 +29,7 @@ PARAMETERS = {
 PROMPTS = (
     "turn on the lights in the kitchen",
     "set the bedroom temperature to 21 degrees",
-    "open the garage door",
+    "start a 10 minute timer for the pasta",
 )
 
 
@@ -103,11 +103,11 @@ def run(target: Target, console: Console) -> None:
 
     heading(console, "6  The endpoint answers")
     for prompt in PROMPTS:
-        console.print(f"  {prompt!r}\n    -> {ask(target, prompt)}", markup=False, highlight=False)
+        click.echo(f"  {prompt}\n    -> {ask(target, prompt)}")
 
     heading(console, "Where to go on")
     for line in next_commands(report, executions.execution_id(arn)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        click.echo(line)
 
 
 def ask(target: Target, prompt: str) -> str:
