@@ -4,8 +4,9 @@
 
 Both read the same CSV (rows of about 500 bytes, a third with an empty input cell, some duplicates), format, drop
 duplicates, split and write train, validation and test; the script then reads its output again and validates it,
-prepare validates before it writes. Times are of whole processes; memory is the peak of the summed RSS of the process
-and its children, sampled every 20 ms, so pages that processes share count more than once.
+prepare validates before it writes. The script runs without orjson, which `pip install pandas jsonlines` does not bring.
+Times are of whole processes; memory is the peak of the summed RSS of the process and its children, sampled every 20 ms,
+so pages that processes share count more than once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 NAIVE = """
 import sys
+sys.modules["orjson"] = None
 import jsonlines, pandas
 frame = pandas.read_csv(sys.argv[1])
 rows, seen = [], set()

@@ -35,6 +35,8 @@ class Generator:
         ends = ends if isinstance(ends, list) else [ends]
         self.ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._kept: tuple[list[int], list[tuple[Any, Any]]] = ([], [])
+        """The shared tokens of last time and their state: generation and losses see the same prompts."""
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
         self.plain = any(getattr(model.config, name, None) for name in UNUSUAL)
         """Whether to leave everything to the library, for models whose attention is not the usual one."""
@@ -92,13 +94,18 @@ class Generator:
         length = min(common_prefix(prompts), min(len(prompt) for prompt in prompts) - 1)
         if self.plain or length < SHORTEST_PREFIX or len(prompts) < 2:
             return 0, []
+        if self._kept[0] == prompts[0][:length]:
+            return length, self._kept[1]
         from transformers import DynamicCache
 
         cache = DynamicCache()
         ids = self._tensor([prompts[0][:length]])
         self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         state = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
-        return (length, state) if self._agrees(prompts, length, state) else (0, [])
+        if not self._agrees(prompts, length, state):
+            return 0, []
+        self._kept = prompts[0][:length], state
+        return length, state
 
     def _agrees(self, prompts: Sequence[list[int]], length: int, state: list[tuple[Any, Any]]) -> bool:
         """Whether the shared way gives the plain model's next-token logits for the shortest and the longest prompt."""

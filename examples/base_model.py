@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -101,6 +102,9 @@ def _convert(gguf: Path, directory: Path) -> None:
         model.config.dtype = torch.bfloat16
         model.to(torch.bfloat16).save_pretrained(directory)
         tokenizer.save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config["_name_or_path"] = MODEL_NAME  # what training and evaluation call their base model
+    (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     directory.chmod(0o755)
     for path in directory.iterdir():
         path.chmod(0o644)

@@ -66,7 +66,10 @@ NUMBERS = {
 }
 OPTIONAL_SPOKEN = 0.55
 """Chance that an optional part of a template is spoken."""
+MOST_ROWS = 20_000
 TEMPLATES_PER_INTENT = 26
+ROWS_PER_TEMPLATE = 12
+"""More would teach the template by heart; exceeded only when so many rows are asked for."""
 BARREN_ROUNDS = 30
 """So many rounds over all templates without a new sentence mean that there are no more."""
 SLICES = {"area": "by area", "floor": "by floor", "name": "by device name"}
@@ -184,11 +187,13 @@ def templates(intents: Any) -> list[Template]:
 
 
 def build_rows(rows: int = 1500, seed: int = 7) -> list[dict[str, str]]:
-    """Returns `rows` different commands, balanced over the tools and, within a tool, over its templates.
+    """Returns `rows` different commands, balanced over the tools (as far as their templates go) and templates.
 
     Each row has `prompt`, `completion` (compact JSON), `template` (group column) and `slice` (how the command says
     where it acts). No two rows share a prompt.
     """
+    if not 1 <= rows <= MOST_ROWS:
+        raise ValueError(f"{rows} rows asked for; allowed are 1 to {MOST_ROWS}")
     speaker_intents = _load_intents()
     speaker = Speaker(speaker_intents)
     by_intent: dict[str, list[Template]] = {name: [] for name in INTENTS}
@@ -196,13 +201,22 @@ def build_rows(rows: int = 1500, seed: int = 7) -> list[dict[str, str]]:
         by_intent[template.intent].append(template)
     built: list[dict[str, str]] = []
     taken: set[str] = set()
-    for position, (intent, choices) in enumerate(by_intent.items()):
-        wanted = rows // len(INTENTS) + (position < rows % len(INTENTS))
-        built += _rows_of(intent, choices, wanted, seed, speaker, taken)
+    for intent, wanted in _shares(by_intent, rows).items():
+        built += _rows_of(intent, by_intent[intent], wanted, seed, speaker, taken)
     if len(built) < rows:
         raise ValueError(f"the templates give {len(built)} different commands, {rows} were asked for; ask for fewer")
     random.Random(seed).shuffle(built)  # noqa: S311 (no secret)
     return built
+
+
+def _shares(by_intent: Mapping[str, list[Template]], rows: int) -> dict[str, int]:
+    """Says how many rows each tool gets: the same, but what a tool with few templates can't take, the others share."""
+    most = max(ROWS_PER_TEMPLATE, -(-rows // sum(map(len, by_intent.values()))))
+    shares: dict[str, int] = {}
+    for position, (intent, choices) in enumerate(sorted(by_intent.items(), key=lambda entry: len(entry[1]))):
+        even = -(-(rows - sum(shares.values())) // (len(by_intent) - position))
+        shares[intent] = min(even, len(choices) * most)
+    return shares
 
 
 def _rows_of(

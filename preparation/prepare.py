@@ -122,11 +122,13 @@ _converter: Converter | None = None
 
 def _start_worker(columns: Columns, splitter: Splitter) -> None:
     """Prepares a worker process: it ignores Ctrl-C (the parent answers it) and ends when the parent is gone."""
+    import gc
     import multiprocessing
     import signal
     import threading
 
     global _converter
+    gc.disable()  # a worker makes no reference cycles
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -16,6 +16,7 @@ import gzip
 import io
 import itertools
 import json
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -248,12 +249,13 @@ def _convert_rows(piece: Piece, text: str, rows: list[tuple[str, ...]], converte
     names = (layout.prompt, layout.input, layout.completion, layout.system, layout.slice, layout.group)
     places = [header.index(name) if name is not None else -1 for name in names]
     several_lines = text.count("\n") > len(rows)
+    pick = operator.itemgetter(*places)
     for fields in rows:
         joined = "".join(fields)
         row = [_unquoted(value) for value in fields] if '"' in joined else list(fields)
         row.append("")  # for parts that the file doesn't have: their place is -1
         try:
-            converter.add_texts(batch, number, *[row[place] for place in places])
+            converter.add_texts(batch, number, *pick(row))
         except Rejected as error:
             batch.rejected.append((number, error.reason, error.detail, dict(zip(header, row, strict=False))))
         number += 1 + joined.count("\n") if several_lines else 1

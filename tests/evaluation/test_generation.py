@@ -95,6 +95,7 @@ def test_an_attention_that_disagrees_is_not_used(generator: Generator, monkeypat
 
     prompts, _ = encoded(generator, rows(6), "A system message that is long enough to be shared by all of the rows.")
     expected = generator.generate(prompts, 30, 8)
+    monkeypatch.setattr(generator, "_kept", ([], []))
     monkeypatch.setattr(
         shared_prefix, "_softmax", lambda scores, values: (values.mean() + 0 * scores @ values, scores[..., :1])
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def test_the_converted_model_answers(tmp_path: Path) -> None:
     directory = base_model.base_model_directory(cache)
     assert directory == base_model.base_model_directory(cache)
     assert [path.name for path in cache.iterdir() if path.name.startswith(".Smol")] == []
+    assert json.loads((directory / "config.json").read_text())["_name_or_path"] == "SmolLM2-135M-Instruct"
     assert (directory / "model.safetensors").stat().st_size < 300e6
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForCausalLM.from_pretrained(directory)
