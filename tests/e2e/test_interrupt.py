@@ -1,0 +1,72 @@
+"""Ctrl-C, a port in use: one readable message, the right exit code, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.conftest import write_config
+from tests.support.command import ROOT, environment, fmops
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines that name a directory: localcloud, its jobs, their children."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if str(home) in line:
+            found.append(line)
+    return found
+
+
+def test_control_c_in_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    home = tmp_path / "home"
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "demo"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT), FMOPS_HOME=str(home)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as demo:
+        try:
+            deadline = time.monotonic() + 120
+            # In the middle: localcloud is up, the base model is being converted in a child.
+            while not (home / "base-model").exists():
+                assert demo.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert processes_of(home)
+            os.killpg(demo.pid, signal.SIGINT)
+            _, errors = demo.communicate(timeout=60)
+        finally:
+            if demo.poll() is None:
+                demo.kill()
+    assert demo.returncode == 1
+    assert "Interrupted. localcloud and its jobs are stopped." in errors
+    assert "Traceback" not in errors
+    assert processes_of(home) == []
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = fmops("local", "up", "--port", port, FMOPS_HOME=str(tmp_path / "home"))
+    assert result.returncode == 1
+    assert port in result.stderr
+    assert "Traceback" not in result.stderr
+    assert processes_of(tmp_path) == []

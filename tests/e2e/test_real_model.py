@@ -1,0 +1,39 @@
+"""The real pretrained model, fine-tuned for real: it must beat its own base on held-out templates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.e2e.conftest import House, free_port, write_config
+
+GATE = """gate:
+  - {metric: json_valid, minimum: 0.5}
+  - {metric: token_f1, minimum_improvement: 0.05}
+"""
+FEW = [
+    *("-p", "MaxSteps=40"), *("-p", "BatchSize=5"), *("-p", "LearningRate=0.002"), *("-p", "MaxSeqLength=256"),
+    *("-p", "LoraRank=8"), *("-p", "LoraAlpha=16"), *("-p", "LoraDropout=0"), *("-p", "EvaluationsPerRun=1"),
+    *("-p", "CheckpointsPerRun=1"), *("-p", "EvaluationRows=24"), *("-p", "FewShot=3"), *("-p", "MaxNewTokens=48"),
+]  # fmt: skip
+
+
+def test_a_pretrained_model_learns_the_task(tmp_path: Path) -> None:
+    from examples.home_assistant import write_dataset
+
+    write_config(tmp_path, GATE)
+    house = House(tmp_path)
+    house.run("local", "up", "--port", str(free_port()))
+    try:
+        data = write_dataset(tmp_path / "home_assistant.jsonl")
+        house.run("start", "--data", str(data), "--wait", *FEW, timeout=560)
+        house.run("report", "--output", str(tmp_path / "reports"))
+        (evaluation,) = (tmp_path / "reports").rglob("evaluation.json")
+        metrics = json.loads(evaluation.read_text())["metrics"]
+        assert metrics["exact_match"]["candidate"]["value"] > metrics["exact_match"]["base_few_shot"]["value"]
+        assert metrics["token_f1"]["improvement"]["low"] > 0, "better beyond the noise of 24 rows"
+        house.run("approve", "1", "--wait")
+        call = json.loads(house.run("invoke", "turn on the lights in the kitchen", "--max-new-tokens", "48").stdout)
+        assert call["name"].startswith("Hass")
+    finally:
+        house.run("local", "down")
