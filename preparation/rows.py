@@ -141,6 +141,8 @@ class Part:
 
     def pack(self) -> None:
         """Moves the lines into `text`, each with its line break."""
+        if not self.lines:
+            return  # it is packed
         self.line_lengths = array("L", [len(line) + 1 for line in self.lines])
         self.lines.append(b"")
         self.text, self.lines = b"\n".join(self.lines), []
