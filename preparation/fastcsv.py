@@ -11,7 +11,7 @@ from array import array
 from hashlib import blake2b
 from typing import Any
 
-from rows import Batch, Converter, Part, find_layout
+from rows import Batch, Converter, Layout, Part, find_layout
 
 START = b'{"messages":['
 USER = b'{"role":"user","content":"'
@@ -36,35 +36,46 @@ def read_columns(data: bytes, header: tuple[str, ...], delimiter: str, first_lin
                  converter: Converter) -> Batch | None:  # fmt: skip
     """Returns the rows of a piece of CSV; None if it needs the csv module."""
     layout = find_layout(header, converter.columns)
-    if arrow() is None or layout.messages is not None or not _regular(data, delimiter.encode()):
+    if arrow() is None or layout.messages is not None or len(delimiter.encode()) > 1:
+        return None
+    lines = _row_lines(data, ord(delimiter))
+    if lines is None:
         return None
     table = _table(data, len(header), delimiter)
-    if table is None:
+    if table is None or table.num_rows != len(lines) - 1:
         return None
-    piece = _Columns(data, table, header)
-    return piece.convert(layout, first_line, converter)
+    return _Columns(table, header).convert(layout, lines[:-1] + first_line, converter)
 
 
-def _regular(data: bytes, delimiter: bytes) -> bool:
-    """Whether quotes stand only around whole fields and doubled within them, and no odd control characters occur."""
+def _row_lines(data: bytes, delimiter: int) -> Any:
+    """Returns on which line after the first each row begins, and then how many lines there are.
+
+    None if quotes don't stand only around whole fields and doubled within them, or odd control characters occur.
+    """
     import numpy as np
 
-    if data[:3] == b"\xef\xbb\xbf" or data[-1:] != b"\n" or data.count(b"\r") != data.count(b"\r\n"):
-        return False
     text = np.frombuffer(data, dtype=np.uint8)
-    if int((text < 32).sum()) != data.count(b"\n") + data.count(b"\r") + data.count(b"\t"):
-        return False
-    quotes = np.flatnonzero(text == 34)
-    if len(quotes) % 2:
-        return False
-    if not len(quotes):
-        return True
-    opening, closing = quotes[::2], quotes[1::2]
-    before, after = text[opening - 1], text[closing + 1]  # the last byte is a line break, also for opening 0
-    doubled = opening[1:] == closing[:-1] + 1
-    mark = delimiter[0]
-    starts, ends = (before == mark) | (before == 10), (after == mark) | (after == 10) | (after == 13)
-    return bool(starts[0] and ends[-1] and (starts[1:] | doubled).all() and (ends[:-1] | doubled).all())
+    quotes, control = np.flatnonzero(text == 34), np.flatnonzero(text < 32)
+    which = text[control]
+    breaks, returns = control[which == 10], control[which == 13]
+    if data[:3] == b"\xef\xbb\xbf" or text[-1] != 10 or len(quotes) % 2:
+        return None
+    if len(breaks) + len(returns) + int((which == 9).sum()) != len(control) or (text[returns + 1] != 10).any():
+        return None
+    if len(quotes):
+        opening, closing = quotes[::2], quotes[1::2]
+        before, after = text[opening - 1], text[closing + 1]  # the last byte is a line break, also for opening 0
+        doubled = opening[1:] == closing[:-1] + 1
+        starts = (before == delimiter) | (before == 10)
+        ends = (after == delimiter) | (after == 10) | (after == 13)
+        if not (starts[0] and ends[-1] and (starts[1:] | doubled).all() and (ends[:-1] | doubled).all()):
+            return None
+    outside = np.flatnonzero(np.searchsorted(quotes, breaks) % 2 == 0)
+    ends = breaks[outside]
+    last = text[ends - 1]
+    if ((last == 10) | ((last == 13) & (text[ends - 2] == 10))).any():
+        return None  # pyarrow takes a blank line for a row
+    return np.concatenate([[0], outside + 1])
 
 
 def _table(data: bytes, columns: int, delimiter: str) -> Any:
@@ -86,12 +97,11 @@ def _table(data: bytes, columns: int, delimiter: str) -> Any:
 class _Columns:
     """The cells of one piece."""
 
-    def __init__(self, data: bytes, table: Any, header: tuple[str, ...]) -> None:
+    def __init__(self, table: Any, header: tuple[str, ...]) -> None:
         self.table, self.header, self.rows = table, header, table.num_rows
-        self.escapes = [pair for pair in ESCAPES if pair[0] in data]
-        self.several_lines = data.count(b"\n") > self.rows
 
-    def convert(self, layout: Any, first_line: int, converter: Converter) -> Batch:
+    def convert(self, layout: Layout, numbers: Any, converter: Converter) -> Batch:
+        """Returns the rows, which begin on the lines `numbers`."""
         import numpy as np
 
         compute = arrow().compute
@@ -100,7 +110,7 @@ class _Columns:
         )
         has_prompt, has_extra, has_system = _filled(prompt), _filled(extra), _filled(system)
         no_prompt, no_completion = ~(has_prompt | has_extra), ~_filled(completion)
-        batch, numbers = Batch(), self.numbers(first_line)
+        batch = Batch()
         self.reject(batch, numbers, no_prompt, no_completion)
         good = np.flatnonzero(~(no_prompt | no_completion))
         if not len(good):
@@ -109,38 +119,30 @@ class _Columns:
         extra, system = _blanked(extra, has_extra), _blanked(system, has_system)
         between, labels = has_prompt & has_extra, self.cells(layout.slice)
         lengths = _characters(prompt) + _characters(extra) + _characters(system) + 2 * between
-        labelled = compute.not_equal(labels, "").to_numpy(zero_copy_only=False)
+        labelled = _bytes(labels) > 0
         parts = [
-            _either(has_system, START + SYSTEM, START + USER), self.escaped(system), _either(has_system, b'"},' + USER),
-            self.escaped(prompt), _either(between, b"\\n\\n"), self.escaped(extra), _scalar(ANSWER),
-            self.escaped(completion), _scalar(b'"}]'), _either(labelled, b',"slice":"'),
-            self.escaped(labels), _either(labelled, b'"}\n', b"}\n"),
+            _either(has_system, START + SYSTEM, START + USER), _escaped(system), _either(has_system, b'"},' + USER),
+            _escaped(prompt), _either(between, b"\\n\\n"), _escaped(extra), _scalar(ANSWER),
+            _escaped(completion), _scalar(b'"}]'), _either(labelled, b',"slice":"'),
+            _escaped(labels), _either(labelled, b'"}\n', b"}\n"),
         ]  # fmt: skip
-        lines = compute.binary_join_element_wise(*parts, _scalar(b"")).take(arrow().array(good))
+        lines = compute.binary_join_element_wise(*parts, _scalar(b""))
+        lines = lines if len(good) == self.rows else lines.take(_array(good))
         heads = sum(_bytes(part) for part in parts[:6]) + 1
         tails = _bytes(parts[7]) + len(ANSWER) + 2
         _split(batch, converter, lines, {
-            "numbers": numbers[good], "heads": _taken(heads, good), "tails": _taken(tails, good),
+            "numbers": numbers[good], "heads": heads[good], "tails": tails[good],
             "prompt_lengths": lengths[good], "completion_lengths": _characters(completion)[good],
-        }, [] if layout.group is None else self.cells(layout.group).take(arrow().array(good)).to_pylist())  # fmt: skip
+        }, [] if layout.group is None else self.cells(layout.group).take(_array(good)).to_pylist())  # fmt: skip
         return batch
 
     def cells(self, name: str | None) -> Any:
         """Returns a column, or as many empty texts where the file doesn't have it."""
         if name is None:
-            return arrow().repeat("", self.rows)
+            pa = arrow()
+            return pa.StringArray.from_buffers(self.rows, pa.py_buffer(bytes(4 * self.rows + 4)), pa.py_buffer(b""))
         column = self.table.column(self.header.index(name))
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-    def numbers(self, first_line: int) -> Any:
-        """Returns the line on which each row begins."""
-        import numpy as np
-
-        lines = np.ones(self.rows, dtype=np.int64)
-        if self.several_lines:
-            for column in self.table.columns:
-                lines += arrow().compute.count_substring(column, "\n").to_numpy()
-        return first_line + np.cumsum(lines) - lines
 
     def reject(self, batch: Batch, numbers: Any, no_prompt: Any, no_completion: Any) -> None:
         import numpy as np
@@ -150,58 +152,82 @@ class _Columns:
             reason = "empty prompt" if no_prompt[row] else "empty completion"
             batch.rejected.append((int(numbers[row]), reason, "", dict(zip(self.header, values, strict=True))))
 
-    def escaped(self, cells: Any) -> Any:
-        """Returns the cells as they stand between the quotes of a JSON string."""
-        cells = cells.cast(arrow().binary())
-        for character, escape in self.escapes:
+
+def _escaped(cells: Any) -> Any:
+    """Returns the cells as they stand between the quotes of a JSON string."""
+    raw = bytes(cells.buffers()[2] or b"")
+    cells = cells.cast(arrow().binary())
+    for character, escape in ESCAPES:
+        if character in raw:
             cells = arrow().compute.replace_substring(cells, character, escape)
-        return cells
+    return cells
 
 
-def _scalar(text: bytes) -> Any:
-    return arrow().scalar(text, arrow().binary())
+# pyarrow's own array() and scalar() import pandas, which takes as long as 30 000 rows; so does to_numpy().
+
+
+@functools.lru_cache
+def _scalar(text: bytes, kind: str = "binary") -> Any:
+    import numpy as np
+
+    pa = arrow()
+    ends = np.array([0, len(text)], dtype=np.int32)
+    return pa.Array.from_buffers(getattr(pa, kind)(), 1, [None, pa.py_buffer(ends), pa.py_buffer(text)])[0]
+
+
+def _array(rows: Any) -> Any:
+    pa = arrow()
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])
+
+
+def _mask(values: Any) -> Any:
+    import numpy as np
+
+    pa = arrow()
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(np.packbits(values, bitorder="little"))])
 
 
 def _either(mask: Any, yes: bytes, no: bytes = b"") -> Any:
     if not mask.any():
         return _scalar(no)
-    return arrow().compute.if_else(arrow().array(mask), _scalar(yes), _scalar(no))
+    return arrow().compute.if_else(_mask(mask), _scalar(yes), _scalar(no))
 
 
 def _blanked(cells: Any, keep: Any) -> Any:
-    return cells if keep.all() else arrow().compute.if_else(arrow().array(keep), cells, "")
+    return cells if keep.all() else arrow().compute.if_else(_mask(keep), cells, _scalar(b"", "string"))
 
 
-def _characters(cells: Any) -> Any:
+def _ends(cells: Any) -> Any:
+    """Returns the offsets of the cells in their buffer of text, one more than there are cells."""
     import numpy as np
 
-    return arrow().compute.utf8_length(cells).to_numpy().astype(np.int64)
+    return np.frombuffer(cells.buffers()[1], dtype=np.int32)[cells.offset : cells.offset + len(cells) + 1]
 
 
 def _bytes(part: Any) -> Any:
     import numpy as np
 
-    if not hasattr(part, "buffers"):
-        return len(part.as_py())
-    return arrow().compute.binary_length(part).to_numpy().astype(np.int64)
+    return np.diff(_ends(part)).astype(np.int64) if hasattr(part, "buffers") else len(part.as_py())
 
 
-def _taken(values: Any, rows: Any) -> Any:
-    return values[rows]
+def _characters(cells: Any) -> Any:
+    import numpy as np
+
+    counts = arrow().compute.utf8_length(cells)
+    return np.frombuffer(counts.buffers()[1], dtype=np.int32)[: len(cells)].astype(np.int64)
 
 
 def _filled(cells: Any) -> Any:
     """Returns a boolean array: which cells hold more than blanks, as str.isspace has it."""
     import numpy as np
 
-    compute = arrow().compute
-    first = compute.binary_slice(cells.cast(arrow().binary()), 0, 1).cast(arrow().binary())
-    sizes = compute.binary_length(first).to_numpy()
-    filled = sizes > 0
-    start = np.frombuffer(first.buffers()[2] or b"", dtype=np.uint8)[: int(sizes.sum())]
-    doubtful = np.flatnonzero(filled)[(start <= 32) | (start >= 127)]
+    ends = _ends(cells)
+    filled = ends[:-1] < ends[1:]
+    places = np.flatnonzero(filled)
+    first = np.frombuffer(cells.buffers()[2] or b"", dtype=np.uint8)[ends[places]]
+    doubtful = places[(first <= 32) | (first >= 127)]
     if len(doubtful):
-        filled[doubtful] = [not text.isspace() for text in cells.take(arrow().array(doubtful)).to_pylist()]
+        filled[doubtful] = [not text.isspace() for text in cells.take(_array(doubtful)).to_pylist()]
     return filled
 
 
@@ -209,12 +235,13 @@ def _split(batch: Batch, converter: Converter, lines: Any, numbers: dict[str, An
     """Hashes the rows and hands them to their splits."""
     import numpy as np
 
-    ends = np.frombuffer(lines.buffers()[1], dtype=np.int32)[lines.offset : lines.offset + len(lines) + 1]
+    ends = _ends(lines)
     starts = ends[:-1].astype(np.int64)
     middles = starts + numbers["heads"]
     text, empty = memoryview(lines.buffers()[2]), blake2b(digest_size=8, salt=converter.salt)
     prompts, whole = [], []
-    for start, middle, end in zip(starts.tolist(), middles.tolist(), (middles + numbers["tails"]).tolist(), strict=True):
+    places = (starts.tolist(), middles.tolist(), (middles + numbers["tails"]).tolist())
+    for start, middle, end in zip(*places, strict=True):
         hashed = empty.copy()
         hashed.update(text[start:middle])
         prompts.append(hashed.digest())
@@ -244,6 +271,6 @@ def _fill(part: Part, lines: Any, rows: Any, digests: dict[str, Any], numbers: d
         setattr(part, name, bytearray(values[rows].tobytes()))
     for name in ("numbers", "line_lengths", "prompt_lengths", "completion_lengths"):
         setattr(part, name, array("L", numbers[name][rows].astype(np.uint64).tobytes()))
-    chosen = lines.take(arrow().array(rows))
+    chosen = lines.take(_array(rows))
     size = int(numbers["line_lengths"][rows].sum())
     part.text = chosen.buffers()[2][:size].to_pybytes()

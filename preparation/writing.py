@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,7 +127,8 @@ class Writer:
             self.tally.groups.update(groups[8 * row : 8 * row + 8] for row in np.flatnonzero(kept).tolist())
         if self.outputs:
             output = self.outputs[FILES[SPLITS[split]]]
-            output.write(part.text if count == len(kept) else b"".join(_lines(part, np.flatnonzero(kept).tolist())))
+            for text in _without(part, np.flatnonzero(~kept)):
+                output.write(text)
 
     def _drop_leaks(self, split: int, part: Part, kept: Any, rejected: list[Rejection]) -> None:
         """Takes out rows whose prompt already stands in another split because it came with another group."""
@@ -170,6 +172,20 @@ def _lines(part: Part, rows: list[int]) -> list[bytes]:
 
     ends = np.cumsum(np.array(part.line_lengths, dtype=np.int64))
     return [part.text[int(ends[row]) - part.line_lengths[row] : int(ends[row])] for row in rows]
+
+
+def _without(part: Part, rows: Any) -> Iterator[memoryview]:
+    """Yields the text of a part but for some rows."""
+    import numpy as np
+
+    text, begin = memoryview(part.text), 0
+    if len(rows):
+        lengths = np.array(part.line_lengths, dtype=np.int64)
+        ends = np.cumsum(lengths)[rows]
+        for start, end in zip((ends - lengths[rows]).tolist(), ends.tolist(), strict=True):
+            yield text[begin:start]
+            begin = end
+    yield text[begin:]
 
 
 def _readable(value: Any) -> str:
