@@ -1,6 +1,6 @@
 """Runs in the Prepare step's processing container: reads well-formed CSV column by column with pyarrow.
 
-`read_columns` does what Converter.add_texts does row by row, with the same bytes and digests, in about half the time.
+`read_columns` does what Converter.add_texts does row by row, with the same bytes and digests, in less time.
 It takes a piece only if that is nothing but well-formed rows in UTF-8; every other piece is left to the csv module.
 """
 

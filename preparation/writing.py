@@ -41,7 +41,8 @@ class Lengths:
 
         if not len(values):
             return
-        self.counts += np.bincount(np.minimum(values, LONGEST), minlength=LONGEST + 1)
+        counts = np.bincount(np.minimum(values, LONGEST))
+        self.counts[: len(counts)] += counts
         self.total += int(values.sum())
         self.rows += len(values)
         self.longest = max(self.longest, int(values.max()))
