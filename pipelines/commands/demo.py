@@ -20,7 +20,7 @@ PARAMETERS = {
     "LoraRank": "8",
     "LoraAlpha": "16",
     "LoraDropout": "0",
-    "EvaluationsPerRun": "3",
+    "EvaluationsPerRun": "2",
     "CheckpointsPerRun": "3",
     "FewShot": "10",
     "EvaluationRows": "96",
