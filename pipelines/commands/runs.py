@@ -41,7 +41,7 @@ def start(target: Target, pairs: tuple[str, ...], data: Path | None, wait: bool)
     identifier = executions.execution_id(arn)
     click.echo(f"Started {target.config.name}, execution {identifier}.")
     if wait:
-        watch(target, arn)
+        watch_or_leave(target, arn)
         click.echo(f"Next: fmops report {identifier}{target.flag}")
     else:
         click.echo(f"Next: fmops status {identifier} --wait{target.flag}")
@@ -56,15 +56,7 @@ def watch(target: Target, arn: str, console: Console | None = None) -> None:
     from pipelines.watch import Watch
 
     poll = 1.0 if target.local else 5.0
-    try:
-        execution = Watch(target.session, arn, console or Console()).until_finished(poll)
-    except KeyboardInterrupt:
-        identifier = executions.execution_id(arn)
-        raise UserError(
-            f"Stopped watching; execution {identifier} goes on.\n"
-            f"Watch again: fmops status {identifier} --wait{target.flag}\n"
-            f"Stop it: fmops stop {identifier}{target.flag}"
-        ) from None
+    execution = Watch(target.session, arn, console or Console()).until_finished(poll)
     if execution["PipelineExecutionStatus"] != "Succeeded":
         reason = execution.get("FailureReason") or "no reason given"
         rejected = results.rejected_rows_uri(target.session, arn)
@@ -73,6 +65,22 @@ def watch(target: Target, arn: str, console: Console | None = None) -> None:
             + (f"Rejected rows: {rejected}\n" if rejected else "")
             + f"Its logs: fmops logs {executions.execution_id(arn)}{target.flag}"
         )
+
+
+def watch_or_leave(target: Target, arn: str) -> None:
+    """`watch`, where Ctrl-C leaves the execution running and says how to come back to it or stop it."""
+    from pipelines import executions
+    from pipelines.errors import UserError
+
+    try:
+        watch(target, arn)
+    except KeyboardInterrupt:
+        identifier = executions.execution_id(arn)
+        raise UserError(
+            f"Stopped watching; execution {identifier} goes on.\n"
+            f"Watch again: fmops status {identifier} --wait{target.flag}\n"
+            f"Stop it: fmops stop {identifier}{target.flag}"
+        ) from None
 
 
 @click.command()
@@ -88,7 +96,7 @@ def status(target: Target, execution: str | None, wait: bool) -> None:
 
     arn = executions.resolve(target.session, target.config.name, execution)
     if wait:
-        watch(target, arn)
+        watch_or_leave(target, arn)
         return
     console = Console()
     answer = target.session.client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=arn)

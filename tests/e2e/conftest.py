@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -34,7 +34,6 @@ class House:
 
     directory: Path
     url: str = ""
-    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:

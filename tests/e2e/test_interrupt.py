@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.e2e.conftest import write_config
 from tests.support.command import ROOT, environment, fmops
@@ -29,7 +30,8 @@ def processes_of(home: Path) -> list[str]:
     return found
 
 
-def test_control_c_in_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["base-model", "jobs/*-Train-*"])
+def test_control_c_in_the_demo_leaves_no_process_behind(stage: str, tmp_path: Path) -> None:
     write_config(tmp_path)
     home = tmp_path / "home"
     with subprocess.Popen(
@@ -43,8 +45,8 @@ def test_control_c_in_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     ) as demo:
         try:
             deadline = time.monotonic() + 120
-            # In the middle: localcloud is up, the base model is being converted in a child.
-            while not (home / "base-model").exists():
+            # In the middle: the base model is being converted in a child, or a training job runs.
+            while not list(home.glob(stage)):
                 assert demo.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
