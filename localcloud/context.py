@@ -38,6 +38,9 @@ class Delegate(Protocol):
     ) -> None:
         """Publish one CloudWatch data point, now."""
 
+    def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:
+        """OK, ALARM or INSUFFICIENT_DATA of each CloudWatch alarm that exists."""
+
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         """Run a Lambda function: (response payload, FunctionError or None); AwsError ResourceNotFoundException."""
 

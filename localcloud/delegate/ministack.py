@@ -200,6 +200,13 @@ class MiniStack:
         self.on_loop(account, region, self._metrics.record_metric, namespace, name, value, unit, dimensions)
         self.checkpoint.touch()
 
+    def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:
+        def states() -> dict[str, str]:
+            kinds = (self._metrics._alarms, self._metrics._composite_alarms)
+            return {name: kind[name]["StateValue"] for kind in kinds for name in names if name in kind}
+
+        return self.on_loop(account, region, states)
+
     # Delegate: Lambda and EventBridge
 
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:

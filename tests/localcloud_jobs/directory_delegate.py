@@ -20,6 +20,7 @@ class DirectoryDelegate:
         self.metrics: list[tuple[str, str, float, dict[str, str]]] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.writes: list[str] = []
+        self.alarms: dict[str, str] = {}
 
     def bucket(self, account: str, name: str) -> Path:
         path = self.root / account / name
@@ -57,6 +58,10 @@ class DirectoryDelegate:
     ) -> None:
         with self.lock:
             self.metrics.append((namespace, name, value, dimensions))
+
+    def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:
+        with self.lock:
+            return {name: self.alarms[name] for name in names if name in self.alarms}
 
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         raise AwsError("ResourceNotFoundException", f"Function not found: {function_arn}", 404)
