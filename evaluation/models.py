@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,16 @@ def find_candidate(model: Path, scratch: Path) -> Candidate:
         check_weights(adapter)
         return Candidate(directory, None, adapter, training)
     raise ScoringError(f"{model}: neither a model (config.json) nor an adapter (adapter/adapter_config.json) in it")
+
+
+def keep_adapter(model: Path, target: Path) -> None:
+    """Copies the LoRA adapter out of a model directory, so that it can be deployed alone; no adapter, no files."""
+    target.mkdir(parents=True, exist_ok=True)
+    adapter = model / "adapter"
+    if (adapter / "adapter_config.json").is_file():
+        check_weights(adapter)
+        for file in sorted(path for path in adapter.iterdir() if path.is_file()):
+            shutil.copyfile(file, target / file.name)
 
 
 def find_base(base: str) -> str:

@@ -30,7 +30,7 @@ from errors import ScoringError
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, FEW_SHOT
 from metrics import is_json
-from models import Candidate, device_and_dtype, find_base, find_candidate, load_model, load_tokenizer
+from models import Candidate, device_and_dtype, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
 from passes import Pass, run_pass, token_limit
 from results import build_evaluation, predictions, score_rows
 
@@ -46,6 +46,7 @@ class Options:
     data: Path
     train_data: Path
     output: Path
+    adapter_output: Path | None
     few_shot: int
     max_new_tokens: int
     batch_size: int
@@ -62,6 +63,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--data", type=Path, required=True, help="test rows (directory with .jsonl files)")
     parser.add_argument("--train-data", type=Path, required=True, help="training rows; examples are drawn from them")
     parser.add_argument("--output", type=Path, required=True, help="directory to write to")
+    parser.add_argument(
+        "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
+    )
     parser.add_argument("--few-shot", type=int, default=8, help="examples that the base model is shown (default 8)")
     parser.add_argument(
         "--max-new-tokens", type=int, default=0, help="most tokens of an answer (default 0: by the targets)"
@@ -95,6 +99,8 @@ def run(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="score-") as scratch:
         candidate = find_candidate(options.model, Path(scratch))
         passes, limit = _passes(rows, training, candidate, base, options)
+        if options.adapter_output:
+            keep_adapter(candidate.directory, options.adapter_output)
     scores, json_targets = score_rows(rows, passes)
     evaluation = build_evaluation(rows, training, passes, scores, json_targets, options.seed)
     evaluation["training"] = candidate.training

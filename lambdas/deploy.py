@@ -1,118 +1,242 @@
-"""Runs in AWS Lambda (python3.12) as <prefix>-deploy: starts the deployment of an approved model package.
+"""Runs in AWS Lambda (python3.12) as <prefix>-deploy: deploys approved model packages, and takes deployments back.
 
-Input is the pipeline's Deploy step:
-    {"model_package_arn": "arn:aws:sagemaker:...:model-package/fmops-models/3", "endpoint_name": "fmops-endpoint",
-     "endpoint_instance_type": "ml.g5.xlarge", "endpoint_instance_count": 1, "data_capture_percentage": 100}
-or EventBridge's "SageMaker Model Package State Change". Settings that are not in the input come from the package's
-metadata, then from the environment. Output, never waiting for the endpoint to be in service:
+It is invoked by four parties, and waits for nothing: it starts what SageMaker then does, and hears of the end.
+    the pipeline's Deploy step, `fmops deploy`   {"model_package_arn": "...", "endpoint_name": "chat", ...settings}
+    an approval or a rejection                   EventBridge's "SageMaker Model Package State Change"
+    an endpoint that changed                     EventBridge's "SageMaker Endpoint State Change"
+    a timer                                      {"command": "settle"}
+    `fmops rollback`, `fmops undeploy`           {"command": "rollback" | "undeploy", "endpoint_name": "chat"}
+Output:
     {"endpoint_name", "endpoint_config_name", "model_name", "reason",
-     "action": "created"|"updated"|"unchanged"|"ignored"}
+     "action": "created" | "updated" | "unchanged" | "queued" | "ignored" | "failed" | ...}
 
-EventBridge delivers at least once, and sometimes late: names are derived from what is deployed, so that a second call
-finds the work of the first (even while that is still running), and an approval that a later one has overtaken is
-ignored.
+EventBridge delivers at least once, late and out of order. So what counts is the registry as it is now, names are
+derived from what is deployed, and the deployment log (ledger.py) remembers what became of each approval. `kill -9`
+anywhere and a repeat lead to the same end.
 """
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import os
-import re
-import time
 from typing import Any
 
-VARIANT = "AllTraffic"
-CONTENT_TYPES = ["application/json"]
-MAX_NAME = 63
-START_TIMEOUT_SECONDS = 1800
-DELETE_TIMEOUT_SECONDS = 120
+import endpoints
+import ledger as log
+import settling
+from artifacts import check_artifact
+from endpoints import Busy, Refused
+from plan import CHALLENGER, VARIANT, endpoint_config_request, model_request
+from settings import read_settings
 
-# Instance families whose disk is local NVMe: hardware encrypts it, and an endpoint configuration with a key is refused.
-LOCAL_STORAGE = re.compile(
-    r"ml\.(c[56]g?i?d|dl1|g4dn|g[567]e?|i3en|m[56]g?i?d|p3dn|p4de?|p5e?n?|p6e?-g?b\d+|r[567]g?i?d|trn1n?|trn2)\."
-)
+APPROVAL = "SageMaker Model Package State Change"
+ENDPOINT_CHANGES = ("SageMaker Endpoint State Change", "SageMaker Endpoint Deployment State Change")
+UNDER_WAY = ("waiting", "starting", "deploying", "in_service")
+ENDED = ("failed", "rolled_back", "replaced", "undeployed")
+Answer = dict[str, str]
 
 
-class EndpointBusy(RuntimeError):
-    """The endpoint is changing and can't be updated now; whoever invoked the function tries again later."""
+class Clients:
+    """boto3's clients, each made at its first use: making one costs more than most of its calls."""
+
+    @functools.cached_property
+    def sagemaker(self) -> Any:
+        return _client("sagemaker")
+
+    @functools.cached_property
+    def s3(self) -> Any:
+        return _client("s3")
+
+    @functools.cached_property
+    def cloudwatch(self) -> Any:
+        return _client("cloudwatch")
+
+    @functools.cached_property
+    def autoscaling(self) -> Any:
+        return _client("application-autoscaling")
 
 
-def handler(event: dict[str, Any], context: Any = None) -> dict[str, str]:
-    """Lambda's entry point."""
+def _client(service: str) -> Any:
     import boto3
+    from botocore.config import Config
 
-    return deploy(boto3.client("sagemaker"), event, dict(os.environ))
+    return boto3.client(service, config=Config(retries={"mode": "standard", "max_attempts": 5}))
 
 
-def deploy(client: Any, event: dict[str, Any], environment: dict[str, str]) -> dict[str, str]:
-    """Deploy the package that `event` names, unless there is a reason not to."""
-    detail = event.get("detail") or {}
-    arn = event.get("model_package_arn") or detail.get("ModelPackageArn")
-    if not arn:
-        raise ValueError(f"The input names no model package: model_package_arn is expected, got {sorted(event)}")
-    package = client.describe_model_package(ModelPackageName=arn)
-    settings = read_settings(event, package, environment)
-    # A run of the pipeline names its own group; an event may come from anybody's.
-    own_group = environment.get("MODEL_PACKAGE_GROUP") if detail else None
-    reason = why_not(package, own_group) or overtaken(client, package, settings["endpoint_name"])
-    if reason:
-        print(json.dumps({"action": "ignored", "model_package_arn": arn, "reason": reason}))
-        return _answer(settings["endpoint_name"], "", "", "ignored", reason)
+CLIENTS = Clients()
 
-    model = model_request(package, environment)
-    _create(client.create_model, client.describe_model, "ModelName", model)
-    configuration = endpoint_config_request(model["ModelName"], settings, environment)
-    _create(client.create_endpoint_config, client.describe_endpoint_config, "EndpointConfigName", configuration)
-    action = put_endpoint(client, settings["endpoint_name"], configuration["EndpointConfigName"], _tags(environment))
-    answer = _answer(settings["endpoint_name"], configuration["EndpointConfigName"], model["ModelName"], action, "")
-    print(json.dumps({"model_package_arn": arn, **answer}))
+
+def handler(event: dict[str, Any], context: Any = None) -> Any:
+    """Lambda's entry point."""
+    answer = route(CLIENTS, event, dict(os.environ))
+    print(json.dumps({"answer": answer, "command": event.get("command") or event.get("detail-type") or "deploy"}))
     return answer
 
 
-def _answer(endpoint: str, configuration: str, model: str, action: str, reason: str) -> dict[str, str]:
-    return {
-        "endpoint_name": endpoint,
-        "endpoint_config_name": configuration,
-        "model_name": model,
-        "action": action,
-        "reason": reason,
-    }
+def route(clients: Clients, event: dict[str, Any], environment: dict[str, str]) -> Any:
+    """Whoever invoked the function gets what it asked for."""
+    kind, command = event.get("detail-type"), event.get("command", "deploy")
+    if kind == APPROVAL:
+        return on_approval(clients, event["detail"], environment)
+    if kind in ENDPOINT_CHANGES:
+        return settle(clients, event["detail"]["EndpointName"], environment)
+    if command == "settle":
+        names = [event["endpoint_name"]] if event.get("endpoint_name") else None
+        return [settle(clients, name, environment) for name in names or _endpoints(clients, environment)]
+    if command == "rollback":
+        return settling.rollback(clients, _ledger(clients, event["endpoint_name"], environment), event)
+    if command == "undeploy":
+        return settling.undeploy(clients, _ledger(clients, event["endpoint_name"], environment))
+    if command != "deploy":
+        raise ValueError(f"{command!r} is not a command: deploy, rollback, undeploy, settle")
+    return deploy(clients, event, environment, event.get("by", "pipeline"))
 
 
-def read_settings(event: dict[str, Any], package: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
-    """How to deploy: from the input, else the package's metadata, else the environment. Raises ValueError."""
-    metadata = package.get("CustomerMetadataProperties") or {}
-
-    def setting(name: str) -> str:
-        for value in (event.get(name), metadata.get(name), environment.get(name.upper())):
-            if value not in (None, ""):
-                return str(value)
-        raise ValueError(f"{name} is neither in the input, nor in the package's metadata, nor in ${name.upper()}")
-
-    return {
-        "endpoint_name": setting("endpoint_name"),
-        "instance_type": setting("endpoint_instance_type"),
-        "instance_count": _whole("endpoint_instance_count", setting("endpoint_instance_count"), 1, 1000),
-        "capture": _whole("data_capture_percentage", setting("data_capture_percentage"), 0, 100),
-    }
-
-
-def _whole(name: str, text: str, low: int, high: int) -> int:
+def on_approval(clients: Clients, detail: dict[str, Any], environment: dict[str, str]) -> Answer:
+    """Deploy the package if it is approved now. What can't be deployed is logged; delivering it again wouldn't help."""
+    group, own = detail.get("ModelPackageGroupName"), environment.get("MODEL_PACKAGE_GROUP")
+    if own and group != own:
+        return _ignored("", f"the package is in the group {group}, not in {own}")
     try:
-        value = float(text)
-    except ValueError:
-        value = low - 1.0
-    if value != int(value) or not low <= value <= high:
-        raise ValueError(f"{name} is {text!r}; a whole number from {low} to {high} is allowed")
-    return int(value)
+        return deploy(clients, {"model_package_arn": detail["ModelPackageArn"]}, environment, "approval")
+    except (Refused, ValueError) as error:
+        return {**_ignored("", str(error)), "action": "failed"}
 
 
-def why_not(package: dict[str, Any], own_group: str | None) -> str:
+def deploy(clients: Clients, event: dict[str, Any], environment: dict[str, str], by: str) -> Answer:
+    """Start the deployment of `event["model_package_arn"]`, unless there is a reason not to."""
+    arn = event.get("model_package_arn")
+    if not arn:
+        raise ValueError(f"The input names no model package: model_package_arn is expected, got {sorted(event)}")
+    package = endpoints.describe_package(clients.sagemaker, arn)
+    settings = read_settings(event, package.get("CustomerMetadataProperties") or {}, environment)
+    ledger = _ledger(clients, settings["endpoint_name"], environment)
+    reason = why_not(package)
+    if reason and by != "approval":
+        raise Refused(f"Version {_version(arn)} is not deployed: {reason}.")
+    if reason:
+        return _ignored(settings["endpoint_name"], reason + _way_back(ledger, package))
+
+    champion = settling.serving_variant(clients, ledger) if event.get("weight") else None
+    plan = make_plan(package, settings, environment, champion, float(event.get("weight") or 1.0))
+    entry = {**plan["entry"], "by": by}
+    verdict: list[str] = []
+    ledger.change(lambda document: verdict.append(admit(document, entry, by)))
+    if verdict[-1]:
+        return _ignored(settings["endpoint_name"], verdict[-1])
+    if by == "approval" and endpoints.leads_to(clients.sagemaker, entry):
+        return settling.answer(entry, "unchanged")
+    try:
+        check_artifact(clients.s3, package, settings)
+        return carry_out(clients, ledger, plan, environment)
+    except (Refused, ValueError) as error:
+        ledger.set_state(entry["id"], "failed", str(error), only=("waiting", "starting"))
+        raise
+
+
+def make_plan(
+    package: dict[str, Any],
+    settings: dict[str, Any],
+    environment: dict[str, str],
+    champion: tuple[str, float] | None,
+    weight: float,
+) -> dict[str, Any]:
+    """The requests of a deployment, and its entry in the log. With a champion, the package becomes its challenger."""
+    model = model_request(package, settings, environment)
+    models = {VARIANT: (model["ModelName"], 1.0)}
+    if champion:
+        models = {VARIANT: (champion[0], 1.0 - weight), CHALLENGER: (model["ModelName"], weight)}
+    configuration = endpoint_config_request(models, settings, environment)
+    arn, name = package["ModelPackageArn"], configuration["EndpointConfigName"]
+    entry = {
+        # Adapters share one configuration, so it does not tell their deployments apart.
+        "id": f"{name}/{_version(arn)}" if settings["endpoint_mode"] == "adapter" else name,
+        "endpoint_config_name": name,
+        "model_name": model["ModelName"],
+        "model_package_arn": arn,
+        "approved": _changed(package),
+        "state": "starting",
+        "reason": "",
+        "created": log.now(),
+        "changed": log.now(),
+        "settings": settings,
+        **({"challenger_weight": weight} if champion else {}),
+    }
+    return {"model": model, "configuration": configuration, "entry": entry}
+
+
+def admit(document: log.Document, entry: log.Deployment, by: str) -> str:
+    """Enter a deployment into the log, or say why it must not begin; runs within the log's atomic change."""
+    if document["undeploying"]:
+        raise Refused(f"{document['endpoint_name']} is being undeployed; deploy again when it is gone.")
+    found = log.find(document, entry["id"])
+    if by == "approval":
+        later = [
+            item
+            for item in log.in_state(document, *UNDER_WAY)
+            if item["id"] != entry["id"] and item["approved"] > entry["approved"]
+        ]
+        if later:
+            return f"version {_version(later[-1]['model_package_arn'])} was approved later"
+        if found and found["state"] in ENDED and found["approved"] >= entry["approved"]:
+            return f"this approval was handled: {found['state'].replace('_', ' ')}{_because(found['reason'])}"
+    if found and found["state"] in UNDER_WAY:
+        found["approved"] = max(found["approved"], entry["approved"])
+        if by != "approval":
+            found["settings"] = entry["settings"]
+    else:
+        document["deployments"].append(entry)
+    return ""
+
+
+def carry_out(clients: Clients, ledger: log.Ledger, plan: dict[str, Any], environment: dict[str, str]) -> Answer:
+    """Create what is missing and start the change; a busy endpoint keeps the deployment waiting in the log."""
+    entry = plan["entry"]
+    endpoints.create(clients.sagemaker.create_model, clients.sagemaker.describe_model, "ModelName", plan["model"])
+    endpoints.create(
+        clients.sagemaker.create_endpoint_config,
+        clients.sagemaker.describe_endpoint_config,
+        "EndpointConfigName",
+        plan["configuration"],
+    )
+    try:
+        action = endpoints.put_endpoint(clients, entry, environment, lambda: _still_wanted(ledger, entry))
+    except Busy as busy:
+        ledger.set_state(entry["id"], "waiting", str(busy), only=("starting",))
+        return settling.answer(entry, "queued", str(busy))
+    ledger.set_state(entry["id"], "deploying", only=("waiting", "starting"))
+    if action == "unchanged" or entry["settings"]["endpoint_mode"] == "adapter":
+        # The endpoint may be there already, and will send no event.
+        settle(clients, ledger.endpoint, environment)
+    return settling.answer(entry, action)
+
+
+def _still_wanted(ledger: log.Ledger, entry: log.Deployment) -> bool:
+    """Asked right before UpdateEndpoint: a slow twin of this call may have begun, and lost, meanwhile."""
+    found = log.find(ledger.read(), entry["id"])
+    return found is not None and found["state"] in UNDER_WAY
+
+
+def settle(clients: Clients, endpoint: str, environment: dict[str, str]) -> Answer:
+    """Bring the log and the guards to what the endpoint has become, then begin what waits for it."""
+    ledger = _ledger(clients, endpoint, environment)
+    answer = settling.settle(clients, ledger, environment)
+    waiting = settling.next_waiting(ledger) if answer["action"] == "settled" else None
+    if waiting is None:
+        return answer
+    event = {**waiting["settings"], "model_package_arn": waiting["model_package_arn"]}
+    if "challenger_weight" in waiting:
+        event["weight"] = waiting["challenger_weight"]
+    try:
+        return deploy(clients, event, environment, waiting["by"])
+    except (Refused, ValueError) as error:
+        return settling.answer(waiting, "failed", str(error))
+
+
+def why_not(package: dict[str, Any]) -> str:
     """Why a package isn't deployed; empty if it is."""
-    group, status = package.get("ModelPackageGroupName"), package.get("ModelApprovalStatus")
-    if own_group and group != own_group:
-        return f"the package is in the group {group}, not in {own_group}"
+    status = package.get("ModelApprovalStatus")
     if status != "Approved":
         return f"the package is {status}, not Approved"
     if package.get("ModelPackageStatus", "Completed") != "Completed":
@@ -120,187 +244,41 @@ def why_not(package: dict[str, Any], own_group: str | None) -> str:
     return ""
 
 
-def overtaken(client: Any, package: dict[str, Any], endpoint: str) -> str:
-    """Whether what the endpoint serves was approved after this package: then this is a late event."""
-    try:
-        configuration = client.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
-        variant = client.describe_endpoint_config(EndpointConfigName=configuration)["ProductionVariants"][0]
-        container = client.describe_model(ModelName=variant["ModelName"])["PrimaryContainer"]
-    except (client.exceptions.ClientError, KeyError):
+def _way_back(ledger: log.Ledger, package: dict[str, Any]) -> str:
+    """What to do when a version is rejected that serves."""
+    serving = log.in_state(ledger.read(), "in_service")
+    if not serving or serving[-1]["model_package_arn"] != package["ModelPackageArn"]:
         return ""
-    serving = container.get("ModelPackageName") or container.get("Environment", {}).get("FMOPS_MODEL_PACKAGE_ARN")
-    if not serving or serving == package["ModelPackageArn"]:
-        return ""
-    try:
-        other = client.describe_model_package(ModelPackageName=serving)
-    except client.exceptions.ClientError:
-        return ""
-    if other.get("ModelApprovalStatus") == "Approved" and _changed(other) > _changed(package):
-        return f"{serving}, which {endpoint} serves, was approved later"
-    return ""
+    return f"; it is what {ledger.endpoint} serves. The way back: fmops rollback, or approve another version"
 
 
-def _changed(package: dict[str, Any]) -> Any:
-    return package.get("LastModifiedTime") or package["CreationTime"]
+def _changed(package: dict[str, Any]) -> str:
+    """When the package was approved, as far as the registry tells: its last change."""
+    when = package.get("LastModifiedTime") or package["CreationTime"]
+    return str(when.astimezone(log.datetime.UTC).isoformat(timespec="milliseconds"))
 
 
-def model_request(package: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
-    """CreateModel's request; the name is derived from everything else in it."""
-    arn = package["ModelPackageArn"]
-    metadata = package.get("CustomerMetadataProperties") or {}
-    container: dict[str, Any] = {"ModelPackageName": arn}
-    if metadata.get("method") == "lora" and metadata.get("merged") == "false":
-        container = _adapter_container(package, metadata)
-    request: dict[str, Any] = {
-        "PrimaryContainer": container,
-        "ExecutionRoleArn": environment["EXECUTION_ROLE_ARN"],
-        "EnableNetworkIsolation": environment.get("NETWORK_ISOLATION", "true") == "true",
-        **_optional("Tags", _tags(environment)),
-    }
-    subnets = [subnet for subnet in environment.get("SUBNETS", "").split(",") if subnet]
-    if subnets:
-        groups = [group for group in environment.get("SECURITY_GROUP_IDS", "").split(",") if group]
-        request["VpcConfig"] = {"Subnets": subnets, "SecurityGroupIds": groups}
-    group, version = arn.split("/")[-2:] if arn.count("/") >= 2 else (arn.split("/")[-1], "0")
-    return {"ModelName": _name(f"{group}-{version}", request), **request}
+def _version(arn: str) -> str:
+    return arn.rsplit("/", 1)[-1]
 
 
-def _adapter_container(package: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
-    """An adapter has no weights of its own: the base model is mounted beside it, where serving/inference.py looks."""
-    base = metadata.get("base_model", "")
-    if not base.startswith("s3://"):
-        raise ValueError(
-            f"{package['ModelPackageArn']} holds only an adapter, and its base_model {base!r} is not in S3, so the "
-            "endpoint can't mount it; train with merge: true"
-        )
-    container = package["InferenceSpecification"]["Containers"][0]
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _ignored(endpoint: str, reason: str) -> Answer:
     return {
-        "Image": container["Image"],
-        "ModelDataUrl": container["ModelDataUrl"],
-        "Environment": {**container.get("Environment", {}), "FMOPS_MODEL_PACKAGE_ARN": package["ModelPackageArn"]},
-        "AdditionalModelDataSources": [
-            {
-                "ChannelName": "base",
-                "S3DataSource": {
-                    "S3Uri": base if base.endswith("/") else f"{base}/",
-                    "S3DataType": "S3Prefix",
-                    "CompressionType": "None",
-                },
-            }
-        ],
+        "endpoint_name": endpoint,
+        "endpoint_config_name": "",
+        "model_name": "",
+        "action": "ignored",
+        "reason": reason,
     }
 
 
-def endpoint_config_request(model: str, settings: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
-    """CreateEndpointConfig's request; the name is derived from everything else in it."""
-    instance_type, key = settings["instance_type"], environment.get("KMS_KEY_ARN", "")
-    request: dict[str, Any] = {
-        "ProductionVariants": [
-            {
-                "VariantName": VARIANT,
-                "ModelName": model,
-                "InstanceType": instance_type,
-                "InitialInstanceCount": settings["instance_count"],
-                "InitialVariantWeight": 1.0,
-                "ModelDataDownloadTimeoutInSeconds": START_TIMEOUT_SECONDS,
-                "ContainerStartupHealthCheckTimeoutInSeconds": START_TIMEOUT_SECONDS,
-            }
-        ],
-        **_optional("Tags", _tags(environment)),
-    }
-    if key and not LOCAL_STORAGE.match(instance_type):
-        request["KmsKeyId"] = key
-    if settings["capture"]:
-        request["DataCaptureConfig"] = {
-            "EnableCapture": True,
-            "InitialSamplingPercentage": settings["capture"],
-            "DestinationS3Uri": environment["DATA_CAPTURE_URI"],
-            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
-            "CaptureContentTypeHeader": {"JsonContentTypes": CONTENT_TYPES},
-            **_optional("KmsKeyId", key),
-        }
-    return {"EndpointConfigName": _name(settings["endpoint_name"], request), **request}
+def _ledger(clients: Clients, endpoint: str, environment: dict[str, str]) -> log.Ledger:
+    return log.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
 
 
-def put_endpoint(client: Any, name: str, configuration: str, tags: list[dict[str, str]]) -> str:
-    """Create the endpoint, or update the one that is there; returns what was done. Raises EndpointBusy."""
-    current = _find(client, name)
-    if current and current["EndpointStatus"] == "Failed":
-        # A failed endpoint can only be deleted.
-        client.delete_endpoint(EndpointName=name)
-        _wait_until_gone(client, name)
-        current = None
-    if current is None:
-        try:
-            client.create_endpoint(EndpointName=name, EndpointConfigName=configuration, **_optional("Tags", tags))
-        except client.exceptions.ClientError:
-            current = _find(client, name)
-            if current is None:
-                raise
-        else:
-            return "created"
-    if (_pending(current) or current["EndpointConfigName"]) == configuration:
-        return "unchanged"
-    if current["EndpointStatus"] != "InService":
-        raise EndpointBusy(
-            f"{name} is {current['EndpointStatus']}; it can be changed when it is InService. Try again later."
-        )
-    try:
-        client.update_endpoint(EndpointName=name, EndpointConfigName=configuration)
-    except client.exceptions.ClientError as error:
-        latest = _find(client, name) or {}
-        if configuration in (latest.get("EndpointConfigName"), _pending(latest)):
-            return "unchanged"
-        if latest.get("EndpointStatus") not in (None, "InService"):
-            raise EndpointBusy(f"{name} is {latest['EndpointStatus']}. Try again later.") from error
-        raise
-    return "updated"
-
-
-def _pending(endpoint: dict[str, Any]) -> str | None:
-    name: str | None = (endpoint.get("PendingDeploymentSummary") or {}).get("EndpointConfigName")
-    return name
-
-
-def _find(client: Any, endpoint: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = client.describe_endpoint(EndpointName=endpoint)
-    except client.exceptions.ClientError as error:
-        if "Could not find" in error.response["Error"].get("Message", ""):
-            return None
-        raise
-    return found
-
-
-def _wait_until_gone(client: Any, endpoint: str) -> None:
-    deadline = time.monotonic() + DELETE_TIMEOUT_SECONDS
-    while _find(client, endpoint) is not None:
-        if time.monotonic() > deadline:
-            raise EndpointBusy(f"{endpoint} failed earlier and is still being deleted. Try again later.")
-        time.sleep(1)
-
-
-def _create(create: Any, describe: Any, key: str, request: dict[str, Any]) -> None:
-    """Create, or find what an earlier or a simultaneous call created: the name holds a hash of the request."""
-    from botocore.exceptions import ClientError
-
-    try:
-        create(**request)
-    except ClientError as error:
-        try:
-            describe(**{key: request[key]})
-        except ClientError:
-            raise error from None
-
-
-def _name(base: str, content: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{base[: MAX_NAME - len(digest) - 1].rstrip('-')}-{digest}"
-
-
-def _tags(environment: dict[str, str]) -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in sorted(json.loads(environment.get("TAGS") or "{}").items())]
-
-
-def _optional(key: str, value: Any) -> dict[str, Any]:
-    return {key: value} if value else {}
+def _endpoints(clients: Clients, environment: dict[str, str]) -> list[str]:
+    return log.endpoints(clients.s3, environment["DEPLOYMENTS_URI"])

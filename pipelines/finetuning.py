@@ -12,9 +12,11 @@
          |
       Register             ModelStep        a version in the model package group, with metrics and origin
          |
+      Describe             LambdaStep       its model card, hashes, gate decision and adapter
+         |
    ApprovedAlready         ConditionStep    registered as approved? (otherwise a reviewer's approval deploys it)
      yes |
-       Deploy              LambdaStep       create or update the endpoint
+       Deploy              LambdaStep       start the deployment: canary, alarms, way back
 
 print(definition(config))         # JSON: the same bytes on every machine and every day; no account, no network
 """
@@ -41,6 +43,7 @@ def build_pipeline(config: Config) -> Pipeline:
         from pipelines.parameters import Parameters
         from steps.common import Build
         from steps.deploy import deploy_step
+        from steps.describe import describe_step
         from steps.evaluate import evaluate_step
         from steps.explain import explain_step, gate_failed_step
         from steps.prepare import prepare_step
@@ -53,14 +56,17 @@ def build_pipeline(config: Config) -> Pipeline:
         train = train_step(build, prepare)
         evaluate = evaluate_step(build, prepare, train)
 
-        register = register_step(build, train, evaluate)
+        register = register_step(build, prepare, train, evaluate)
+        describe = describe_step(build, register, prepare, evaluate)
         deploy = deploy_step(build, register)
-        approved_already = approved_already_step(build, deploy)
+        approved_already = approved_already_step(build, describe, deploy)
 
         explain = explain_step(build, evaluate)
         gate_failed = gate_failed_step(explain)
 
-        gate = quality_gate_step(build, evaluate, passed=[register, approved_already], failed=[explain, gate_failed])
+        gate = quality_gate_step(
+            build, evaluate, passed=[register, describe, approved_already], failed=[explain, gate_failed]
+        )
         return Pipeline(
             name=config.name,
             parameters=build.parameters.all(),

@@ -77,13 +77,16 @@ def defaults(config: Config) -> dict[str, str | int | float]:
         "ModelPackageGroupName": model_package_group(config),
         "ModelApprovalStatus": config.registry.approval,
         "EndpointName": endpoint_name(config),
+        "EndpointMode": endpoint.mode,
         "EndpointInstanceType": endpoint.instance_type,
         "EndpointInstanceCount": endpoint.instance_count,
+        "EndpointMaximumInstanceCount": endpoint.scaling.maximum,
         "DataCapturePercentage": endpoint.data_capture_percentage,
     }
 
 
-CHOICES = {"FineTuningMethod": ["lora", "full"], "ModelApprovalStatus": APPROVALS}
+MODES = ["real-time", "adapter", "serverless", "asynchronous"]
+CHOICES = {"FineTuningMethod": ["lora", "full"], "ModelApprovalStatus": APPROVALS, "EndpointMode": MODES}
 
 
 class Parameters:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.code import Code, shipped
+from pipelines.endpoint_settings import endpoint_settings
 from pipelines.errors import UserError
 from pipelines.finetuning import build_definition
-from pipelines.names import Names, endpoint_name, model_package_group
+from pipelines.names import Names, model_package_group
 from pipelines.stacks import deploy_stack
 
 if TYPE_CHECKING:
@@ -105,16 +106,13 @@ def zip_bytes(functions: Code) -> bytes:
 
 def deployment_parameters(config: Config, functions: Code) -> dict[str, str]:
     """The parameters of infrastructure/deployment.yaml."""
-    endpoint, vpc = config.endpoint, config.aws.vpc
+    vpc = config.aws.vpc
     return {
         "Prefix": config.aws.resource_prefix,
         "CodeKey": functions_key(functions),
         "ModelPackageGroupName": model_package_group(config),
-        "EndpointName": endpoint_name(config),
-        "EndpointInstanceType": endpoint.instance_type,
-        "EndpointInstanceCount": str(endpoint.instance_count),
-        "DataCapturePercentage": str(endpoint.data_capture_percentage),
-        "NetworkIsolation": str(endpoint.network_isolation).lower(),
+        "EndpointSettingsJson": json.dumps(endpoint_settings(config), separators=(",", ":"), sort_keys=True),
+        "NetworkIsolation": str(config.endpoint.network_isolation).lower(),
         "Subnets": ",".join(vpc.subnets) if vpc else "",
         "SecurityGroupIds": ",".join(vpc.security_group_ids) if vpc else "",
         "TagsJson": json.dumps(config.aws.tags, sort_keys=True),

@@ -6,7 +6,18 @@ from typing import Any
 
 from steps.common import Build
 
-OUTPUTS = ("endpoint_name", "endpoint_config_name", "model_name", "action")
+OUTPUTS = ("endpoint_name", "endpoint_config_name", "model_name", "action", "reason")
+
+# What a run may say about its endpoint: the deploy function's settings, and the parameters that hold them. The package
+# keeps them too, so that an approval days later deploys what the run asked for.
+RUN_SETTINGS = {
+    "endpoint_name": "EndpointName",
+    "endpoint_mode": "EndpointMode",
+    "endpoint_instance_type": "EndpointInstanceType",
+    "endpoint_instance_count": "EndpointInstanceCount",
+    "endpoint_maximum_instance_count": "EndpointMaximumInstanceCount",
+    "data_capture_percentage": "DataCapturePercentage",
+}
 
 
 def deploy_step(build: Build, register: Any) -> Any:
@@ -21,10 +32,7 @@ def deploy_step(build: Build, register: Any) -> Any:
         lambda_func=Lambda(function_arn=build.names.function("deploy"), session=build.session),
         inputs={
             "model_package_arn": register.properties.ModelPackageArn,
-            "endpoint_name": parameters["EndpointName"],
-            "endpoint_instance_type": parameters["EndpointInstanceType"],
-            "endpoint_instance_count": parameters["EndpointInstanceCount"],
-            "data_capture_percentage": parameters["DataCapturePercentage"],
+            **{setting: parameters[name] for setting, name in RUN_SETTINGS.items()},
         },
         outputs=[LambdaOutput(output_name=name, output_type=LambdaOutputTypeEnum.String) for name in OUTPUTS],
     )

@@ -7,12 +7,13 @@ from typing import Any
 from steps.common import INPUT, OUTPUT, Build, cache, execution_id, join, output_uri, processing_arguments, retries
 
 OUTPUT_NAME = "evaluation"
+ADAPTER_NAME = "adapter"
 REPORT_FILE = "evaluation.json"
 PROPERTY_FILE = "EvaluationReport"
 
 
 def evaluate_step(build: Build, prepare: Any, train: Any) -> Any:
-    """A ProcessingStep with the output `evaluation`, whose evaluation.json the gate reads."""
+    """A ProcessingStep with the outputs `evaluation`, whose evaluation.json the gate reads, and `adapter` (LoRA)."""
     from sagemaker.core.workflow.properties import PropertyFile
     from sagemaker.mlops.workflow.steps import ProcessingStep
 
@@ -24,7 +25,8 @@ def evaluate_step(build: Build, prepare: Any, train: Any) -> Any:
     }
     if not build.config.model.on_hub:
         inputs["base-model"] = parameters["BaseModel"]
-    place = join(f"s3://{build.names.results_bucket}/", execution_id(), f"/{OUTPUT_NAME}")
+    results = f"s3://{build.names.results_bucket}/"
+    places = {name: join(results, execution_id(), f"/{name}") for name in (OUTPUT_NAME, ADAPTER_NAME)}
     return ProcessingStep(
         name="Evaluate",
         description="Score the tuned model and its base on rows that training never saw.",
@@ -40,7 +42,7 @@ def evaluate_step(build: Build, prepare: Any, train: Any) -> Any:
             volume_gb=evaluation.volume_gb,
             max_runtime_seconds=evaluation.max_runtime_seconds,
             inputs=inputs,
-            outputs={OUTPUT_NAME: place},
+            outputs=places,
             arguments=score_arguments(build),
         ),
     )
@@ -55,6 +57,7 @@ def score_arguments(build: Build) -> dict[str, Any]:
         "data": f"{INPUT}/test",
         "train-data": f"{INPUT}/train",
         "output": f"{OUTPUT}/{OUTPUT_NAME}",
+        "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
         "few-shot": text("FewShot"),
         "max-new-tokens": text("MaxNewTokens"),
         "batch-size": text("EvaluationBatchSize"),

@@ -14,14 +14,18 @@ def explain_step(build: Build, evaluate: Any) -> Any:
     from sagemaker.core.lambda_helper import Lambda
     from sagemaker.mlops.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
 
-    thresholds = {f"{bound.metric}:{bound.kind}": build.parameters[bound.parameter] for bound in bounds(build.config)}
     return LambdaStep(
         name="ExplainGate",
         description="Say which metric missed its bound, and by how much.",
         lambda_func=Lambda(function_arn=build.names.function("gate"), session=build.session),
-        inputs={"evaluation_uri": evaluation_uri(evaluate), **thresholds},
+        inputs={"evaluation_uri": evaluation_uri(evaluate), **thresholds(build)},
         outputs=[LambdaOutput(output_name="message", output_type=LambdaOutputTypeEnum.String)],
     )
+
+
+def thresholds(build: Build) -> dict[str, Any]:
+    """The gate's bounds as the functions get them: "<metric>:<kind>" -> the threshold."""
+    return {f"{bound.metric}:{bound.kind}": build.parameters[bound.parameter] for bound in bounds(build.config)}
 
 
 def gate_failed_step(explain: Any) -> Any:

@@ -12,6 +12,7 @@ from steps.common import (
     command_line,
     execution_id,
     join,
+    output_uri,
     processing_arguments,
     retries,
 )
@@ -59,6 +60,11 @@ def prepare_arguments(build: Build) -> dict[str, Any]:
         "minimum-rows": parameters.text("MinimumRows"),
         "seed": parameters.text("Seed"),
     }
+
+
+def data_report_uri(prepare: Any) -> Any:
+    """The S3 URI of data_report.json."""
+    return join(output_uri(prepare, "report"), "/data_report.json")
 
 
 def _fixed(config: Config) -> dict[str, Any]:

@@ -6,13 +6,16 @@ from typing import Any
 
 from pipelines.code import shipped
 from steps.common import Build, retries
+from steps.deploy import RUN_SETTINGS
 from steps.evaluate import evaluation_uri
+from steps.prepare import data_report_uri
 
 CONTENT_TYPE = "application/json"
 
 
-def register_step(build: Build, train: Any, evaluate: Any) -> Any:
+def register_step(build: Build, prepare: Any, train: Any, evaluate: Any) -> Any:
     """A ModelStep that creates a version in the model package group."""
+    from sagemaker.core.drift_check_baselines import DriftCheckBaselines
     from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
     from sagemaker.mlops.workflow.model_step import ModelStep
     from sagemaker.serve.model_builder import ModelBuilder
@@ -26,14 +29,17 @@ def register_step(build: Build, train: Any, evaluate: Any) -> Any:
         sagemaker_session=build.session,
         env_vars={"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"},
     )
+    evaluated = MetricsSource(content_type=CONTENT_TYPE, s3_uri=evaluation_uri(evaluate))
+    prepared = MetricsSource(content_type=CONTENT_TYPE, s3_uri=data_report_uri(prepare))
     registration = builder.register(
         model_package_group_name=build.parameters["ModelPackageGroupName"],
         approval_status=build.parameters["ModelApprovalStatus"],
         content_types=[CONTENT_TYPE],
         response_types=[CONTENT_TYPE],
-        model_metrics=ModelMetrics(
-            model_statistics=MetricsSource(content_type=CONTENT_TYPE, s3_uri=evaluation_uri(evaluate))
-        ),
+        model_metrics=ModelMetrics(model_statistics=evaluated, model_data_statistics=prepared),
+        drift_check_baselines=DriftCheckBaselines(model_statistics=evaluated, model_data_statistics=prepared),
+        domain="NATURAL_LANGUAGE_PROCESSING",
+        task="TEXT_GENERATION",
         customer_metadata_properties=metadata(build),
     )
     return ModelStep(
@@ -54,10 +60,7 @@ def metadata(build: Build) -> dict[str, Any]:
         "merged": str(build.config.training.merge).lower(),
         **{f"code_{name}": shipped(name).sha256 for name in ("preparation", "training", "evaluation", "serving")},
         "evaluation_rows": text("EvaluationRows"),
-        "endpoint_name": text("EndpointName"),
-        "endpoint_instance_type": text("EndpointInstanceType"),
-        "endpoint_instance_count": text("EndpointInstanceCount"),
-        "data_capture_percentage": text("DataCapturePercentage"),
+        **{setting: text(name) for setting, name in RUN_SETTINGS.items()},
         "pipeline_execution": _execution_arn(),
     }
 

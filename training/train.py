@@ -118,7 +118,9 @@ def run(chosen: Hyperparameters) -> None:
             "started again with the same arguments the job goes on from there"
         )
     if trainer.is_world_process_zero():
-        report = build_report(chosen, name, rows, validation, trainer, resumed)
+        report = build_report(
+            chosen, name, rows, validation, trainer, resumed, _data_files(train_channel, validation_channel)
+        )
         serving = os.environ.get("SM_CHANNEL_SERVING")
         save_model(
             trainer.model, tokenizer, model_dir, Path(serving) if serving else None, report, chosen.merge, stored
@@ -170,12 +172,16 @@ def _tokenize(
     return rows, held_out
 
 
-def _run_directory(chosen: Hyperparameters, source: str, train: Path | None, validation: Path | None) -> Path:
-    from checkpoints import fingerprint
+def _data_files(train: Path | None, validation: Path | None) -> list[Path]:
     from tokenized import channel_files
 
-    data = [file for channel in (train, validation) if channel for file in channel_files(channel)]
-    mark = fingerprint(chosen.as_dict(), data, source, int(os.environ.get("WORLD_SIZE", "1")))
+    return [file for channel in (train, validation) if channel for file in channel_files(channel)]
+
+
+def _run_directory(chosen: Hyperparameters, source: str, train: Path | None, validation: Path | None) -> Path:
+    from checkpoints import fingerprint
+
+    mark = fingerprint(chosen.as_dict(), _data_files(train, validation), source, int(os.environ.get("WORLD_SIZE", "1")))
     folder = Path(checkpoint_root(chosen)).absolute() / mark
     folder.mkdir(parents=True, exist_ok=True)
     return folder

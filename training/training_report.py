@@ -4,7 +4,8 @@
      "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170,
      "train_loss": 0.21, "validation_loss": 0.24, "best_validation_loss": 0.23,
      "completion_tokens_per_second": 165.2, "seconds": 97.9, "resumed_from_step": 0, "stopped_early": false,
-     "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...], "hyperparameters": {...}}
+     "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...], "hyperparameters": {...},
+     "data_sha256": "9f86d0..."}
 
 Losses are means over completion tokens; a `train_loss` is the mean since the point before. `rows_left_out` counts rows
 of both channels that are longer than max_seq_length. `seconds` is training's wall time, that of killed runs included up
@@ -13,6 +14,9 @@ to their last checkpoint.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters
@@ -31,20 +35,11 @@ def build_report(
     validation: TokenizedRows | None,
     trainer: PackedTrainer,
     resumed: int,
+    data: Iterable[Path],
 ) -> dict[str, Any]:
     """The report of a run that ended at `trainer.state`; `resumed` is the step it went on from (0: the start)."""
     state, kept = trainer.state, trainer.progress.kept
-    history: dict[int, dict[str, Any]] = {}
-    for entry in state.log_history:
-        point = history.setdefault(entry["step"], {"step": entry["step"]})
-        for theirs, ours in (
-            ("loss", "train_loss"),
-            ("eval_loss", "validation_loss"),
-            ("learning_rate", "learning_rate"),
-        ):
-            if theirs in entry:
-                point[ours] = round(entry[theirs], 9)
-    points = [history[step] for step in sorted(history)]
+    points = history(state.log_history)
     validation_losses = [point["validation_loss"] for point in points if "validation_loss" in point]
     seconds = kept["seconds"]
     return {
@@ -66,7 +61,19 @@ def build_report(
         "stopped_early": kept["stopped_early"],
         "history": points,
         "hyperparameters": chosen.as_dict(),
+        "data_sha256": data_digest(data),
     }
+
+
+def data_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over names and bytes of the data files: the data set that a model came from, wherever it lies."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        with open(file, "rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ TEMPLATES = ["foundation.yaml", "deployment.yaml"]
 
 # AWS knows no resources for these calls; each is bounded in another way (namespace, or nothing to protect).
 ANY_RESOURCE = {
+    "application-autoscaling:DescribeScalableTargets",
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
     "ec2:DescribeDhcpOptions",
@@ -28,6 +29,7 @@ ANY_RESOURCE = {
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSubnets",
     "ec2:DescribeVpcs",
+    "sagemaker:ListInferenceComponents",
 }
 
 
@@ -82,7 +84,7 @@ def test_cfn_lint_accepts_both_with_its_informational_rules() -> None:
 
 def test_no_role_may_do_everything_or_on_everything() -> None:
     roles = resources("foundation.yaml", "AWS::IAM::Role")
-    assert len(roles) == 5
+    assert len(roles) == 6
     count = 0
     for name, role in roles.items():
         assert "ManagedPolicyArns" not in role, name
@@ -166,9 +168,9 @@ def test_names_are_the_contracts(config: Config) -> None:
     buckets = {filled(item["BucketName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::S3::Bucket").values()}
     assert buckets == {names.training_data_bucket, names.artifacts_bucket, names.results_bucket}
     roles = {filled(item["RoleName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::IAM::Role").values()}
-    assert roles == {f"fmops-{purpose}" for purpose in ("pipeline", "training", "endpoint", "deploy", "gate")}
+    assert roles == {f"fmops-{purpose}" for purpose in ("pipeline", "training", "endpoint", "deploy", "gate", "card")}
     functions = resources("deployment.yaml", "AWS::Lambda::Function").values()
-    assert {filled(item["FunctionName"]["!Sub"]) for item in functions} == {"fmops-deploy", "fmops-gate"}
+    assert {filled(item["FunctionName"]["!Sub"]) for item in functions} == {"fmops-deploy", "fmops-gate", "fmops-card"}
     for item in functions:
         module, _, handler = item["Handler"].partition(".")
         assert f"def {handler}(" in (ROOT / "lambdas" / f"{module}.py").read_text("utf-8")

@@ -1,0 +1,251 @@
+"""What a deployment consists of, as requests to SageMaker: model, endpoint configuration, traffic shift.
+
+Nothing is called here. A name is derived from everything else in its request, so that a second delivery finds what the
+first created, and two different deployments never share a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+VARIANT = "AllTraffic"
+CHALLENGER = "Challenger"
+CONTENT_TYPES = ["application/json"]
+MAX_NAME = 63
+START_TIMEOUT_SECONDS = 1800
+SHORTEST_EXECUTION_SECONDS, LONGEST_EXECUTION_SECONDS = 600, 28_800
+CODE_CHANNEL = "code"
+ADAPTER_SPECIFICATION = "Adapter"
+
+# Instance families whose disk is local NVMe: hardware encrypts it, and an endpoint configuration with a key is refused.
+LOCAL_STORAGE = re.compile(
+    r"ml\.(c[56]g?i?d|dl1|g4dn|g[567]e?|i3en|m[56]g?i?d|p3dn|p4de?|p5e?n?|p6e?-g?b\d+|r[567]g?i?d|trn1n?|trn2)\."
+)
+
+Request = dict[str, Any]
+
+
+def model_request(package: dict[str, Any], settings: dict[str, Any], environment: dict[str, str]) -> Request:
+    """CreateModel's request: the package itself, or the base model that an adapter goes on."""
+    arn = package["ModelPackageArn"]
+    metadata = package.get("CustomerMetadataProperties") or {}
+    container: Request = {"ModelPackageName": arn}
+    group, version = arn.split("/")[-2:] if arn.count("/") >= 2 else (arn.split("/")[-1], "0")
+    base = f"{group}-{version}"
+    if settings["endpoint_mode"] == "adapter":
+        container = base_model_container(package, metadata, environment)
+        # Versions that share a base share the model: what is below an adapter stays when the adapter changes.
+        base = f"{group}-base"
+    elif metadata.get("method") == "lora" and metadata.get("merged") == "false":
+        container = _adapter_on_its_base(package, metadata)
+    request: Request = {
+        "PrimaryContainer": container,
+        "ExecutionRoleArn": environment["EXECUTION_ROLE_ARN"],
+        **optional("Tags", tags(environment)),
+    }
+    if settings["endpoint_mode"] != "serverless":  # which takes neither isolation nor a VPC
+        request["EnableNetworkIsolation"] = environment.get("NETWORK_ISOLATION", "true") == "true"
+        request |= vpc(environment)
+    return {"ModelName": name(base, request), **request}
+
+
+def base_model_container(package: dict[str, Any], metadata: dict[str, str], environment: dict[str, str]) -> Request:
+    """The base model of an adapter, with the server's settings that the package was registered with."""
+    base = _base_in_s3(package, metadata, "set endpoint.mode to real-time, or copy the base model to S3")
+    adapter = adapter_container(package)
+    sources = []
+    code = metadata.get("code_serving")
+    given = dict(adapter.get("Environment") or {})
+    if code:
+        sources = [_s3_source(CODE_CHANNEL, f"{environment['CODE_URI']}serving/{code}/")]
+        given["SAGEMAKER_SUBMIT_DIRECTORY"] = f"/opt/ml/additional-model-data-sources/{CODE_CHANNEL}"
+    return {
+        "Image": adapter["Image"],
+        "ModelDataSource": {"S3DataSource": _prefix(base)},
+        **optional("Environment", given),
+        **optional("AdditionalModelDataSources", sources),
+    }
+
+
+def adapter_container(package: dict[str, Any]) -> dict[str, Any]:
+    """The additional inference specification that holds the adapter alone. Raises ValueError where there is none."""
+    for specification in package.get("AdditionalInferenceSpecifications") or []:
+        if specification["Name"] == ADAPTER_SPECIFICATION:
+            container: dict[str, Any] = specification["Containers"][0]
+            return container
+    raise ValueError(
+        f"{package['ModelPackageArn']} was registered without an adapter of its own (training.method: lora makes one); "
+        "deploy it with endpoint.mode: real-time"
+    )
+
+
+def adapter_uri(package: dict[str, Any]) -> str:
+    """The S3 prefix that holds the adapter's files."""
+    return str(adapter_container(package)["ModelDataSource"]["S3DataSource"]["S3Uri"])
+
+
+def _adapter_on_its_base(package: dict[str, Any], metadata: dict[str, str]) -> Request:
+    """A package without merged weights: the base model is mounted beside it, where serving/inference.py looks."""
+    container = package["InferenceSpecification"]["Containers"][0]
+    return {
+        "Image": container["Image"],
+        "ModelDataUrl": container["ModelDataUrl"],
+        "Environment": {**container.get("Environment", {}), "FMOPS_MODEL_PACKAGE_ARN": package["ModelPackageArn"]},
+        "AdditionalModelDataSources": [_s3_source("base", _base_in_s3(package, metadata, "train with merge: true"))],
+    }
+
+
+def _base_in_s3(package: dict[str, Any], metadata: dict[str, str], otherwise: str) -> str:
+    base = metadata.get("base_model", "")
+    if not base.startswith("s3://"):
+        raise ValueError(
+            f"{package['ModelPackageArn']} holds only an adapter, and its base_model {base!r} is not in S3, so the "
+            f"endpoint can't mount it; {otherwise}"
+        )
+    return base
+
+
+def _s3_source(channel: str, uri: str) -> Request:
+    return {"ChannelName": channel, "S3DataSource": _prefix(uri)}
+
+
+def _prefix(uri: str) -> Request:
+    return {"S3Uri": uri if uri.endswith("/") else f"{uri}/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+
+
+def endpoint_config_request(
+    models: dict[str, tuple[str, float]], settings: Request, environment: dict[str, str]
+) -> Request:
+    """CreateEndpointConfig's request. `models`: variant name -> (model name, weight), the champion first."""
+    key = environment.get("KMS_KEY_ARN", "")
+    request: Request = {
+        "ProductionVariants": [
+            _variant(variant, model, weight, settings) for variant, (model, weight) in models.items()
+        ],
+        **optional("Tags", tags(environment)),
+    }
+    mode = settings["endpoint_mode"]
+    if mode == "adapter":
+        request["ExecutionRoleArn"] = environment["EXECUTION_ROLE_ARN"]
+        request["EnableNetworkIsolation"] = environment.get("NETWORK_ISOLATION", "true") == "true"
+        request |= vpc(environment)
+    if key and mode != "serverless" and not LOCAL_STORAGE.match(settings["endpoint_instance_type"]):
+        request["KmsKeyId"] = key
+    if mode == "asynchronous":
+        request["AsyncInferenceConfig"] = _asynchronous(settings, environment, key)
+    if settings["data_capture_percentage"] and mode in ("real-time", "asynchronous"):
+        request["DataCaptureConfig"] = {
+            "EnableCapture": True,
+            "InitialSamplingPercentage": settings["data_capture_percentage"],
+            "DestinationS3Uri": environment["DATA_CAPTURE_URI"],
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+            "CaptureContentTypeHeader": {"JsonContentTypes": CONTENT_TYPES},
+            **optional("KmsKeyId", key),
+        }
+    return {"EndpointConfigName": name(settings["endpoint_name"], request), **request}
+
+
+def _variant(variant: str, model: str, weight: float, settings: Request) -> Request:
+    if settings["endpoint_mode"] == "serverless":
+        serverless = {
+            "MemorySizeInMB": settings["endpoint_serverless_memory_mb"],
+            "MaxConcurrency": settings["endpoint_serverless_concurrency"],
+        }
+        return {
+            "VariantName": variant,
+            "ModelName": model,
+            "InitialVariantWeight": weight,
+            "ServerlessConfig": serverless,
+        }
+    count = settings["endpoint_instance_count"]
+    request: Request = {
+        "VariantName": variant,
+        "InstanceType": settings["endpoint_instance_type"],
+        "InitialInstanceCount": max(count, 1),
+        "ModelDataDownloadTimeoutInSeconds": START_TIMEOUT_SECONDS,
+        "ContainerStartupHealthCheckTimeoutInSeconds": START_TIMEOUT_SECONDS,
+        "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
+    }
+    if settings["endpoint_mode"] == "adapter":
+        # The instances follow the copies of the components, also down to none.
+        request["ManagedInstanceScaling"] = {
+            "Status": "ENABLED",
+            "MinInstanceCount": count,
+            "MaxInstanceCount": settings["endpoint_maximum_instance_count"],
+        }
+        return request
+    return {**request, "ModelName": model, "InitialVariantWeight": weight}
+
+
+def _asynchronous(settings: Request, environment: dict[str, str], key: str) -> Request:
+    place = settings["endpoint_async_output_uri"] or environment["ASYNC_OUTPUT_URI"]
+    place = place.rstrip("/")
+    return {
+        "OutputConfig": {
+            "S3OutputPath": f"{place}/{settings['endpoint_name']}/output",
+            "S3FailurePath": f"{place}/{settings['endpoint_name']}/failure",
+            **optional("KmsKeyId", key),
+        },
+        "ClientConfig": {"MaxConcurrentInvocationsPerInstance": max(1, int(settings["endpoint_concurrent_requests"]))},
+    }
+
+
+def deployment_config(settings: Request, alarms: list[str]) -> Request:
+    """UpdateEndpoint's DeploymentConfig: how traffic moves to the new fleet, and what takes it back."""
+    traffic, wait = settings["endpoint_traffic"], settings["endpoint_wait_seconds"]
+    share = {"Type": "CAPACITY_PERCENT", "Value": settings["endpoint_step_percent"]}
+    steps = 1 if traffic != "linear" else -(-100 // share["Value"])
+    longest = START_TIMEOUT_SECONDS + steps * wait + settings["endpoint_keep_seconds"] + SHORTEST_EXECUTION_SECONDS
+    longest = min(max(longest, SHORTEST_EXECUTION_SECONDS), LONGEST_EXECUTION_SECONDS)
+    rollback = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm} for alarm in alarms]}} if alarms else {}
+    if traffic == "rolling":
+        # At least 5% at a time, says the API; half of the fleet at once at most.
+        batch = {"Type": "CAPACITY_PERCENT", "Value": max(5, share["Value"])}
+        rolling = {
+            "MaximumBatchSize": batch,
+            "WaitIntervalInSeconds": wait,
+            "MaximumExecutionTimeoutInSeconds": longest,
+        }
+        return {"RollingUpdatePolicy": rolling, **rollback}
+    routing: Request = {"Type": traffic.replace("-", "_").upper(), "WaitIntervalInSeconds": wait}
+    if traffic == "canary":
+        routing["CanarySize"] = share
+    elif traffic == "linear":
+        routing["LinearStepSize"] = {**share, "Value": max(10, share["Value"])}
+    blue_green = {
+        "TrafficRoutingConfiguration": routing,
+        "TerminationWaitInSeconds": settings["endpoint_keep_seconds"],
+        "MaximumExecutionTimeoutInSeconds": longest,
+    }
+    return {"BlueGreenUpdatePolicy": blue_green, **rollback}
+
+
+def at_once() -> Request:
+    """A DeploymentConfig without steps: the way back doesn't wait."""
+    routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+    return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 0}}
+
+
+def vpc(environment: dict[str, str]) -> Request:
+    """VpcConfig where the function's environment names subnets."""
+    subnets = [subnet for subnet in environment.get("SUBNETS", "").split(",") if subnet]
+    groups = [group for group in environment.get("SECURITY_GROUP_IDS", "").split(",") if group]
+    return {"VpcConfig": {"Subnets": subnets, "SecurityGroupIds": groups}} if subnets else {}
+
+
+def name(base: str, content: Request) -> str:
+    """`base` and a hash of the content, at most 63 characters."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{base[: MAX_NAME - len(digest) - 1].rstrip('-')}-{digest}"
+
+
+def tags(environment: dict[str, str]) -> list[dict[str, str]]:
+    """The tags of every resource."""
+    return [{"Key": key, "Value": value} for key, value in sorted(json.loads(environment.get("TAGS") or "{}").items())]
+
+
+def optional(key: str, value: Any) -> Request:
+    return {key: value} if value else {}

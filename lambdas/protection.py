@@ -1,0 +1,170 @@
+"""What guards a running endpoint: the alarms that take a bad deployment back, and the scaling that follows the traffic.
+
+Every call is a put: repeating it changes nothing. Alarms are made before the deployment that they guard, scaling once
+the endpoint is in service, since a scalable target needs one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plan import VARIANT
+
+NAMESPACE = "AWS/SageMaker"
+AUTOSCALING = "sagemaker"
+VARIANT_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+COMPONENT_DIMENSION = "sagemaker:inference-component:DesiredCopyCount"
+WAKE = "wake-up"
+
+
+def put_alarms(cloudwatch: Any, settings: dict[str, Any], component: str | None = None) -> list[str]:
+    """Create or update the endpoint's alarms on errors and latency; returns their names and those of the settings.
+
+    `component` is the inference component that is watched instead of the variant.
+    """
+    endpoint, period = settings["endpoint_name"], settings["endpoint_alarm_period_seconds"]
+    # The slowest half of the requests that the first step sends to the new fleet.
+    percentile = 100 - min(settings["endpoint_step_percent"], 10) / 2
+    common = {
+        "Namespace": NAMESPACE,
+        "Dimensions": _dimensions(endpoint, component),
+        "Period": period,
+        "EvaluationPeriods": 1,
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",
+    }
+    cloudwatch.put_metric_alarm(
+        AlarmName=f"{endpoint}-errors",
+        AlarmDescription=f"The share of requests to {endpoint} that the model answered with a 5XX.",
+        MetricName="Invocation5XXErrors",
+        Statistic="Average",  # one data point, 0 or 1, for each request
+        Threshold=settings["endpoint_error_rate"],
+        **common,
+    )
+    cloudwatch.put_metric_alarm(
+        AlarmName=f"{endpoint}-latency",
+        AlarmDescription=f"p{percentile:g} of the time that the model of {endpoint} took, in microseconds.",
+        MetricName="ModelLatency",
+        ExtendedStatistic=f"p{percentile:g}",
+        Threshold=settings["endpoint_latency_seconds"] * 1e6,
+        **common,
+    )
+    named = [alarm.strip() for alarm in settings["endpoint_alarms"].split(",") if alarm.strip()]
+    return [*alarm_names(endpoint), *named]
+
+
+def alarm_names(endpoint: str) -> list[str]:
+    """The alarms that put_alarms makes."""
+    return [f"{endpoint}-errors", f"{endpoint}-latency"]
+
+
+def _dimensions(endpoint: str, component: str | None) -> list[dict[str, str]]:
+    if component:
+        return [{"Name": "InferenceComponentName", "Value": component}]
+    return [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": VARIANT}]
+
+
+def quiet_alarms(cloudwatch: Any, names: list[str]) -> tuple[list[str], list[str]]:
+    """(alarms that can guard a deployment, those that ring already). Raises ValueError for one that doesn't exist.
+
+    An alarm that rings before a deployment begins says nothing about it, and SageMaker would take the remedy back.
+    """
+    found = {
+        alarm["AlarmName"]: alarm["StateValue"]
+        for kind in ("MetricAlarms", "CompositeAlarms")
+        for alarm in cloudwatch.describe_alarms(AlarmNames=names, AlarmTypes=["MetricAlarm", "CompositeAlarm"]).get(
+            kind, []
+        )
+    }
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"endpoint_alarms names {', '.join(missing)}, which CloudWatch does not have")
+    ringing = [name for name in names if found[name] == "ALARM"]
+    return [name for name in names if name not in ringing], ringing
+
+
+def delete_alarms(cloudwatch: Any, endpoint: str) -> None:
+    """Remove what put_alarms and put_scaling made; absent ones are not missed."""
+    cloudwatch.delete_alarms(AlarmNames=[*alarm_names(endpoint), f"{endpoint}-{WAKE}"])
+
+
+def put_scaling(clients: Any, settings: dict[str, Any], component: str | None = None) -> str:
+    """Target tracking on concurrent requests, between the configured bounds; returns what was done, in words."""
+    low, high = settings["endpoint_instance_count"], settings["endpoint_maximum_instance_count"]
+    target = _target(settings["endpoint_name"], component)
+    if settings["endpoint_mode"] == "serverless" or low == high:
+        remove_scaling(clients.autoscaling, settings["endpoint_name"], component)
+        return "no scaling"
+    clients.autoscaling.register_scalable_target(**target, MinCapacity=low, MaxCapacity=high)
+    clients.autoscaling.put_scaling_policy(
+        **target,
+        PolicyName=f"{settings['endpoint_name']}-concurrency",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={
+            "TargetValue": settings["endpoint_concurrent_requests"],
+            "ScaleInCooldown": settings["endpoint_scale_in_seconds"],
+            "ScaleOutCooldown": settings["endpoint_scale_out_seconds"],
+            **_metric(settings, component),
+        },
+    )
+    if low == 0 and component:
+        _put_wake_up(clients, settings, target, component)
+    return f"scales from {low} to {high}"
+
+
+def _metric(settings: dict[str, Any], component: str | None) -> dict[str, Any]:
+    if settings["endpoint_mode"] == "asynchronous":
+        dimensions = [{"Name": "EndpointName", "Value": settings["endpoint_name"]}]
+        metric = {"MetricName": "ApproximateBacklogSizePerInstance", "Namespace": NAMESPACE, "Statistic": "Average"}
+        return {"CustomizedMetricSpecification": {**metric, "Dimensions": dimensions}}
+    kind = "InferenceComponentConcurrentRequestsPerCopy" if component else "VariantConcurrentRequestsPerModel"
+    return {"PredefinedMetricSpecification": {"PredefinedMetricType": f"SageMaker{kind}HighResolution"}}
+
+
+def _put_wake_up(clients: Any, settings: dict[str, Any], target: dict[str, str], component: str) -> None:
+    """From no copy to one: with none, there is no concurrency to track, only requests that found no capacity."""
+    policy = clients.autoscaling.put_scaling_policy(
+        **target,
+        PolicyName=f"{settings['endpoint_name']}-{WAKE}",
+        PolicyType="StepScaling",
+        StepScalingPolicyConfiguration={
+            "AdjustmentType": "ChangeInCapacity",
+            "MetricAggregationType": "Maximum",
+            "Cooldown": settings["endpoint_scale_out_seconds"],
+            "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+        },
+    )
+    clients.cloudwatch.put_metric_alarm(
+        AlarmName=f"{settings['endpoint_name']}-{WAKE}",
+        AlarmDescription=f"A request found no copy of {component}.",
+        Namespace=NAMESPACE,
+        MetricName="NoCapacityInvocationFailures",
+        Dimensions=_dimensions("", component),
+        Statistic="Maximum",
+        Period=settings["endpoint_alarm_period_seconds"],
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+        TreatMissingData="missing",
+        AlarmActions=[policy["PolicyARN"]],
+    )
+
+
+def remove_scaling(autoscaling: Any, endpoint: str, component: str | None = None) -> None:
+    """Deregister the scalable target, with its policies; an absent one is not missed."""
+    target = _target(endpoint, component)
+    found = autoscaling.describe_scalable_targets(
+        ServiceNamespace=AUTOSCALING,
+        ResourceIds=[target["ResourceId"]],
+        ScalableDimension=target["ScalableDimension"],
+    )
+    if found["ScalableTargets"]:
+        autoscaling.deregister_scalable_target(**target)
+
+
+def _target(endpoint: str, component: str | None) -> dict[str, str]:
+    if component:
+        resource, dimension = f"inference-component/{component}", COMPONENT_DIMENSION
+    else:
+        resource, dimension = f"endpoint/{endpoint}/variant/{VARIANT}", VARIANT_DIMENSION
+    return {"ServiceNamespace": AUTOSCALING, "ResourceId": resource, "ScalableDimension": dimension}
