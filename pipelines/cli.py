@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from pipelines.commands import definition, demo, local, registry, runs
+from pipelines.commands import definition, demo, deployment, local, registry, runs
 from pipelines.errors import UserError
 
 
@@ -37,9 +37,15 @@ for command in (
     runs.logs,
     runs.stop,
     runs.report,
+    registry.versions,
     registry.approve,
     registry.reject,
-    registry.invoke,
+    registry.lineage,
+    deployment.deploy,
+    deployment.rollback,
+    deployment.endpoint,
+    deployment.invoke,
+    deployment.undeploy,
     local.local,
 ):
     cli.add_command(command)

@@ -35,3 +35,11 @@ def endpoint_settings(config: Config) -> dict[str, Any]:
         "endpoint_async_output_uri": endpoint.asynchronous_output_uri or "",
         "data_capture_percentage": endpoint.data_capture_percentage,
     }
+
+
+def endpoint_settings_names() -> tuple[str, ...]:
+    """What `fmops deploy -s NAME=VALUE` may change: every setting of the deploy function but the endpoint's name."""
+    from pipelines.config import Config, GateRule
+
+    every = endpoint_settings(Config(gate=[GateRule(metric="exact_match", minimum=0.0)]))
+    return tuple(name for name in every if name != "endpoint_name")

@@ -1,22 +1,25 @@
-"""Model package versions: find them, approve them, reject them."""
+"""Model package versions: find, compare, approve and reject them, and follow one from its data to its endpoint."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipelines.aws import client
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
     import boto3
+    from rich.table import Table
+
+COLUMNS = ("exact_match", "token_f1", "validation_loss", "latency_seconds")
 
 
 def find_version(session: boto3.Session, group: str, version: int) -> dict[str, Any]:
     """DescribeModelPackage of one version of a group; a missing one names those that exist."""
-    client = session.client("sagemaker")
     summaries = versions(session, group)
     for summary in summaries:
         if summary["ModelPackageVersion"] == version:
-            return dict(client.describe_model_package(ModelPackageName=summary["ModelPackageArn"]))
+            return describe(session, summary["ModelPackageArn"])
     known = ", ".join(f"{item['ModelPackageVersion']} ({item['ModelApprovalStatus']})" for item in summaries)
     raise UserError(
         f"The model package group {group!r} has no version {version}. "
@@ -24,11 +27,16 @@ def find_version(session: boto3.Session, group: str, version: int) -> dict[str, 
     )
 
 
+def describe(session: boto3.Session, arn: str) -> dict[str, Any]:
+    """DescribeModelPackage."""
+    return dict(client(session, "sagemaker").describe_model_package(ModelPackageName=arn))
+
+
 def versions(session: boto3.Session, group: str) -> list[dict[str, Any]]:
     """The versions of a model package group, newest first; none while the group does not exist."""
     from botocore.exceptions import ClientError
 
-    pages = session.client("sagemaker").get_paginator("list_model_packages")
+    pages = client(session, "sagemaker").get_paginator("list_model_packages")
     try:
         return [
             summary
@@ -46,4 +54,69 @@ def set_status(session: boto3.Session, arn: str, status: str, comment: str | Non
     request = {"ModelPackageArn": arn, "ModelApprovalStatus": status}
     if comment:
         request["ApprovalDescription"] = comment
-    session.client("sagemaker").update_model_package(**request)
+    client(session, "sagemaker").update_model_package(**request)
+
+
+def statistics(session: boto3.Session, package: dict[str, Any]) -> dict[str, Any]:
+    """evaluation.json of a version, as its model metrics name it; empty when it is not there any more."""
+    from pipelines.results import read_json
+
+    uri = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri")
+    if not uri:
+        return {}
+    try:
+        return read_json(session, uri)
+    except UserError:
+        return {}
+
+
+def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Table:
+    """Versions side by side: (package, its evaluation, where it serves), newest first."""
+    from rich import box
+    from rich.table import Table
+
+    from pipelines.results import cell
+
+    table = Table(box=box.SIMPLE_HEAD, leading=0)
+    table.add_column("version", justify="right")
+    table.add_column("status")
+    shown = [name for name in COLUMNS if any(name in report.get("metrics", {}) for _, report, _ in rows)]
+    for name in shown:
+        table.add_column(name, justify="right")
+    for title in ("registered", "data", "serves"):
+        table.add_column(title)
+    for package, report, serves in rows:
+        metadata = package.get("CustomerMetadataProperties", {})
+        table.add_row(
+            str(package["ModelPackageVersion"]),
+            _STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"]),
+            *(cell(name, report.get("metrics", {}).get(name, {}).get("candidate")) for name in shown),
+            f"{package['CreationTime']:%Y-%m-%d %H:%M}",
+            metadata.get("data_sha256", "-")[:8],
+            serves or "-",
+        )
+    return table
+
+
+_STATUS = {"PendingManualApproval": "pending", "Approved": "approved", "Rejected": "rejected"}
+
+
+def lineage(session: boto3.Session, package_arn: str) -> list[tuple[str, str, str]]:
+    """(kind, name, ARN) of all that a version came from and led to, from the data to the endpoint."""
+    sagemaker = client(session, "sagemaker")
+    artifacts = sagemaker.list_artifacts(SourceUri=package_arn)["ArtifactSummaries"]
+    if not artifacts:
+        raise UserError(
+            f"SageMaker keeps no lineage of {package_arn} (it does for versions that a pipeline registered)."
+        )
+    found: dict[str, tuple[str, str, str]] = {}
+    for direction in ("Ascendants", "Descendants"):
+        answer = sagemaker.query_lineage(
+            StartArns=[artifacts[0]["ArtifactArn"]], Direction=direction, IncludeEdges=False, MaxDepth=10
+        )
+        vertices = answer["Vertices"]
+        for vertex in reversed(vertices) if direction == "Ascendants" else vertices:
+            found[vertex["Arn"]] = (vertex.get("Type", "-"), vertex.get("LineageType", "-"), vertex["Arn"])
+        if direction == "Ascendants":
+            found[artifacts[0]["ArtifactArn"]] = ("ModelPackage", "Artifact", package_arn)
+    return list(found.values())

@@ -55,7 +55,7 @@ def rejected_rows_uri(session: boto3.Session, arn: str) -> str | None:
 
 def evaluation(session: boto3.Session, arn: str) -> dict[str, Any]:
     """evaluation.json of an execution (docs/contracts.md has its shape)."""
-    return dict(json.loads(_read(session, f"{evaluation_uri(session, arn)}/evaluation.json")))
+    return read_json(session, f"{evaluation_uri(session, arn)}/evaluation.json")
 
 
 def download_report(session: boto3.Session, arn: str, directory: Path) -> Path:
@@ -66,6 +66,11 @@ def download_report(session: boto3.Session, arn: str, directory: Path) -> Path:
     for name in ("evaluation.json", "report.html"):
         (target / name).write_bytes(_read(session, f"{prefix}/{name}"))
     return target / "report.html"
+
+
+def read_json(session: boto3.Session, uri: str) -> dict[str, Any]:
+    """A JSON object in S3."""
+    return dict(json.loads(_read(session, uri)))
 
 
 def _read(session: boto3.Session, uri: str) -> bytes:
@@ -93,11 +98,12 @@ def metrics_table(report: dict[str, Any]) -> Table:
     for key in present:
         table.add_column(_MODELS[key], justify="right", no_wrap=True)
     for metric, models in report["metrics"].items():
-        table.add_row(metric, *(_cell(metric, models.get(key)) for key in present))
+        table.add_row(metric, *(cell(metric, models.get(key)) for key in present))
     return table
 
 
-def _cell(metric: str, estimate: dict[str, Any] | None) -> str:
+def cell(metric: str, estimate: dict[str, Any] | None) -> str:
+    """One value with its interval below it, as the tables show it."""
     if not estimate or estimate.get("value") is None:
         return "-"
     scale, digits, unit = (100, 1, "%") if metric in _PERCENT else (1, 3, "")

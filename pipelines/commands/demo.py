@@ -67,7 +67,7 @@ def run(target: Target, console: Console) -> None:
     """The demo, top to bottom; the same calls as the commands that it names."""
     from examples.home_assistant import write_dataset
     from pipelines import executions, ground, registry, results
-    from pipelines.commands.registry import wait_for_endpoint
+    from pipelines.commands.deployment import wait_for_deployment
     from pipelines.commands.runs import watch
     from pipelines.local_ground import prepare_ground
     from pipelines.names import endpoint_name, model_package_group
@@ -99,7 +99,7 @@ def run(target: Target, console: Console) -> None:
     version = package.rsplit("/", 1)[1]
     console.print(f"The gate passed; the run registered version {version} of {model_package_group(target.config)}.")
     registry.set_status(session, package, "Approved", "Approved by fmops demo")
-    wait_for_endpoint(target, endpoint_name(target.config), package)
+    wait_for_deployment(target, endpoint_name(target.config), package)
 
     heading(console, "6  The endpoint answers")
     for prompt in PROMPTS:

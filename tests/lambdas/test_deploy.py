@@ -3,60 +3,83 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
 import pytest
 
-from steps.common import LOCAL_STORAGE
 from tests.lambdas.conftest import wait_for
-from tests.lambdas.test_gate import load
+from tests.lambdas.support import approval, belongings, load, settings
 
 deploy = load("deploy")
+ledger = load("ledger")
 Register = Callable[..., str]
 
 
-def settings(endpoint: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "endpoint_name": endpoint,
-        "endpoint_instance_type": "ml.m5.large",
-        "endpoint_instance_count": 1,
-        "data_capture_percentage": 50,
-        **changes,
-    }
+@pytest.fixture(scope="module")
+def clients(session: boto3.Session) -> Any:
+    """The function's own clients: boto3 reads the environment that `session` set."""
+    return deploy.Clients()
 
 
-def answer_of(session: boto3.Session, endpoint: str) -> Any:
+@pytest.fixture(scope="module")
+def run(clients: Any, environment: dict[str, str]) -> Callable[..., Any]:
+    """`run(arn, "chat", endpoint_traffic="canary")` deploys as `fmops deploy` does; `run({...})` is any event."""
+
+    def call(event: str | dict[str, Any], endpoint: str = "", **changes: Any) -> Any:
+        if isinstance(event, str):
+            event = {"model_package_arn": event, "by": "command", **settings(endpoint, **changes)}
+        return deploy.route(clients, event, environment)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def log(clients: Any, environment: dict[str, str]) -> Callable[[str], list[dict[str, Any]]]:
+    def read(endpoint: str) -> list[dict[str, Any]]:
+        found = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint).read()["deployments"]
+        return list(found)
+
+    return read
+
+
+def settled(run: Any, log: Any, endpoint: str, seconds: float = 60) -> list[tuple[str, str]]:
+    """(version, state) of the log once nothing is on its way any more; the function's timer is played by this loop."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        run({"command": "settle", "endpoint_name": endpoint})
+        states = [(item["model_package_arn"].rsplit("/", 1)[1], item["state"]) for item in log(endpoint)]
+        if not [state for _, state in states if state in ("waiting", "starting", "deploying")]:
+            return states
+        time.sleep(0.2)
+    raise AssertionError(f"{endpoint} does not come to rest: {log(endpoint)}")
+
+
+def answer_of(session: boto3.Session, endpoint: str, **more: Any) -> Any:
     runtime = session.client("sagemaker-runtime")
-    response = runtime.invoke_endpoint(EndpointName=endpoint, ContentType="application/json", Body=b"{}")
+    response = runtime.invoke_endpoint(EndpointName=endpoint, ContentType="application/json", Body=b"{}", **more)
     return json.loads(response["Body"].read())
 
 
-def event(arn: str, group: str = "fmops-models", status: str = "Approved") -> dict[str, Any]:
-    """EventBridge's event, as SageMaker sends it."""
-    return {
-        "source": "aws.sagemaker",
-        "detail-type": "SageMaker Model Package State Change",
-        "detail": {"ModelPackageArn": arn, "ModelPackageGroupName": group, "ModelApprovalStatus": status},
-    }
+def version(arn: str) -> str:
+    return arn.rsplit("/", 1)[1]
 
 
 def test_created_unchanged_updated(
-    session: boto3.Session, sagemaker: Any, environment: dict[str, str], register: Register
+    session: boto3.Session, sagemaker: Any, environment: dict[str, str], register: Register, run: Any, log: Any
 ) -> None:
     first = register("one")
-    done = deploy.deploy(sagemaker, {"model_package_arn": first, **settings("a")}, environment)
+    done = run(first, "a")
     assert (done["action"], done["endpoint_name"]) == ("created", "a")
     # A second delivery, while the endpoint is being created and after.
-    assert deploy.deploy(sagemaker, {"model_package_arn": first, **settings("a")}, environment) == {
-        **done,
-        "action": "unchanged",
-    }
+    assert run(first, "a") == {**done, "action": "unchanged"}
     wait_for(sagemaker, "a")
-    assert deploy.deploy(sagemaker, {"model_package_arn": first, **settings("a")}, environment)["action"] == "unchanged"
+    assert run(first, "a")["action"] == "unchanged"
     assert answer_of(session, "a") == {"version": "one"}
 
     described = sagemaker.describe_endpoint_config(EndpointConfigName=done["endpoint_config_name"])
@@ -70,95 +93,299 @@ def test_created_unchanged_updated(
     assert model["ExecutionRoleArn"] == environment["EXECUTION_ROLE_ARN"]
 
     second = register("two")
-    updated = deploy.deploy(sagemaker, {"model_package_arn": second, **settings("a")}, environment)
+    updated = run(second, "a")
     assert updated["action"] == "updated"
-    assert wait_for(sagemaker, "a")["EndpointConfigName"] == updated["endpoint_config_name"]
+    assert settled(run, log, "a") == [(version(first), "replaced"), (version(second), "in_service")]
     assert answer_of(session, "a") == {"version": "two"}
 
     # A late delivery of the first approval doesn't bring the old model back; approving it again does.
-    late = deploy.deploy(sagemaker, {"model_package_arn": first, **settings("a")}, environment)
+    late = deploy.deploy(deploy.Clients(), {"model_package_arn": first, **settings("a")}, environment, "approval")
     assert late["action"] == "ignored"
-    assert second in late["reason"]
+    assert f"version {version(second)} was approved later" in late["reason"]
     sagemaker.update_model_package(ModelPackageArn=first, ModelApprovalStatus="Rejected")
     time.sleep(1.1)  # the API's times have seconds
     sagemaker.update_model_package(ModelPackageArn=first, ModelApprovalStatus="Approved")
-    assert deploy.deploy(sagemaker, {"model_package_arn": first, **settings("a")}, environment)["action"] == "updated"
-    wait_for(sagemaker, "a")
+    again = deploy.deploy(deploy.Clients(), {"model_package_arn": first, **settings("a")}, environment, "approval")
+    assert again["action"] == "updated"
+    settled(run, log, "a")
     assert answer_of(session, "a") == {"version": "one"}
 
 
-def test_many_at_once_make_one_endpoint(
-    session: boto3.Session, sagemaker: Any, environment: dict[str, str], register: Register
+def test_two_hundred_approvals_of_one_version_deploy_it_once(
+    session: boto3.Session, sagemaker: Any, environment: dict[str, str], register: Register, clients: Any, log: Any
 ) -> None:
-    arn = register("crowd")
-    answers: list[dict[str, str]] = []
-    start = threading.Barrier(6)
-
-    def call() -> None:
-        start.wait()
-        answers.append(deploy.deploy(sagemaker, {"model_package_arn": arn, **settings("crowd")}, environment))
-
-    threads = [threading.Thread(target=call) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(answer["action"] for answer in answers) == ["created"] + ["unchanged"] * 5
-    assert len({(answer["model_name"], answer["endpoint_config_name"]) for answer in answers}) == 1
+    """In parallel and shuffled among a rejection's and a foreign group's; afterwards late ones change nothing."""
+    before = {item["ModelName"] for item in sagemaker.list_models(MaxResults=100)["Models"]}
+    metadata = {key: str(value) for key, value in settings("crowd").items()}
+    arn = register("crowd", "Approved", metadata)
+    events = [approval(arn) for _ in range(200)] + [approval(arn, group="others-models") for _ in range(20)]
+    events += [approval(register("crowd-no", "Rejected", metadata), status="Rejected") for _ in range(5)]
+    random.Random(7).shuffle(events)
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda event: deploy.route(clients, event, environment), events))
+    actions = [answer["action"] for answer in answers]
+    assert actions.count("created") == 1, actions
+    assert set(actions) == {"created", "unchanged", "ignored"}
+    assert actions.count("ignored") == 25
     wait_for(sagemaker, "crowd")
     assert answer_of(session, "crowd") == {"version": "crowd"}
+    assert [item["endpoint_config_name"] for item in log("crowd")] == [
+        item["EndpointConfigName"] for item in sagemaker.list_endpoint_configs(NameContains="crowd")["EndpointConfigs"]
+    ]
+    made = {item["ModelName"] for item in sagemaker.list_models(MaxResults=100)["Models"]} - before
+    assert len([name for name in made if name.startswith(f"fmops-models-{version(arn)}-")]) == 1
+    times = sagemaker.describe_endpoint(EndpointName="crowd")["LastModifiedTime"]
+    assert deploy.route(clients, approval(arn), environment)["action"] == "unchanged"
+    assert sagemaker.describe_endpoint(EndpointName="crowd")["LastModifiedTime"] == times
 
 
-def test_a_busy_endpoint_is_said_to_be_busy(sagemaker: Any, environment: dict[str, str], register: Register) -> None:
-    deploy.deploy(sagemaker, {"model_package_arn": register("busy-1"), **settings("busy")}, environment)
-    other = {"model_package_arn": register("busy-2"), **settings("busy")}
+def test_what_comes_while_the_endpoint_changes_waits_and_the_newest_wins(
+    session: boto3.Session, sagemaker: Any, register: Register, run: Any, log: Any
+) -> None:
+    first, second, third = register("busy-1"), register("busy-2"), register("busy-3")
+    run(first, "busy")
     assert sagemaker.describe_endpoint(EndpointName="busy")["EndpointStatus"] == "Creating"
-    with pytest.raises(deploy.EndpointBusy, match="busy is Creating"):
-        deploy.deploy(sagemaker, other, environment)
-    wait_for(sagemaker, "busy")
-    assert deploy.deploy(sagemaker, other, environment)["action"] == "updated"
-    wait_for(sagemaker, "busy")
+    queued = run(second, "busy")
+    assert queued["action"] == "queued"
+    assert "busy is Creating" in queued["reason"]
+    assert run(third, "busy")["action"] == "queued"
+    assert settled(run, log, "busy") == [
+        (version(first), "replaced"),
+        (version(second), "replaced"),
+        (version(third), "in_service"),
+    ]
+    assert f"version {version(third)} overtook it" in log("busy")[1]["reason"]
+    assert answer_of(session, "busy") == {"version": "busy-3"}
 
 
 def test_a_failed_endpoint_is_replaced(
-    session: boto3.Session, sagemaker: Any, environment: dict[str, str], register: Register
+    session: boto3.Session, sagemaker: Any, register: Register, run: Any, log: Any
 ) -> None:
-    deploy.deploy(sagemaker, {"model_package_arn": register("bad", broken=True), **settings("phoenix")}, environment)
+    bad = register("bad", broken=True)
+    run(bad, "phoenix")
     wait_for(sagemaker, "phoenix", "Failed")
-    good = {"model_package_arn": register("good"), **settings("phoenix")}
-    assert deploy.deploy(sagemaker, good, environment)["action"] == "created"
-    wait_for(sagemaker, "phoenix")
+    assert settled(run, log, "phoenix") == [(version(bad), "failed")]
+    assert "ping" in log("phoenix")[0]["reason"]
+    good = register("good")
+    assert run(good, "phoenix")["action"] == "created"
+    assert settled(run, log, "phoenix")[-1] == (version(good), "in_service")
     assert answer_of(session, "phoenix") == {"version": "good"}
 
 
-@pytest.mark.parametrize(
-    ("approval", "group", "words"),
-    [
-        ("PendingManualApproval", "fmops-models", "PendingManualApproval, not Approved"),
-        ("Rejected", "fmops-models", "Rejected, not Approved"),
-        ("Approved", "others-models", "group others-models, not in fmops-models"),
-    ],
-)
-def test_what_is_not_ours_or_not_approved_is_ignored(
-    approval: str, group: str, words: str, sagemaker: Any, environment: dict[str, str], register: Register
+def test_an_update_whose_model_does_not_start_goes_back_and_says_why(
+    session: boto3.Session, register: Register, run: Any, log: Any, environment: dict[str, str], clients: Any
 ) -> None:
-    if group not in [item["ModelPackageGroupName"] for item in sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]]:  # noqa: E501  # fmt: skip
-        sagemaker.create_model_package_group(ModelPackageGroupName=group)
-    arn = register("ignored", approval, {"endpoint_name": "nobody"}, group)
-    done = deploy.deploy(sagemaker, event(arn, group), environment)
-    assert done["action"] == "ignored"
-    assert words in done["reason"]
-    assert "nobody" not in [item["EndpointName"] for item in sagemaker.list_endpoints()["Endpoints"]]
+    good, bad = register("steady"), register("unsteady", broken=True)
+    run(good, "steady")
+    settled(run, log, "steady")
+    run(bad, "steady")
+    assert settled(run, log, "steady") == [(version(good), "in_service"), (version(bad), "rolled_back")]
+    assert "ZeroDivisionError" in log("steady")[1]["reason"]
+    assert answer_of(session, "steady") == {"version": "steady"}
+    # Its approval, delivered once more, is not tried again.
+    event = {"model_package_arn": bad, **settings("steady")}
+    late = deploy.deploy(clients, event, environment, "approval")
+    assert late["action"] == "ignored"
+    assert "this approval was handled: rolled back" in late["reason"]
+
+
+REFUSED = [
+    ("PendingManualApproval", "is PendingManualApproval, not Approved"),
+    ("Rejected", "is Rejected, not Approved"),
+]
+
+
+@pytest.mark.parametrize(("status", "words"), REFUSED)
+def test_what_is_not_approved_is_not_deployed(status: str, words: str, register: Register, run: Any) -> None:
+    arn = register("unapproved", status, {"endpoint_name": "nobody"})
+    ignored = run(approval(arn, status=status))
+    assert (ignored["action"], words in ignored["reason"]) == ("ignored", True)
+    with pytest.raises(deploy.Refused, match=words):
+        run(arn, "nobody")
+
+
+def test_one_reason_for_each_thing_that_is_missing(
+    session: boto3.Session, sagemaker: Any, register: Register, run: Any, log: Any
+) -> None:
+    """The step and the command get an error; an event's answer says "failed"; the log keeps the reason."""
+    arn = register("gone")
+    package = sagemaker.describe_model_package(ModelPackageName=arn)
+    uri = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    s3 = session.client("s3")
+    s3.delete_object(Bucket=bucket, Key=key)
+    with pytest.raises(deploy.Refused, match=f"Version {version(arn)} can't be deployed: its model archive {uri} does"):
+        run(arn, "gone")
+    assert log("gone")[-1]["state"] == "failed"
+    assert "does not exist" in log("gone")[-1]["reason"]
+    s3.put_object(Bucket=bucket, Key=key, Body=b"no archive")
+    with pytest.raises(deploy.Refused, match="is not a gzip archive"):
+        run(arn, "gone")
+    s3.put_object(Bucket=bucket, Key=key, Body=b"")
+    with pytest.raises(deploy.Refused, match="is empty"):
+        run(arn, "gone")
+
+    absent = arn.rsplit("/", 1)[0] + "/999"
+    with pytest.raises(deploy.Refused, match=r"There is no model package .*/999"):
+        run(absent, "gone")
+    nowhere = arn.replace("fmops-models", "no-such-group")
+    with pytest.raises(deploy.Refused, match=r"There is no model package .*no-such-group"):
+        run(nowhere, "gone")
+    event = run({**approval(nowhere), "detail": {"ModelPackageArn": nowhere, "ModelPackageGroupName": "fmops-models"}})
+    assert (event["action"], "no-such-group" in event["reason"]) == ("failed", True)
+
+    with pytest.raises(deploy.Refused, match=r"the API knows no instance type 'ml\.g5\.huge'; near: ml\.g5"):
+        run(register("huge"), "gone", endpoint_instance_type="ml.g5.huge")
+    assert "ml.g5.huge" in log("gone")[-1]["reason"]
+    run(register("alarmed-1"), "alarmed")
+    settled(run, log, "alarmed")
+    second = register("alarmed-2")
+    with pytest.raises(ValueError, match="nobodys-alarm, which CloudWatch does not have"):
+        run(second, "alarmed", endpoint_alarms="nobodys-alarm")
+
+
+def test_guards_and_scaling_follow_the_settings(clients: Any, register: Register, run: Any, log: Any) -> None:
+    arn = register("guarded")
+    scaled = {"endpoint_maximum_instance_count": 3, "endpoint_concurrent_requests": 4, "endpoint_error_rate": 0.2}
+    run(arn, "guarded", **scaled)
+    settled(run, log, "guarded")
+    alarms = {
+        alarm["AlarmName"]: alarm
+        for alarm in clients.cloudwatch.describe_alarms(AlarmNamePrefix="guarded-")["MetricAlarms"]
+    }
+    assert set(alarms) == {"guarded-errors", "guarded-latency"}
+    errors, latency = alarms["guarded-errors"], alarms["guarded-latency"]
+    dimensions = [{"Name": "EndpointName", "Value": "guarded"}, {"Name": "VariantName", "Value": "AllTraffic"}]
+    assert (errors["MetricName"], errors["Statistic"], errors["Threshold"]) == ("Invocation5XXErrors", "Average", 0.2)
+    assert (latency["MetricName"], latency["ExtendedStatistic"]) == ("ModelLatency", "p95")
+    assert latency["Threshold"] == 2e6  # microseconds
+    assert errors["Dimensions"] == latency["Dimensions"] == dimensions
+
+    [target] = [
+        item
+        for item in clients.autoscaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        if item["ResourceId"] == "endpoint/guarded/variant/AllTraffic"
+    ]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 3)
+    [policy] = clients.autoscaling.describe_scaling_policies(
+        ServiceNamespace="sagemaker", ResourceId=target["ResourceId"]
+    )["ScalingPolicies"]
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert (tracking["TargetValue"], tracking["ScaleInCooldown"], tracking["ScaleOutCooldown"]) == (4, 300, 60)
+    # The same configuration with other guards is no deployment, but its guards change.
+    assert run(arn, "guarded", **{**scaled, "endpoint_error_rate": 0.5})["action"] == "unchanged"
+    [changed] = clients.cloudwatch.describe_alarms(AlarmNames=["guarded-errors"])["MetricAlarms"]
+    assert changed["Threshold"] == 0.5
+
+
+def test_an_alarm_takes_a_canary_back(
+    session: boto3.Session, register: Register, run: Any, log: Any, clients: Any
+) -> None:
+    first, second = register("canary-1"), register("canary-2")
+    run(first, "canary")
+    settled(run, log, "canary")
+    started = run(second, "canary", endpoint_traffic="canary", endpoint_step_percent=50, endpoint_wait_seconds=300)
+    assert started["action"] == "updated"
+    deadline = time.monotonic() + 60
+    while answer_of(session, "canary") != {"version": "canary-2"}:  # the canary answers its share
+        assert time.monotonic() < deadline
+    stopped = run({"command": "rollback", "endpoint_name": "canary", "reason": "looks odd"})
+    assert stopped["action"] == "rolling-back"
+    assert settled(run, log, "canary") == [(version(first), "in_service"), (version(second), "rolled_back")]
+    assert "canary-errors" in log("canary")[1]["reason"]
+    assert {answer_of(session, "canary")["version"] for _ in range(20)} == {"canary-1"}
+
+
+def test_back_by_hand_and_forward_again(session: boto3.Session, register: Register, run: Any, log: Any) -> None:
+    first, second = register("back-1"), register("back-2")
+    run(first, "back")
+    settled(run, log, "back")
+    with pytest.raises(deploy.Refused, match="no earlier deployment is kept"):
+        run({"command": "rollback", "endpoint_name": "back"})
+    run(second, "back")
+    settled(run, log, "back")
+    answer = run({"command": "rollback", "endpoint_name": "back", "reason": "users complain"})
+    assert answer["action"] == "rolling-back"
+    assert settled(run, log, "back") == [
+        (version(first), "replaced"),
+        (version(second), "rolled_back"),
+        (version(first), "in_service"),
+    ]
+    assert log("back")[1]["reason"] == "users complain"
+    assert answer_of(session, "back") == {"version": "back-1"}
+    assert run(second, "back")["action"] == "updated"
+    settled(run, log, "back")
+    assert answer_of(session, "back") == {"version": "back-2"}
+    with pytest.raises(deploy.Refused, match="version 999 is not kept"):
+        run({"command": "rollback", "endpoint_name": "back", "version": 999})
+    with pytest.raises(deploy.Refused, match="There is no endpoint nowhere"):
+        run({"command": "rollback", "endpoint_name": "nowhere"})
+
+
+def test_a_challenger_gets_its_share(
+    session: boto3.Session, register: Register, run: Any, log: Any, sagemaker: Any
+) -> None:
+    champion, challenger = register("champion"), register("challenger")
+    with pytest.raises(deploy.Refused, match="serves nothing that a challenger"):
+        run({"model_package_arn": challenger, "by": "command", **settings("ring"), "weight": 0.5})
+    run(champion, "ring")
+    settled(run, log, "ring")
+    run({"model_package_arn": challenger, "by": "command", **settings("ring"), "weight": 0.5})
+    settled(run, log, "ring")
+    variants = sagemaker.describe_endpoint(EndpointName="ring")["ProductionVariants"]
+    assert [(item["VariantName"], item["CurrentWeight"]) for item in variants] == [
+        ("AllTraffic", 0.5),
+        ("Challenger", 0.5),
+    ]
+    assert {answer_of(session, "ring")["version"] for _ in range(60)} == {"champion", "challenger"}
+    assert answer_of(session, "ring", TargetVariant="Challenger") == {"version": "challenger"}
+    run(challenger, "ring")
+    settled(run, log, "ring")
+    assert {answer_of(session, "ring")["version"] for _ in range(10)} == {"challenger"}
+
+
+def test_old_configurations_and_models_are_pruned_but_for_the_way_back(
+    clients: Any, register: Register, run: Any, log: Any
+) -> None:
+    arns = [register(f"prune-{number}") for number in range(4)]
+    for arn in arns:
+        run(arn, "prune")
+        settled(run, log, "prune")
+    kept = belongings(clients, "prune")
+    assert len(kept["configurations"]) == 2
+    models = [
+        name for name in kept["models"] if name.startswith(tuple(f"fmops-models-{version(arn)}-" for arn in arns))
+    ]
+    assert [name.split("-")[2] for name in models] == sorted([version(arns[2]), version(arns[3])])
+
+
+def test_undeploy_leaves_nothing_but_the_log(clients: Any, register: Register, run: Any, log: Any) -> None:
+    for number in range(2):
+        run(register(f"leave-{number}"), "leave", endpoint_maximum_instance_count=2)
+        settled(run, log, "leave")
+    models = {item["model_name"] for item in log("leave")}
+    deadline = time.monotonic() + 60
+    answer = run({"command": "undeploy", "endpoint_name": "leave"})
+    while answer["action"] != "undeployed":
+        assert answer["action"] == "undeploying", answer
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        answer = run({"command": "settle", "endpoint_name": "leave"})[0]
+    left = belongings(clients, "leave")
+    assert not models & set(left.pop("models"))
+    assert left == {"endpoints": [], "configurations": [], "alarms": [], "targets": []}
+    assert {item["state"] for item in log("leave")} == {"replaced", "undeployed"}
+    again = run(register("leave-again"), "leave")
+    assert again["action"] == "created"
 
 
 def test_an_approval_deploys_through_the_rule_and_the_function(
-    session: boto3.Session, sagemaker: Any, register: Register
+    session: boto3.Session, sagemaker: Any, register: Register, log: Any
 ) -> None:
-    """The whole way: UpdateModelPackage, event, rule, Lambda function, and the endpoint that the metadata names."""
+    """The whole way: UpdateModelPackage, event, rule, Lambda function, endpoint, event, rule, log."""
     metadata = {
-        "endpoint_name": "fmops-by-approval",
+        **{key: str(value) for key, value in settings("fmops-by-approval").items()},
         "endpoint_instance_type": "ml.g5.xlarge",
-        "endpoint_instance_count": "1",
         "data_capture_percentage": "0",
     }
     arn = register("reviewed", "PendingManualApproval", metadata)
@@ -168,8 +395,21 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
     configuration = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
     assert "KmsKeyId" not in configuration  # the hardware of ml.g5 encrypts its own disks
     assert "DataCaptureConfig" not in configuration
-    variant = configuration["ProductionVariants"][0]
-    assert variant["InstanceType"] == "ml.g5.xlarge"
+    assert configuration["ProductionVariants"][0]["InstanceType"] == "ml.g5.xlarge"
+    deadline = time.monotonic() + 60
+    while (states := [item["state"] for item in log("fmops-by-approval")]) != ["in_service"]:
+        assert time.monotonic() < deadline, states
+        time.sleep(0.2)
+    alarms = session.client("cloudwatch").describe_alarms(AlarmNamePrefix="fmops-by-approval-")["MetricAlarms"]
+    assert len(alarms) == 2
+    # Rejected while it serves: it stays, and the function's log names the way back.
+    sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected")
+    logs, seen = session.client("logs"), ""
+    while "The way back: fmops rollback" not in seen:
+        assert time.monotonic() < deadline + 60, seen
+        events = logs.filter_log_events(logGroupName="/aws/lambda/fmops-deploy")["events"]
+        seen = "\n".join(event["message"] for event in events)
+        time.sleep(0.2)
 
 
 def test_the_function_of_the_gate_reads_the_report(session: boto3.Session) -> None:
@@ -183,76 +423,19 @@ def test_the_function_of_the_gate_reads_the_report(session: boto3.Session) -> No
     }
 
 
-def test_an_adapter_gets_its_base_model_mounted(
-    sagemaker: Any, environment: dict[str, str], register: Register
-) -> None:
-    metadata = {"method": "lora", "merged": "false", "base_model": "s3://models/base"}
-    package = sagemaker.describe_model_package(ModelPackageName=register("adapter", metadata=metadata))
-    request = deploy.model_request(package, environment)
-    [source] = request["PrimaryContainer"]["AdditionalModelDataSources"]
-    assert (source["ChannelName"], source["S3DataSource"]["S3Uri"]) == ("base", "s3://models/base/")
-    assert request["PrimaryContainer"]["ModelDataUrl"].endswith("training/adapter/output/model.tar.gz")
-    sagemaker.create_model(**request)  # the API accepts it
+def test_a_lost_race_at_the_log_is_run_again(clients: Any, environment: dict[str, str]) -> None:
+    """Twenty writers add one entry each to one log; none is lost."""
+    crowd = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], "race")
+    start = threading.Barrier(20)
 
-    merged = {**package, "CustomerMetadataProperties": {**metadata, "merged": "true"}}
-    assert deploy.model_request(merged, environment)["PrimaryContainer"] == {
-        "ModelPackageName": package["ModelPackageArn"]
-    }
-    hub = {**package, "CustomerMetadataProperties": {**metadata, "base_model": "org/name"}}
-    with pytest.raises(ValueError, match="merge: true"):
-        deploy.model_request(hub, environment)
+    def add(number: int) -> None:
+        start.wait()
+        crowd.change(lambda document: document["deployments"].append({"number": number}))
 
-
-def test_names_follow_what_is_deployed(environment: dict[str, str]) -> None:
-    arn = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models/7"
-    package = {"ModelPackageArn": arn}
-    one = deploy.model_request(package, environment)
-    assert one == deploy.model_request(package, dict(environment))
-    assert one["ModelName"].startswith("fmops-models-7-")
-    vpc = {**environment, "SUBNETS": "subnet-1,subnet-2", "SECURITY_GROUP_IDS": "sg-1"}
-    other = deploy.model_request(package, vpc)
-    assert other["ModelName"] != one["ModelName"]
-    assert other["VpcConfig"] == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
-    plan = {"endpoint_name": "e" * 63, "instance_type": "ml.g5.xlarge", "instance_count": 1, "capture": 10}
-    configuration = deploy.endpoint_config_request("m", plan, environment)
-    assert len(configuration["EndpointConfigName"]) == 63
-    more = deploy.endpoint_config_request("m", {**plan, "capture": 11}, environment)
-    assert more["EndpointConfigName"] != configuration["EndpointConfigName"]
-
-
-SETTINGS = [
-    ({"endpoint_instance_count": 0}, "endpoint_instance_count is '0'"),
-    ({"endpoint_instance_count": "two"}, "'two'"),
-    ({"data_capture_percentage": 101}, "0 to 100"),
-    ({"data_capture_percentage": 1.5}, "whole number"),
-]
-
-
-@pytest.mark.parametrize(("changes", "words"), SETTINGS, ids=[words for _, words in SETTINGS])
-def test_bad_settings_are_refused(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        deploy.read_settings(settings("x", **changes), {}, {})
-
-
-def test_settings_come_from_input_then_package_then_environment() -> None:
-    package = {"CustomerMetadataProperties": {"endpoint_name": "package", "endpoint_instance_count": "2"}}
-    environment = {
-        "ENDPOINT_NAME": "environment",
-        "ENDPOINT_INSTANCE_TYPE": "ml.c5.large",
-        "ENDPOINT_INSTANCE_COUNT": "3",
-        "DATA_CAPTURE_PERCENTAGE": "7",
-    }
-    assert deploy.read_settings({"endpoint_instance_type": "ml.m5.large"}, package, environment) == {
-        "endpoint_name": "package",
-        "instance_type": "ml.m5.large",
-        "instance_count": 2,
-        "capture": 7,
-    }
-    with pytest.raises(ValueError, match="endpoint_instance_type is neither in the input"):
-        deploy.read_settings({}, package, {})
-    with pytest.raises(ValueError, match="no model package"):
-        deploy.deploy(None, {"x": 1}, {})
-
-
-def test_both_sides_know_the_same_machines_with_local_disks() -> None:
-    assert deploy.LOCAL_STORAGE == LOCAL_STORAGE
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(item["number"] for item in crowd.read()["deployments"]) == list(range(20))
+    clients.s3.delete_object(Bucket=environment["DEPLOYMENTS_URI"].split("/")[2], Key="deployments/race.json")

@@ -1,0 +1,58 @@
+"""Ways to call lambdas/deploy.py in process, and to look at what it left behind."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+LAMBDAS = Path(__file__).resolve().parents[2] / "lambdas"
+
+
+def load(name: str) -> ModuleType:
+    """A module of lambdas/, imported as it is in Lambda: its siblings are top-level modules."""
+    if str(LAMBDAS) not in sys.path:
+        sys.path.append(str(LAMBDAS))
+    return importlib.import_module(name)
+
+
+def settings(endpoint: str, **changes: Any) -> dict[str, Any]:
+    """A deployment that takes no time: all traffic at once, one machine that does not scale."""
+    return {
+        "endpoint_name": endpoint,
+        "endpoint_instance_type": "ml.m5.large",
+        "endpoint_instance_count": 1,
+        "endpoint_maximum_instance_count": 1,
+        "endpoint_traffic": "all-at-once",
+        "endpoint_wait_seconds": 0,
+        "endpoint_keep_seconds": 0,
+        "data_capture_percentage": 50,
+        **changes,
+    }
+
+
+def approval(arn: str, group: str = "fmops-models", status: str = "Approved") -> dict[str, Any]:
+    """EventBridge's event, as SageMaker sends it."""
+    return {
+        "source": "aws.sagemaker",
+        "detail-type": "SageMaker Model Package State Change",
+        "detail": {"ModelPackageArn": arn, "ModelPackageGroupName": group, "ModelApprovalStatus": status},
+    }
+
+
+def belongings(clients: Any, endpoint: str) -> dict[str, Any]:
+    """Every resource whose name begins with the endpoint's, and the models that they use."""
+    sagemaker = clients.sagemaker
+    configs = sagemaker.list_endpoint_configs(NameContains=endpoint, MaxResults=100)["EndpointConfigs"]
+    alarms = clients.cloudwatch.describe_alarms(AlarmNamePrefix=endpoint)["MetricAlarms"]
+    targets = clients.autoscaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    endpoints = sagemaker.list_endpoints(NameContains=endpoint, MaxResults=100)["Endpoints"]
+    return {
+        "endpoints": sorted(item["EndpointName"] for item in endpoints),
+        "configurations": sorted(item["EndpointConfigName"] for item in configs),
+        "models": sorted(item["ModelName"] for item in sagemaker.list_models(MaxResults=100)["Models"]),
+        "alarms": sorted(alarm["AlarmName"] for alarm in alarms),
+        "targets": sorted(item["ResourceId"] for item in targets if f"/{endpoint}/" in item["ResourceId"]),
+    }

@@ -1,0 +1,111 @@
+"""`kill -9` of the deploy function after each of its API calls, then the same event again: the same end, no orphans."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lambdas.support import LAMBDAS, approval, load, settings
+
+deploy = load("deploy")
+ledger = load("ledger")
+DRIVER = Path(__file__).with_name("killed_deploy.py")
+MOST_CALLS = 40
+
+
+def killed(event: dict[str, Any], environment: dict[str, str], calls: int) -> bool:
+    """Whether the function was killed after that many calls (False: it ended by itself)."""
+    process = subprocess.run(
+        [sys.executable, str(DRIVER), str(LAMBDAS), str(calls)],
+        input=json.dumps(event),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode in (0, -signal.SIGKILL), process.stderr
+    return process.returncode != 0
+
+
+@pytest.fixture(scope="module")
+def clients(session: Any) -> Any:
+    return deploy.Clients()
+
+
+def owned(clients: Any, arns: list[str]) -> dict[str, int]:
+    """How many models and endpoint configurations were made of these packages, and of this endpoint."""
+    prefixes = tuple(f"fmops-models-{arn.rsplit('/', 1)[1]}-" for arn in arns)
+    pages = clients.sagemaker.get_paginator("list_models").paginate()
+    models = [item["ModelName"] for page in pages for item in page["Models"]]
+    return {"models": len([name for name in models if name.startswith(prefixes)])}
+
+
+def rest(clients: Any, endpoint: str, environment: dict[str, str]) -> list[str]:
+    """The log's states when nothing is on its way; the function's timer is played by this loop."""
+    log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
+        states = [item["state"] for item in log.read()["deployments"]]
+        if states and not {"waiting", "starting", "deploying"} & set(states):
+            return states
+        time.sleep(0.1)
+    raise AssertionError(log.read())
+
+
+def test_killed_while_it_creates_an_endpoint(
+    clients: Any, environment: dict[str, str], register: Callable[..., str]
+) -> None:
+    tried = 0
+    for calls in range(1, MOST_CALLS):
+        endpoint = f"kill-create-{calls}"
+        arn = register(f"kc{calls}", "Approved", {key: str(value) for key, value in settings(endpoint).items()})
+        if not killed(approval(arn), environment, calls):
+            break
+        tried += 1
+        answer = deploy.route(clients, approval(arn), environment)
+        assert answer["action"] in ("created", "unchanged"), (calls, answer)
+        assert rest(clients, endpoint, environment) == ["in_service"], calls
+        assert owned(clients, [arn]) == {"models": 1}
+        configs = clients.sagemaker.list_endpoint_configs(NameContains=f"{endpoint}-")["EndpointConfigs"]
+        assert len(configs) == 1
+        clients.sagemaker.delete_endpoint(EndpointName=endpoint)
+    assert 5 <= tried < MOST_CALLS - 1, tried
+
+
+def test_killed_while_it_updates_an_endpoint(
+    clients: Any, environment: dict[str, str], register: Callable[..., str]
+) -> None:
+    endpoint, tried = "kill-update", 0
+    chosen = settings(endpoint, endpoint_traffic="canary", endpoint_step_percent=50)
+    metadata = {key: str(value) for key, value in chosen.items()}
+    arns = [register("ku0", "Approved", metadata)]
+    deploy.route(clients, approval(arns[0]), environment)
+    rest(clients, endpoint, environment)
+    for calls in range(1, MOST_CALLS):
+        time.sleep(1.0)  # approvals are told apart by the second
+        arns.append(register(f"ku{calls}", "Approved", metadata))
+        ended = not killed(approval(arns[-1]), environment, calls)
+        answer = deploy.route(clients, approval(arns[-1]), environment)
+        assert answer["action"] in ("updated", "unchanged"), (calls, answer)
+        states = rest(clients, endpoint, environment)
+        assert states == ["replaced"] * (len(arns) - 1) + ["in_service"], (calls, states)
+        # What serves, the way back, and nothing else.
+        assert owned(clients, arns) == {"models": 2}
+        assert len(clients.sagemaker.list_endpoint_configs(NameContains=endpoint)["EndpointConfigs"]) == 2
+        alarms = clients.cloudwatch.describe_alarms(AlarmNamePrefix=f"{endpoint}-")["MetricAlarms"]
+        assert sorted(alarm["AlarmName"] for alarm in alarms) == [f"{endpoint}-errors", f"{endpoint}-latency"]
+        if ended:
+            break
+        tried += 1
+    assert 8 <= tried < MOST_CALLS - 1, tried

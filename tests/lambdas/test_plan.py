@@ -1,0 +1,160 @@
+"""lambdas/plan.py and settings.py: what is asked of SageMaker, and which settings are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.endpoint_settings import endpoint_settings
+from pipelines.requests import check_request
+from steps.common import LOCAL_STORAGE
+from steps.deploy import RUN_SETTINGS
+from tests.lambdas.support import load, settings
+
+plan = load("plan")
+reader = load("settings")
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULTS = endpoint_settings(load_config(ROOT / "pipeline.yaml"))
+ENVIRONMENT = {
+    "EXECUTION_ROLE_ARN": "arn:aws:iam::111122223333:role/fmops-endpoint",
+    "KMS_KEY_ARN": "arn:aws:kms:us-east-1:111122223333:alias/fmops",
+    "DATA_CAPTURE_URI": "s3://bucket/data-capture/",
+    "ASYNC_OUTPUT_URI": "s3://bucket/async/",
+    "CODE_URI": "s3://bucket/code/",
+    "ENDPOINT_SETTINGS": json.dumps(DEFAULTS),
+}
+ARN = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models/7"
+
+
+def read(**changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = reader.read_settings(settings("e", **changes), {}, ENVIRONMENT)
+    return found
+
+
+def valid(operation: str, request: dict[str, Any]) -> None:
+    """The API's own model accepts it, enumerations and ranges included."""
+    assert list(check_request(operation, request, frozenset())) == []
+
+
+def test_pipeline_yaml_has_exactly_the_settings_that_the_function_reads() -> None:
+    assert set(DEFAULTS) == set(reader.SETTINGS)
+    assert set(RUN_SETTINGS) <= set(reader.SETTINGS)
+    assert reader.read_settings({}, {}, ENVIRONMENT) == DEFAULTS
+
+
+def test_names_follow_what_is_deployed() -> None:
+    package = {"ModelPackageArn": ARN}
+    one = plan.model_request(package, read(), ENVIRONMENT)
+    assert one == plan.model_request(package, read(), dict(ENVIRONMENT))
+    assert one["ModelName"].startswith("fmops-models-7-")
+    vpc = {**ENVIRONMENT, "SUBNETS": "subnet-1,subnet-2", "SECURITY_GROUP_IDS": "sg-1"}
+    other = plan.model_request(package, read(), vpc)
+    assert other["ModelName"] != one["ModelName"]
+    assert other["VpcConfig"] == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    long = {**read(), "endpoint_name": "e" * 63}
+    configuration = plan.endpoint_config_request({"AllTraffic": ("m", 1.0)}, long, ENVIRONMENT)
+    assert len(configuration["EndpointConfigName"]) == 63
+    more = plan.endpoint_config_request(
+        {"AllTraffic": ("m", 1.0)}, {**long, "data_capture_percentage": 11}, ENVIRONMENT
+    )
+    assert more["EndpointConfigName"] != configuration["EndpointConfigName"]
+
+
+@pytest.mark.parametrize("mode", reader.MODES)
+def test_every_mode_makes_requests_that_the_api_accepts(mode: str) -> None:
+    chosen = read(endpoint_mode=mode, endpoint_maximum_instance_count=4)
+    container = {"Image": "image", "ModelDataUrl": "s3://b/m.tar.gz", "Environment": {"A": "b"}}
+    prefix = {"S3Uri": "s3://b/adapter/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+    package = {
+        "ModelPackageArn": ARN,
+        "CustomerMetadataProperties": {"base_model": "s3://b/base", "code_serving": "f" * 64},
+        "InferenceSpecification": {"Containers": [container]},
+        "AdditionalInferenceSpecifications": [
+            {"Name": "Adapter", "Containers": [{"Image": "image", "ModelDataSource": {"S3DataSource": prefix}}]}
+        ],
+    }
+    model = plan.model_request(package, chosen, ENVIRONMENT)
+    valid("CreateModel", model)
+    configuration = plan.endpoint_config_request({"AllTraffic": (model["ModelName"], 1.0)}, chosen, ENVIRONMENT)
+    valid("CreateEndpointConfig", configuration)
+    [variant] = configuration["ProductionVariants"]
+    assert ("ModelName" in variant) == (mode != "adapter")
+    assert ("ServerlessConfig" in variant) == (mode == "serverless")
+    assert ("AsyncInferenceConfig" in configuration) == (mode == "asynchronous")
+    assert ("DataCaptureConfig" in configuration) == (mode in ("real-time", "asynchronous"))
+    assert ("EnableNetworkIsolation" in model) == (mode != "serverless")
+    if mode == "adapter":
+        assert model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"]["S3Uri"] == "s3://b/base/"
+        assert model["ModelName"].startswith("fmops-models-base-")
+        assert plan.adapter_uri(package) == "s3://b/adapter/"
+
+
+@pytest.mark.parametrize("traffic", reader.TRAFFIC)
+@pytest.mark.parametrize("percent", [1, 10, 50])
+def test_every_way_of_shifting_traffic_is_one_that_the_api_accepts(traffic: str, percent: int) -> None:
+    chosen = read(endpoint_traffic=traffic, endpoint_step_percent=percent, endpoint_wait_seconds=3600)
+    request = plan.deployment_config(chosen, ["one", "two"])
+    valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": request})
+    assert request["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "one"}, {"AlarmName": "two"}]}
+    assert ("RollingUpdatePolicy" in request) == (traffic == "rolling")
+    valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": plan.at_once()})
+
+
+def test_an_adapter_without_merged_weights_gets_its_base_model_mounted() -> None:
+    metadata = {"method": "lora", "merged": "false", "base_model": "s3://models/base"}
+    containers = [{"Image": "i", "ModelDataUrl": "s3://b/training/adapter/output/model.tar.gz"}]
+    package = {
+        "ModelPackageArn": ARN,
+        "CustomerMetadataProperties": metadata,
+        "InferenceSpecification": {"Containers": containers},
+    }
+    request = plan.model_request(package, read(), ENVIRONMENT)
+    valid("CreateModel", request)
+    [source] = request["PrimaryContainer"]["AdditionalModelDataSources"]
+    assert (source["ChannelName"], source["S3DataSource"]["S3Uri"]) == ("base", "s3://models/base/")
+    assert request["PrimaryContainer"]["ModelDataUrl"].endswith("training/adapter/output/model.tar.gz")
+
+    merged = {**package, "CustomerMetadataProperties": {**metadata, "merged": "true"}}
+    assert plan.model_request(merged, read(), ENVIRONMENT)["PrimaryContainer"] == {"ModelPackageName": ARN}
+    hub = {**package, "CustomerMetadataProperties": {**metadata, "base_model": "org/name"}}
+    with pytest.raises(ValueError, match="merge: true"):
+        plan.model_request(hub, read(), ENVIRONMENT)
+    with pytest.raises(ValueError, match="without an adapter of its own"):
+        plan.model_request(package, read(endpoint_mode="adapter"), ENVIRONMENT)
+
+
+SETTINGS = [
+    ({"endpoint_instance_count": -1}, "endpoint_instance_count is '-1'"),
+    ({"endpoint_instance_count": "two"}, "'two'"),
+    ({"endpoint_instance_count": 0}, "only the modes adapter and asynchronous scale to zero"),
+    ({"endpoint_instance_count": 3}, "3 is above endpoint_maximum_instance_count 1"),
+    ({"data_capture_percentage": 101}, "0 to 100"),
+    ({"data_capture_percentage": 1.5}, "whole number"),
+    ({"endpoint_traffic": "blue"}, "allowed: all-at-once, canary, linear, rolling"),
+    ({"endpoint_mode": "batch"}, "allowed: real-time, adapter, serverless, asynchronous"),
+    ({"endpoint_alarm_period_seconds": 45}, "multiples of 60"),
+    ({"endpoint_error_rate": 2}, "a number from 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), SETTINGS, ids=[words for _, words in SETTINGS])
+def test_bad_settings_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read(**changes)
+
+
+def test_settings_come_from_input_then_package_then_environment() -> None:
+    metadata = {"endpoint_name": "package", "endpoint_instance_count": "2"}
+    found = reader.read_settings({"endpoint_instance_type": "ml.m5.large"}, metadata, ENVIRONMENT)
+    assert (found["endpoint_name"], found["endpoint_instance_type"]) == ("package", "ml.m5.large")
+    assert (found["endpoint_instance_count"], found["data_capture_percentage"]) == (2, 100)
+    with pytest.raises(ValueError, match="endpoint_mode is neither in the input"):
+        reader.read_settings({}, metadata, {})
+
+
+def test_both_sides_know_the_same_machines_with_local_disks() -> None:
+    assert plan.LOCAL_STORAGE == LOCAL_STORAGE
