@@ -1,4 +1,7 @@
-"""What a package deploys lies in S3: it is looked at before anything is created, so that the reason is said early."""
+"""Runs in AWS Lambda, beside deploy.py: looks at what a package deploys before anything is created.
+
+So the reason is said early, once, and without a machine that was started for nothing.
+"""
 
 from __future__ import annotations
 

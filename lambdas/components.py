@@ -1,4 +1,4 @@
-"""Mode adapter: a shared base model and one LoRA adapter, as inference components of an endpoint without a model.
+"""Runs in AWS Lambda, beside deploy.py: a shared base model and a LoRA adapter, as inference components (mode adapter).
 
     <endpoint>-base      the base model; scaling changes the number of its copies, down to none where the minimum is 0
     <endpoint>-adapter   the adapter of the version that serves; callers name it as InferenceComponentName

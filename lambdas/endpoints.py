@@ -1,4 +1,7 @@
-"""SageMaker's endpoints, create-or-update: what another call, or an earlier life of this one, did already is found."""
+"""Runs in AWS Lambda, beside deploy.py: endpoints, create-or-update.
+
+What another call, or an earlier life of this one, did already is found and not done again.
+"""
 
 from __future__ import annotations
 

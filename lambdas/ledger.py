@@ -1,4 +1,4 @@
-"""The deployment log of an endpoint: one JSON object in S3, changed only through conditional writes.
+"""Runs in AWS Lambda, beside deploy.py: the deployment log of an endpoint, one S3 object under conditional writes.
 
     s3://<artifacts bucket>/deployments/<endpoint>.json
     {"version": 1, "endpoint_name": "chat", "undeploying": false, "deployments": [

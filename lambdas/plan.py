@@ -1,4 +1,4 @@
-"""What a deployment consists of, as requests to SageMaker: model, endpoint configuration, traffic shift.
+"""Runs in AWS Lambda, beside deploy.py: a deployment as requests to SageMaker: model, configuration, shift of traffic.
 
 Nothing is called here. A name is derived from everything else in its request, so that a second delivery finds what the
 first created, and two different deployments never share a name.

@@ -1,4 +1,4 @@
-"""What guards a running endpoint: the alarms that take a bad deployment back, and the scaling that follows the traffic.
+"""Runs in AWS Lambda, beside deploy.py: alarms that take a bad deployment back, and scaling that follows the traffic.
 
 Every call is a put: repeating it changes nothing. Alarms are made before the deployment that they guard, scaling once
 the endpoint is in service, since a scalable target needs one.

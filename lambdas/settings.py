@@ -1,4 +1,4 @@
-"""How an endpoint is to be deployed: read from the input, else the package's metadata, else the function's environment.
+"""Runs in AWS Lambda, beside deploy.py: how to deploy, from the input, else the package, else the environment.
 
     read_settings({"endpoint_instance_count": 2}, {"endpoint_name": "chat"}, {"ENDPOINT_SETTINGS": '{...}'})
 

@@ -1,4 +1,4 @@
-"""After the fact: what an endpoint has become goes into the deployment log, and its guards follow.
+"""Runs in AWS Lambda, beside deploy.py: what an endpoint has become goes into the deployment log; its guards follow.
 
 `settle` is called for every event of an endpoint and every few minutes by a timer; it compares, so a lost or repeated
 event costs nothing. The ways back (`rollback`, `undeploy`) live here too: they end in the same comparison.

@@ -61,7 +61,7 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
 @WAIT
 @target_options
 def rollback(target: Target, version: int | None, name: str | None, comment: str | None, wait: bool) -> None:
-    """Go back to the version before, or to VERSION, with all traffic at once; stops a deployment that runs."""
+    """Go back to the version before, or to VERSION; stops a deployment that runs."""
     from pipelines import deployments
 
     endpoint = name or _configured(target)
@@ -83,7 +83,7 @@ def rollback(target: Target, version: int | None, name: str | None, comment: str
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @target_options
 def undeploy(target: Target, name: str | None, wait: bool, yes: bool) -> None:
-    """Delete the endpoint with its models, alarms and scaling; the registered versions stay."""
+    """Delete the endpoint and all that belongs to it; registered versions stay."""
     from pipelines import deployments
 
     endpoint = name or _configured(target)

@@ -146,6 +146,7 @@ def test_steps_and_parameters(definition: dict[str, Any], config: Config) -> Non
         "Evaluate": "Processing",
         "QualityGate": "Condition",
         "Register": "RegisterModel",
+        "Describe": "Lambda",
         "ApprovedAlready": "Condition",
         "Deploy": "Lambda",
         "ExplainGate": "Lambda",

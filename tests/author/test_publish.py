@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_a_changed_configuration_updates_what_it_concerns(
     changed = publish(config.model_copy(update={"endpoint": endpoint}), session)
     assert (changed.pipeline, changed.stack, changed.uploaded) == ("updated", "updated", ())
     variables = session.client("lambda").get_function_configuration(FunctionName="fmops-deploy")["Environment"]
-    assert variables["Variables"]["DATA_CAPTURE_PERCENTAGE"] == "5"
+    assert json.loads(variables["Variables"]["ENDPOINT_SETTINGS"])["data_capture_percentage"] == 5
     assert publish(config, session).pipeline == "updated"
 
 

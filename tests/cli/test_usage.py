@@ -10,8 +10,8 @@ import pytest
 from tests.support.command import ROOT, fmops
 
 COMMANDS = [
-    "demo", "validate", "definition", "bootstrap", "upsert", "start", "status", "logs", "stop", "report", "approve",
-    "reject", "invoke", "local",
+    "demo", "validate", "definition", "bootstrap", "upsert", "start", "status", "logs", "stop", "report", "versions",
+    "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy", "local",
 ]  # fmt: skip
 
 # A frozen list: an option that disappears breaks somebody's script.
@@ -27,8 +27,14 @@ OPTIONS = {
     "stop": {"--config", "--local"},
     "report": {"--config", "--local", "--output"},
     "approve": {"--config", "--local", "--comment", "--wait"},
-    "reject": {"--config", "--local", "--comment"},
-    "invoke": {"--config", "--local", "--endpoint", "--max-new-tokens"},
+    "reject": {"--config", "--local", "--comment", "--rollback"},
+    "versions": {"--config", "--local"},
+    "lineage": {"--config", "--local"},
+    "deploy": {"--config", "--local", "--endpoint", "--beside", "--set", "--wait"},
+    "rollback": {"--config", "--local", "--endpoint", "--comment", "--wait"},
+    "endpoint": {"--config", "--local", "--endpoint", "--traffic"},
+    "invoke": {"--config", "--local", "--endpoint", "--max-new-tokens", "--stream"},
+    "undeploy": {"--config", "--local", "--endpoint", "--wait", "--yes"},
 }
 
 

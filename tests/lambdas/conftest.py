@@ -17,6 +17,7 @@ from pipelines.config import Config, load_config
 from pipelines.names import Names
 from pipelines.publish import publish
 from tests.author.cloud import running
+from tests.lambdas.support import GROUP
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu"
@@ -51,14 +52,18 @@ def sagemaker(session: boto3.Session) -> Any:
 
 @pytest.fixture(scope="package")
 def environment(session: boto3.Session) -> dict[str, str]:
-    """The deploy function's environment, as deployment.yaml set it."""
+    """The deploy function's environment, as deployment.yaml set it, but for a group that no rule listens to.
+
+    So the function that the rules invoke keeps out of the tests that call it in process.
+    """
     configuration = session.client("lambda").get_function_configuration(FunctionName="fmops-deploy")
+    session.client("sagemaker").create_model_package_group(ModelPackageGroupName=GROUP)
     variables: dict[str, str] = configuration["Environment"]["Variables"]
-    return variables
+    return {**variables, "MODEL_PACKAGE_GROUP": GROUP}
 
 
 @pytest.fixture(scope="package")
-def register(session: boto3.Session, config: Config) -> Callable[..., str]:
+def register(session: boto3.Session, config: Config, environment: dict[str, str]) -> Callable[..., str]:
     """`register("v1", approval="Approved")` -> the ARN of a package whose model answers {"version": "v1"}."""
     client, s3 = session.client("sagemaker"), session.client("s3")
     bucket = Names.of(config).artifacts_bucket
@@ -67,7 +72,7 @@ def register(session: boto3.Session, config: Config) -> Callable[..., str]:
         version: str,
         approval: str = "Approved",
         metadata: dict[str, str] | None = None,
-        group: str = "fmops-models",
+        group: str = GROUP,
         broken: bool = False,
     ) -> str:
         buffer = io.BytesIO()

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+GROUP = "tested-models"
 LAMBDAS = Path(__file__).resolve().parents[2] / "lambdas"
 
 
@@ -33,7 +34,7 @@ def settings(endpoint: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def approval(arn: str, group: str = "fmops-models", status: str = "Approved") -> dict[str, Any]:
+def approval(arn: str, group: str = GROUP, status: str = "Approved") -> dict[str, Any]:
     """EventBridge's event, as SageMaker sends it."""
     return {
         "source": "aws.sagemaker",

@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from tests.lambdas.conftest import wait_for
-from tests.lambdas.support import approval, belongings, load, settings
+from tests.lambdas.support import GROUP, approval, belongings, load, settings
 
 deploy = load("deploy")
 ledger = load("ledger")
@@ -133,7 +133,7 @@ def test_two_hundred_approvals_of_one_version_deploy_it_once(
         item["EndpointConfigName"] for item in sagemaker.list_endpoint_configs(NameContains="crowd")["EndpointConfigs"]
     ]
     made = {item["ModelName"] for item in sagemaker.list_models(MaxResults=100)["Models"]} - before
-    assert len([name for name in made if name.startswith(f"fmops-models-{version(arn)}-")]) == 1
+    assert len([name for name in made if name.startswith(f"{GROUP}-{version(arn)}-")]) == 1
     times = sagemaker.describe_endpoint(EndpointName="crowd")["LastModifiedTime"]
     assert deploy.route(clients, approval(arn), environment)["action"] == "unchanged"
     assert sagemaker.describe_endpoint(EndpointName="crowd")["LastModifiedTime"] == times
@@ -228,10 +228,10 @@ def test_one_reason_for_each_thing_that_is_missing(
     absent = arn.rsplit("/", 1)[0] + "/999"
     with pytest.raises(deploy.Refused, match=r"There is no model package .*/999"):
         run(absent, "gone")
-    nowhere = arn.replace("fmops-models", "no-such-group")
+    nowhere = arn.replace(GROUP, "no-such-group")
     with pytest.raises(deploy.Refused, match=r"There is no model package .*no-such-group"):
         run(nowhere, "gone")
-    event = run({**approval(nowhere), "detail": {"ModelPackageArn": nowhere, "ModelPackageGroupName": "fmops-models"}})
+    event = run({**approval(nowhere), "detail": {"ModelPackageArn": nowhere, "ModelPackageGroupName": GROUP}})
     assert (event["action"], "no-such-group" in event["reason"]) == ("failed", True)
 
     with pytest.raises(deploy.Refused, match=r"the API knows no instance type 'ml\.g5\.huge'; near: ml\.g5"):
@@ -353,9 +353,7 @@ def test_old_configurations_and_models_are_pruned_but_for_the_way_back(
         settled(run, log, "prune")
     kept = belongings(clients, "prune")
     assert len(kept["configurations"]) == 2
-    models = [
-        name for name in kept["models"] if name.startswith(tuple(f"fmops-models-{version(arn)}-" for arn in arns))
-    ]
+    models = [name for name in kept["models"] if name.startswith(tuple(f"{GROUP}-{version(arn)}-" for arn in arns))]
     assert [name.split("-")[2] for name in models] == sorted([version(arns[2]), version(arns[3])])
 
 
@@ -388,7 +386,7 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
         "endpoint_instance_type": "ml.g5.xlarge",
         "data_capture_percentage": "0",
     }
-    arn = register("reviewed", "PendingManualApproval", metadata)
+    arn = register("reviewed", "PendingManualApproval", metadata, "fmops-models")
     sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
     endpoint = wait_for(sagemaker, "fmops-by-approval")
     assert answer_of(session, "fmops-by-approval") == {"version": "reviewed"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.lambdas.support import LAMBDAS, approval, load, settings
+from tests.lambdas.support import GROUP, LAMBDAS, approval, load, settings
 
 deploy = load("deploy")
 ledger = load("ledger")
@@ -44,7 +44,7 @@ def clients(session: Any) -> Any:
 
 def owned(clients: Any, arns: list[str]) -> dict[str, int]:
     """How many models and endpoint configurations were made of these packages, and of this endpoint."""
-    prefixes = tuple(f"fmops-models-{arn.rsplit('/', 1)[1]}-" for arn in arns)
+    prefixes = tuple(f"{GROUP}-{arn.rsplit('/', 1)[1]}-" for arn in arns)
     pages = clients.sagemaker.get_paginator("list_models").paginate()
     models = [item["ModelName"] for page in pages for item in page["Models"]]
     return {"models": len([name for name in models if name.startswith(prefixes)])}
