@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from localcloud.store import Store
 
+MetricPoint = tuple[str, float, str, dict[str, str]]
+"""(metric, value, unit, dimensions) of one CloudWatch data point."""
 Request = dict[str, Any]
 Response = dict[str, Any]
 
@@ -37,6 +39,9 @@ class Delegate(Protocol):
         self, account: str, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
     ) -> None:
         """Publish one CloudWatch data point, now."""
+
+    def put_metrics(self, account: str, region: str, namespace: str, points: list[MetricPoint]) -> None:
+        """Publish many data points of one namespace, now."""
 
     def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:
         """OK, ALARM or INSUFFICIENT_DATA of each CloudWatch alarm that exists."""

@@ -20,7 +20,7 @@ from localcloud.s3 import hashing
 from localcloud.s3.objects import ObjectStore, StoredObject
 
 if TYPE_CHECKING:
-    from localcloud.context import Cloud
+    from localcloud.context import Cloud, MetricPoint
     from localcloud.s3.request import Request
 
 T = TypeVar("T")
@@ -198,6 +198,14 @@ class MiniStack:
         self, account: str, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
     ) -> None:
         self.on_loop(account, region, self._metrics.record_metric, namespace, name, value, unit, dimensions)
+        self.checkpoint.touch()
+
+    def put_metrics(self, account: str, region: str, namespace: str, points: list[MetricPoint]) -> None:
+        def record() -> None:
+            for name, value, unit, dimensions in points:
+                self._metrics.record_metric(namespace, name, value, unit, dimensions)
+
+        self.on_loop(account, region, record)
         self.checkpoint.touch()
 
     def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:

@@ -1,10 +1,13 @@
-"""The servers of one endpoint configuration: one per production variant, traffic by weight, capture and metrics."""
+"""The instances of one endpoint configuration: a pool per variant, traffic by weight, capture and metrics."""
 
 from __future__ import annotations
 
+import contextlib
 import random
+import shutil
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,124 +15,196 @@ from typing import Any
 from localcloud.context import Context
 from localcloud.errors import AwsError
 from localcloud.hosting.capture import Capture, Exchange
-from localcloud.hosting.metrics import Metrics
-from localcloud.hosting.model_server import Answer, ModelServer
+from localcloud.hosting.metrics import Load, Metrics
+from localcloud.hosting.model_files import Prepared, prepare
+from localcloud.hosting.model_server import Answer, ModelServer, Unanswered
+from localcloud.hosting.pool import Pool
 from localcloud.jobs.settings import Settings
 from localcloud.store import Document
 
-DRAIN_SECONDS = 60.0
+DELETE_SECONDS = 60.0
+"""How long a deleted endpoint's last invocations may take."""
 _STARTUP_SECONDS = 480
 """ContainerStartupHealthCheckTimeoutInSeconds where the variant names none (SageMaker's eight minutes)."""
 
 
 class Fleet:
-    """Starts, serves and ends together. `spec` is what the endpoint's document keeps of it:
+    """What one endpoint configuration runs. `spec` is what the endpoint's document keeps of it:
 
     {"Id", "EndpointConfigName", "Variants": [{"Variant": production variant, "Model": DescribeModel answer}],
      "DataCaptureConfig"?}
+
+    InitialInstanceCount and InitialVariantWeight of its variants are what is asked for now.
     """
 
     def __init__(self, ctx: Context, endpoint: str, spec: Document, metrics: Metrics, settings: Settings) -> None:
-        self._ctx, self._endpoint, self._metrics = ctx, endpoint, metrics
+        self._ctx, self._endpoint, self._metrics, self._settings = ctx, endpoint, metrics, settings
         self.spec = spec
         self._home = ctx.cloud.home / "endpoints" / endpoint
         self.root: Path = self._home / spec["Id"]
-        self._servers = {
-            item["Variant"]["VariantName"]: ModelServer(
-                ctx,
-                endpoint,
-                item["Variant"]["VariantName"],
-                item["Model"],
-                self.root / item["Variant"]["VariantName"],
-                settings.invocation_seconds,
-            )
-            for item in spec["Variants"]
-        }
         self._lock = threading.Lock()
+        self.pools = {item["Variant"]["VariantName"]: self._pool(item) for item in spec["Variants"]}
         self._weights = {
             item["Variant"]["VariantName"]: float(item["Variant"].get("InitialVariantWeight", 1.0))
             for item in spec["Variants"]
         }
-        self._settings = settings
+        self._diversion: tuple[Fleet, Mapping[str, float]] | None = None
         self._capture: Capture | None = None
+        self._ending = threading.Lock()
+        self._ended = False
 
-    def start(self) -> None:
-        """Start all servers and wait until each answers; StartError or TransferError of the first that doesn't."""
-        timeouts = {
-            item["Variant"]["VariantName"]: item["Variant"].get(
-                "ContainerStartupHealthCheckTimeoutInSeconds", _STARTUP_SECONDS
-            )
-            for item in self.spec["Variants"]
+    def _pool(self, item: Document) -> Pool:
+        variant, model = item["Variant"], item["Model"]
+        name = variant["VariantName"]
+        group = f"/aws/sagemaker/Endpoints/{self._endpoint}"
+
+        def server(instance: str, prepared: Prepared) -> ModelServer:
+            return ModelServer(self._ctx, group, name, instance, prepared, self._settings.invocation_seconds)
+
+        return Pool(
+            lambda: prepare(self._ctx, model, self.root / name),
+            server,
+            random_routing=(variant.get("RoutingConfig") or {}).get("RoutingStrategy", "RANDOM") == "RANDOM",
+            startup_seconds=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", _STARTUP_SECONDS),
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Instances asked for, by variant."""
+        return {
+            item["Variant"]["VariantName"]: item["Variant"]["InitialInstanceCount"] for item in self.spec["Variants"]
         }
-        with ThreadPoolExecutor(len(self._servers), thread_name_prefix="start") as pool:
-            started = [pool.submit(server.start, timeouts[name]) for name, server in self._servers.items()]
+
+    def start(self, counts: Mapping[str, int] | None = None) -> None:
+        """Start all instances (or `counts` of them) and wait until each answers.
+
+        StartError, TransferError or OSError of the first that doesn't.
+        """
+        wanted = self.counts if counts is None else counts
+        with ThreadPoolExecutor(len(self.pools), thread_name_prefix="start") as executor:
+            started = [executor.submit(self.pools[name].add, count) for name, count in wanted.items()]
         for future in started:
             future.result()
-        config = self.spec.get("DataCaptureConfig") or {}
-        if config.get("EnableCapture"):
-            spool = self.root / "capture"
-            self._capture = Capture(
-                self._ctx,
-                self._endpoint,
-                config,
-                spool,
-                self._settings.capture_seconds,
-                int(config["InitialSamplingPercentage"]),
-            )
+        self._begin_capture()
 
-    def stop(self, *, drain: bool) -> None:
-        """End the servers, after the invocations under way when `drain`; captured data is uploaded."""
-        for server in self._servers.values():
-            if drain:
-                server.drain(DRAIN_SECONDS)
-        with ThreadPoolExecutor(len(self._servers), thread_name_prefix="stop") as pool:
-            list(pool.map(ModelServer.stop, self._servers.values()))
-        if self._capture is not None:
-            self._capture.close()
-        for directory in (self.root / "capture", self.root, self._home):
-            # What could not be uploaded keeps its directory.
-            if directory.is_dir() and not any(directory.iterdir()):
-                directory.rmdir()
+    def sweep(self) -> None:
+        """Remove what a killed process left of this fleet; what it captured is uploaded."""
+        for name in self.pools:
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        self._begin_capture()
+        self.stop()
+
+    def _begin_capture(self) -> None:
+        config = self.spec.get("DataCaptureConfig") or {}
+        if not config.get("EnableCapture"):
+            return
+        seconds, percentage = self._settings.capture_seconds, int(config["InitialSamplingPercentage"])
+        with self._ending:
+            if not self._ended:
+                spool = self.root / "capture"
+                self._capture = Capture(self._ctx, self._endpoint, config, spool, seconds, percentage)
+
+    def scale(self, counts: Mapping[str, int]) -> None:
+        """Start or end instances until each named variant has so many; StartError leaves the rest as it was."""
+        for name, count in counts.items():
+            pool = self.pools[name]
+            pool.add(count - pool.size)
+            pool.remove(pool.size - count, self._settings.invocation_seconds)
+
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """End the instances, after the invocations under way for so long; captured data is uploaded."""
+        if self._diversion is not None:
+            self._diversion[0].stop(drain_seconds)
+        with ThreadPoolExecutor(len(self.pools), thread_name_prefix="stop") as executor:
+            list(executor.map(lambda pool: pool.close(drain_seconds), self.pools.values()))
+        with self._ending:
+            self._ended = True
+            if self._capture is not None:
+                self._capture.close()
+            for directory in (self.root / "capture", self.root, self._home):
+                # What could not be uploaded keeps its directory.
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
 
     def set_weights(self, weights: dict[str, float]) -> None:
         with self._lock:
             self._weights |= weights
 
+    def divert(self, other: Fleet | None, shares: Mapping[str, float]) -> None:
+        """From now on give `other`, which has the same variants, this share (0 to 1) of each variant's requests."""
+        self._diversion = None if other is None else (other, dict(shares))
+
+    def loads(self) -> Iterable[Load]:
+        """The most requests that each instance had at one time, since the last call."""
+        for name, pool in self.pools.items():
+            yield self._ctx, "ConcurrentRequestsPerModel", self._dimensions(name), pool.take_peaks()
+
     def invoke(self, request: dict[str, Any]) -> tuple[str, ModelServer, Answer]:
-        """(variant, its server, what it answered); AwsError ValidationError for an unknown TargetVariant."""
+        """(variant, the server that answered, what it answered).
+
+        AwsError ValidationError for an unknown TargetVariant, Unanswered when its servers are down; Retired when this
+        fleet was replaced in between.
+        """
         variant = self._choose(request.get("TargetVariant"))
-        server = self._servers[variant]
+        diversion = self._diversion
+        if diversion is not None and random.random() < diversion[1].get(variant, 0.0):  # noqa: S311 - not a secret
+            return diversion[0]._invoke(variant, request)
+        return self._invoke(variant, request)
+
+    def _invoke(self, variant: str, request: dict[str, Any]) -> tuple[str, ModelServer, Answer]:
+        arrived = time.perf_counter()
+        headers = _headers(request)
         body: bytes = request["Body"]
-        headers = {
-            "Content-Type": request.get("ContentType") or "application/octet-stream",
-            "Accept": request.get("Accept") or "*/*",
-        }
-        for member, header in (
-            ("CustomAttributes", "X-Amzn-SageMaker-Custom-Attributes"),
-            ("InferenceId", "X-Amzn-SageMaker-Inference-Id"),
-        ):
-            if request.get(member):
-                headers[header] = request[member]
-        started = time.perf_counter()
-        answer = server.invoke(body, headers)
-        self._metrics.invocation(self._ctx, self._endpoint, variant, answer.status, time.perf_counter() - started)
-        if self._capture is not None and answer.status == 200:
-            self._capture.keep(
-                Exchange(
-                    variant,
-                    body,
-                    headers["Content-Type"],
-                    answer.body,
-                    answer.content_type,
-                    request.get("InferenceId"),
-                    request.get("CustomAttributes"),
-                )
-            )
+        pool = self.pools[variant]
+        server = pool.take()
+        try:
+            began = time.perf_counter()
+            try:
+                answer = server.invoke(body, headers)
+            except Unanswered:
+                # Its process ended before it answered anything: once more, on another one.
+                if not pool.has_other(server):
+                    raise
+                other = pool.take(avoid=server)
+                server.release()
+                server = other
+                began = time.perf_counter()
+                answer = server.invoke(body, headers)
+            self._measure(variant, pool, answer.status, time.perf_counter() - began, began - arrived)
+            if self._capture is not None and answer.status == 200:
+                self._keep(variant, request, headers["Content-Type"], answer)
+        except Unanswered as error:
+            self._measure(variant, pool, error.status, None, time.perf_counter() - arrived)
+            raise
+        finally:
+            # Not before the answer is captured: a fleet that ends waits for this.
+            server.release()
         return variant, server, answer
+
+    def _measure(self, variant: str, pool: Pool, status: int, seconds: float | None, overhead: float) -> None:
+        per_instance = ("InvocationsPerInstance", pool.size)
+        self._metrics.invocation(self._ctx, self._dimensions(variant), status, seconds, overhead, per_instance)
+
+    def _keep(self, variant: str, request: dict[str, Any], content_type: str, answer: Answer) -> None:
+        assert self._capture is not None
+        self._capture.keep(
+            Exchange(
+                variant,
+                request["Body"],
+                content_type,
+                answer.body,
+                answer.content_type,
+                request.get("InferenceId"),
+                request.get("CustomAttributes"),
+            )
+        )
+
+    def _dimensions(self, variant: str) -> dict[str, str]:
+        return {"EndpointName": self._endpoint, "VariantName": variant}
 
     def _choose(self, target: str | None) -> str:
         if target:
-            if target not in self._servers:
+            if target not in self.pools:
                 raise AwsError("ValidationError", f"Variant {target} was not found for endpoint {self._endpoint}.")
             return target
         with self._lock:
@@ -138,3 +213,17 @@ class Fleet:
             raise AwsError("ValidationError", f"Every variant of endpoint {self._endpoint} has weight 0.")
         chosen: str = random.choices(names, weights)[0]  # noqa: S311 - load balancing, not a secret
         return chosen
+
+
+def _headers(request: dict[str, Any]) -> dict[str, str]:
+    headers = {
+        "Content-Type": request.get("ContentType") or "application/octet-stream",
+        "Accept": request.get("Accept") or "*/*",
+    }
+    for member, header in (
+        ("CustomAttributes", "X-Amzn-SageMaker-Custom-Attributes"),
+        ("InferenceId", "X-Amzn-SageMaker-Inference-Id"),
+    ):
+        if request.get(member):
+            headers[header] = request[member]
+    return headers

@@ -1,33 +1,53 @@
-"""All endpoints of one localcloud: what serves now, and the work of creating, updating and deleting."""
+"""All endpoints of one localcloud: what serves now, and the work of creating, updating, scaling and deleting."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from localcloud import events
 from localcloud.context import Cloud, Context
-from localcloud.hosting import rollout
-from localcloud.hosting.fleet import Fleet
-from localcloud.hosting.metrics import Metrics
+from localcloud.hosting.fleet import DELETE_SECONDS, Fleet
+from localcloud.hosting.metrics import Load, Metrics
 from localcloud.hosting.model_server import StartError
+from localcloud.hosting.policy import Policy
+from localcloud.hosting.pool import Retired
+from localcloud.hosting.record import KIND, change, tell
+from localcloud.hosting.rollout import Gone, Refused, Rollout
 from localcloud.jobs.settings import Settings
-from localcloud.jobs.states import REASON_LIMIT
 from localcloud.jobs.transfer import TransferError, io_failure
 from localcloud.store import Document
 
-KIND = "endpoint"
+__all__ = ["KIND", "Host", "Outcome", "change", "host", "tell"]
 _LOG = logging.getLogger("localcloud.hosting")
+T = TypeVar("T")
 
 Key = tuple[str, str, str]
 """(account, region, endpoint)"""
 
 
-class Gone(Exception):
-    """The endpoint was deleted, or localcloud stops, while a fleet was starting."""
+@dataclass(frozen=True)
+class Outcome:
+    """What the document learns of an update on its way; each is called once at most."""
+
+    committed: Callable[[], None]
+    """The new fleet is the endpoint's: a restart brings up this one."""
+    rolling_back: Callable[[str], None]
+    """The update goes back, for this reason."""
+    ended: Callable[[str | None, str | None], None]
+    """(reason of going back, what went wrong while the other fleet was ended): the endpoint is settled."""
+
+
+@dataclass
+class _Change:
+    """A change of an endpoint under way."""
+
+    fleet: Fleet | None = None
+    """The one that it brings up."""
+    gone: threading.Event = field(default_factory=threading.Event)
 
 
 class Host:
@@ -35,65 +55,113 @@ class Host:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
         self._lock = threading.Lock()
         self._serving: dict[Key, Fleet] = {}
-        self._starting: dict[Key, Fleet] = {}
+        self._changes: dict[Key, _Change] = {}
         self._threads: set[threading.Thread] = set()
         self._closed = False
+        self.metrics = Metrics(self._loads, settings.load_seconds)
 
     def serving(self, ctx: Context, name: str) -> Fleet | None:
         """The fleet that answers for an endpoint now."""
         with self._lock:
             return self._serving.get((ctx.account, ctx.region, name))
 
-    def deploy(self, ctx: Context, name: str, spec: Document, done: Callable[[str | None], None]) -> None:
-        """Bring up a fleet and give it the endpoint's traffic: `done(None)`, or `done(reason)` if it never answers."""
-        key = (ctx.account, ctx.region, name)
+    def using(self, ctx: Context, name: str, use: Callable[[Fleet | None], T]) -> T:
+        """`use(fleet)` with the fleet that serves, again with its successor when traffic moved in between."""
+        while True:
+            fleet = self.serving(ctx, name)
+            try:
+                return use(fleet)
+            except Retired:
+                if self.serving(ctx, name) is None:
+                    return use(None)
+
+    def create(self, ctx: Context, name: str, spec: Document, done: Callable[[str | None], None]) -> None:
+        """Bring up an endpoint's fleet from nothing: `done(None)`, or `done(reason)` if it never answers."""
         fleet = Fleet(ctx, name, spec, self.metrics, self.settings)
 
-        def switch(new: Fleet) -> Fleet | None:
-            with self._lock:
-                if self._closed or self._starting.pop(key, None) is not new:
-                    raise Gone
-                old = self._serving.get(key)
-                self._serving[key] = new
-            done(None)
-            return old
-
-        def work() -> None:
+        def work(key: Key, under_way: _Change) -> None:
             try:
-                rollout.all_at_once(fleet, switch)
-                return
-            except Gone:
-                fleet.stop(drain=False)
-                return
-            except (StartError, TransferError, ValueError) as error:
-                reason = str(error)
-            except OSError as error:
-                reason = io_failure(error, fleet.root)
+                fleet.start()
             except Exception as error:
-                _LOG.exception("endpoint %s: an error of localcloud itself", name)
-                reason = f"InternalServerError: {type(error).__name__}: {error}"
-            with self._lock:
-                gone = self._closed or self._starting.pop(key, None) is not fleet
-            if not gone:
-                done(reason)
+                fleet.stop()
+                self._finish(key, under_way)
+                done(self._reason(name, error, fleet))
+                return
+            self._install(key, under_way, fleet)
+            self._finish(key, under_way)
+            done(None)
 
-        with self._lock:
-            self._starting[key] = fleet
-        self._run(work, f"deploy-{name}")
+        self._change(ctx, name, work, fleet, "create")
+
+    def update(self, ctx: Context, name: str, spec: Document, policy: Policy, outcome: Outcome) -> None:
+        """Replace the fleet that serves: see localcloud.hosting.rollout."""
+        new = Fleet(ctx, name, spec, self.metrics, self.settings)
+        old = self.serving(ctx, name)
+        assert old is not None
+
+        def work(key: Key, under_way: _Change) -> None:
+            def commit() -> None:
+                self._install(key, under_way, new)
+                outcome.committed()
+
+            rollout = Rollout(ctx, name, (old, new), policy, self.settings, under_way.gone, commit)
+            reason = trouble = None
+            try:
+                rollout.forward()
+                finish = rollout.finish
+            except Gone:
+                raise
+            except Exception as error:
+                if under_way.gone.is_set():
+                    raise Gone from error
+                reason = self._reason(name, error, new)
+                outcome.rolling_back(reason)
+                finish = rollout.back
+            try:
+                finish()
+            except Exception as failure:
+                trouble = self._reason(name, failure, old)
+            self._finish(key, under_way)
+            outcome.ended(reason, trouble)
+
+        self._change(ctx, name, work, new, "update")
+
+    def scale(
+        self, ctx: Context, name: str, counts: Mapping[str, int], done: Callable[[str | None, Fleet], None]
+    ) -> None:
+        """Bring each named variant of the fleet that serves to its number of instances."""
+        fleet = self.serving(ctx, name)
+        assert fleet is not None
+
+        def work(key: Key, under_way: _Change) -> None:
+            reason = None
+            try:
+                fleet.scale(counts)
+            except Exception as error:
+                reason = self._reason(name, error, fleet)
+            self._finish(key, under_way)
+            done(reason, fleet)
+
+        self._change(ctx, name, work, None, "scale")
+
+    def sweep(self, ctx: Context, name: str, spec: Document) -> None:
+        """Clear away a fleet that a killed process was ending."""
+        Fleet(ctx, name, spec, self.metrics, self.settings).sweep()
 
     def remove(self, ctx: Context, name: str, done: Callable[[], None]) -> None:
         """End an endpoint's fleets, the one that is starting too."""
         key = (ctx.account, ctx.region, name)
         with self._lock:
-            fleets = [self._starting.pop(key, None), self._serving.pop(key, None)]
+            under_way, serving = self._changes.pop(key, None), self._serving.pop(key, None)
+        if under_way is not None:
+            under_way.gone.set()
 
         def work() -> None:
-            for fleet in fleets:
+            for fleet in (under_way.fleet if under_way else None, serving):
                 if fleet is not None:
-                    fleet.stop(drain=True)
+                    fleet.stop(DELETE_SECONDS)
             done()
 
         self._run(work, f"delete-{name}")
@@ -102,16 +170,62 @@ class Host:
         """End every server; the documents stay, so that `resume` brings them back."""
         with self._lock:
             self._closed = True
-            fleets = [*self._serving.values(), *self._starting.values()]
+            changes = list(self._changes.values())
+            fleets = [*self._serving.values(), *(item.fleet for item in changes if item.fleet is not None)]
             threads = list(self._threads)
             self._serving.clear()
-            self._starting.clear()
-        stops = [threading.Thread(target=fleet.stop, kwargs={"drain": False}) for fleet in fleets]
+            self._changes.clear()
+        for item in changes:
+            item.gone.set()
+        stops = [threading.Thread(target=fleet.stop) for fleet in fleets]
         for thread in stops:
             thread.start()
         for thread in [*stops, *threads]:
             thread.join(timeout=15)
         self.metrics.close()
+
+    def _change(
+        self, ctx: Context, name: str, work: Callable[[Key, _Change], None], fleet: Fleet | None, verb: str
+    ) -> None:
+        key, under_way = (ctx.account, ctx.region, name), _Change(fleet)
+        with self._lock:
+            self._changes[key] = under_way
+
+        def guarded() -> None:
+            # Whoever ended the change early ends its fleets.
+            with contextlib.suppress(Gone):
+                work(key, under_way)
+
+        self._run(guarded, f"{verb}-{name}")
+
+    def _install(self, key: Key, under_way: _Change, fleet: Fleet) -> None:
+        with self._lock:
+            if self._closed or under_way.gone.is_set():
+                raise Gone
+            self._serving[key] = fleet
+
+    def _finish(self, key: Key, under_way: _Change) -> None:
+        """The change is over; Gone when the endpoint is, too: nobody wants to hear of it."""
+        with self._lock:
+            if self._closed or under_way.gone.is_set():
+                raise Gone
+            if self._changes.get(key) is under_way:
+                del self._changes[key]
+
+    def _loads(self) -> Iterable[Load]:
+        with self._lock:
+            fleets = {*self._serving.values(), *(item.fleet for item in self._changes.values() if item.fleet)}
+        for fleet in fleets:
+            yield from fleet.loads()
+
+    @staticmethod
+    def _reason(name: str, error: Exception, fleet: Fleet) -> str:
+        if isinstance(error, StartError | TransferError | ValueError | Refused):
+            return str(error)
+        if isinstance(error, OSError):
+            return io_failure(error, fleet.root)
+        _LOG.error("endpoint %s: an error of localcloud itself", name, exc_info=error)
+        return f"InternalServerError: {type(error).__name__}: {error}"
 
     def _run(self, work: Callable[[], None], name: str) -> None:
         def guarded() -> None:
@@ -127,40 +241,6 @@ class Host:
         with self._lock:
             self._threads.add(thread)
         thread.start()
-
-
-def change(ctx: Context, name: str, apply: Callable[[Document], None]) -> Document | None:
-    """Change an endpoint's document and tell EventBridge when its status changed; None when it is gone."""
-    before: list[Any] = []
-
-    def update(doc: Document) -> None:
-        before.append(doc["EndpointStatus"])
-        apply(doc)
-        doc["LastModifiedTime"] = time.time()
-        if doc.get("FailureReason"):
-            doc["FailureReason"] = doc["FailureReason"][:REASON_LIMIT]
-
-    doc = ctx.cloud.store.update(KIND, ctx.account, ctx.region, name, update)
-    if doc is not None and before[0] != doc["EndpointStatus"]:
-        tell(ctx, doc)
-    return doc
-
-
-def tell(ctx: Context, doc: Document) -> None:
-    """The state change event: its EndpointStatus is in upper snake case, times in milliseconds."""
-    status = (
-        "".join(f"_{letter}" if letter.isupper() else letter for letter in doc["EndpointStatus"]).lstrip("_").upper()
-    )
-    detail = {
-        "EndpointName": doc["EndpointName"],
-        "EndpointArn": doc["EndpointArn"],
-        "EndpointConfigName": doc["EndpointConfigName"],
-        "EndpointStatus": status,
-        "CreationTime": round(doc["CreationTime"] * 1000),
-        "LastModifiedTime": round(doc["LastModifiedTime"] * 1000),
-        **({"FailureReason": doc["FailureReason"]} if doc.get("FailureReason") else {}),
-    }
-    events.emit(ctx, "SageMaker Endpoint State Change", detail, [doc["EndpointArn"]])
 
 
 _HOSTS: dict[int, Host] = {}

@@ -5,42 +5,98 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable, Iterable
 
-from localcloud.context import Context
+from localcloud.context import Context, MetricPoint
 
 _LOG = logging.getLogger("localcloud.hosting")
 _NAMESPACE = "AWS/SageMaker"
+_BATCH_SECONDS = 0.1
+
+Load = tuple[Context, str, dict[str, str], list[int]]
+"""(whose, metric, dimensions, most requests at one time per instance)."""
 
 
 class Metrics:
-    """Invocations, Invocation4XXErrors, Invocation5XXErrors, ModelLatency (microseconds) per endpoint and variant."""
+    """Counts and latencies of invocations, and how many requests instances had at one time.
 
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Context, dict[str, str], str, float, str] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="endpoint-metrics", daemon=True)
-        self._thread.start()
+    Points wait a tenth of a second and go in one call: each value stays a point of its own, because percentiles can't
+    be told from sums. `load` is asked every `sample_seconds`.
+    """
 
-    def invocation(self, ctx: Context, endpoint: str, variant: str, status: int, seconds: float) -> None:
-        """One invocation that reached a model server; `status` 0 is a timeout."""
-        dimensions = {"EndpointName": endpoint, "VariantName": variant}
-        values = {
-            "Invocations": (1.0, "None"),
-            "Invocation4XXErrors": (float(400 <= status < 500), "None"),
-            "Invocation5XXErrors": (float(status >= 500 or status == 0), "None"),
-            "ModelLatency": (seconds * 1e6, "Microseconds"),
-        }
-        for name, (value, unit) in values.items():
-            self._queue.put((ctx, dimensions, name, value, unit))
+    def __init__(self, load: Callable[[], Iterable[Load]], sample_seconds: float) -> None:
+        self._load, self._sample_seconds = load, sample_seconds
+        self._queue: queue.SimpleQueue[tuple[Context, MetricPoint] | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, name="endpoint-metrics", daemon=True),
+            threading.Thread(target=self._sample, name="endpoint-load", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def invocation(
+        self,
+        ctx: Context,
+        dimensions: dict[str, str],
+        status: int,
+        seconds: float | None,
+        overhead: float,
+        per_instance: tuple[str, int],
+    ) -> None:
+        """One invocation: `status` 0 is a timeout, `seconds` None a server that was down.
+
+        `per_instance` names the metric that counts an invocation as one over the number of instances.
+        """
+        error = not 200 <= status < 300
+        self._put(ctx, dimensions, "Invocations", 1.0)
+        self._put(ctx, dimensions, "Invocation4XXErrors", float(400 <= status < 500))
+        self._put(ctx, dimensions, "Invocation5XXErrors", float(status >= 500 or status == 0))
+        self._put(ctx, dimensions, "InvocationModelErrors", float(error))
+        self._put(ctx, dimensions, per_instance[0], 1.0 / max(1, per_instance[1]))
+        if seconds is not None:
+            self._put(ctx, dimensions, "ModelLatency", seconds * 1e6, "Microseconds")
+        self._put(ctx, dimensions, "OverheadLatency", overhead * 1e6, "Microseconds")
+
+    def count(self, ctx: Context, dimensions: dict[str, str], name: str) -> None:
+        """One of something."""
+        self._put(ctx, dimensions, name, 1.0)
 
     def close(self) -> None:
         """Publish what waits and end."""
+        self._stop.set()
         self._queue.put(None)
-        self._thread.join(timeout=10)
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _put(self, ctx: Context, dimensions: dict[str, str], name: str, value: float, unit: str = "None") -> None:
+        self._queue.put((ctx, (name, value, unit, dimensions)))
 
     def _run(self) -> None:
-        while (point := self._queue.get()) is not None:
-            ctx, dimensions, name, value, unit = point
-            try:
-                ctx.cloud.delegate.put_metric(ctx.account, ctx.region, _NAMESPACE, name, value, unit, dimensions)
-            except Exception as error:
-                _LOG.warning("metric %s of %s was not published: %s", name, dimensions["EndpointName"], error)
+        ended = False
+        while not ended:
+            item = self._queue.get()
+            batches: dict[tuple[str, str], list[MetricPoint]] = {}
+            while True:
+                if item is None:
+                    ended = True
+                else:
+                    ctx, point = item
+                    batches.setdefault((ctx.account, ctx.region), []).append(point)
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            for (account, region), points in batches.items():
+                try:
+                    ctx.cloud.delegate.put_metrics(account, region, _NAMESPACE, points)
+                except Exception as error:
+                    _LOG.warning("%d metric values of %s were not published: %s", len(points), points[0][3], error)
+            if not ended:
+                self._stop.wait(_BATCH_SECONDS)
+
+    def _sample(self) -> None:
+        while not self._stop.wait(self._sample_seconds):
+            for ctx, name, dimensions, peaks in self._load():
+                for peak in peaks:
+                    self._put(ctx, dimensions, name, float(peak))

@@ -40,6 +40,14 @@ def container_of(model: Document) -> dict[str, Any]:
 def prepare(ctx: Context, model: Document, root: Path) -> Prepared:
     """Download and unpack a model into `root`; TransferError when something is absent or damaged."""
     layout = Layout.create(root)
+    try:
+        return _fill(ctx, model, layout)
+    except BaseException:
+        layout.remove()
+        raise
+
+
+def _fill(ctx: Context, model: Document, layout: Layout) -> Prepared:
     container = container_of(model)
     model_dir = layout.opt_ml / "model"
     model_dir.mkdir()

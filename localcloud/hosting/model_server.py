@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
+import shutil
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.context import Context
 from localcloud.errors import AwsError
-from localcloud.hosting.model_files import Prepared, prepare
+from localcloud.hosting.model_files import Prepared
 from localcloud.jobs.logs import LogSink
 from localcloud.jobs.process import Process
 from localcloud.jobs.states import REASON_LIMIT
-from localcloud.store import Document
 
 _LOG = logging.getLogger("localcloud.hosting")
 _TOOLKIT = Path(__file__).with_name("toolkit_server.py")
@@ -29,6 +26,14 @@ _STOP_SECONDS = 5.0
 
 class StartError(Exception):
     """The server never answered /ping; `str()` is the endpoint's FailureReason."""
+
+
+class Unanswered(AwsError):
+    """ServiceUnavailable: the server is down, or ended before it answered anything."""
+
+    def __init__(self, variant: str) -> None:
+        message = f"The model server of variant {variant} is not answering; it is being started again."
+        super().__init__("ServiceUnavailable", message, 503)
 
 
 @dataclass(frozen=True)
@@ -42,48 +47,79 @@ class Answer:
 
 
 class ModelServer:
-    """The server of one production variant.
+    """One instance of a production variant: a process over the variant's model files, with a directory of its own.
 
     After it was ready once, a server that ends is started again (at once, then after longer and longer pauses), as
-    SageMaker restarts containers; meanwhile invocations get ServiceUnavailable.
+    SageMaker restarts containers; meanwhile invocations get ServiceUnavailable. Whoever invokes it holds it
+    (`hold`, `release`) so that it is not stopped under an invocation.
     """
 
-    def __init__(self, ctx: Context, endpoint: str, variant: str, model: Document, root: Path, timeout: float) -> None:
-        self._ctx, self._variant, self._model, self._root, self._timeout = ctx, variant, model, root, timeout
-        self.log_group = f"/aws/sagemaker/Endpoints/{endpoint}"
-        self.log_stream = f"{variant}/i-{uuid.uuid4().hex[:17]}"
+    def __init__(
+        self, ctx: Context, log_group: str, variant: str, instance: str, prepared: Prepared, timeout: float
+    ) -> None:
+        self._ctx, self._variant, self._prepared, self._timeout = ctx, variant, prepared, timeout
+        self.log_group = log_group
+        self.log_stream = f"{variant}/{instance}"
+        self._home = prepared.layout.root / "instances" / instance
+        self._seen = prepared.layout.seen / "instances" / instance
         self._lock = threading.Condition()
         self._idle: list[http.client.HTTPConnection] = []
         self._port = 0
         self._startup_seconds = 0.0
         self._stopping = False
         self._in_flight = 0
-        self._prepared: Prepared | None = None
+        self._peak = 0
         self._process: Process | None = None
 
     def start(self, startup_seconds: float) -> None:
-        """Put the model in place and wait until it answers; StartError or TransferError with the reason otherwise."""
+        """Start the process and wait until it answers; StartError with the reason otherwise."""
         self._startup_seconds = startup_seconds
-        prepared = prepare(self._ctx, self._model, self._root)
-        with self._lock:
-            self._prepared = prepared
+        for part in ("work", "tmp"):
+            (self._home / part).mkdir(parents=True)
         process = self._launch()
         self._wait_ready(process, time.monotonic() + startup_seconds)
-        threading.Thread(target=self._watch, args=(process,), name=f"watch-{self._variant}", daemon=True).start()
+        threading.Thread(target=self._watch, args=(process,), name=f"watch-{self.log_stream}", daemon=True).start()
 
     def stop(self) -> None:
-        """End the process and remove its files."""
+        """End the process and remove its directory."""
         with self._lock:
             self._stopping = True
-            process, prepared = self._process, self._prepared
+            process = self._process
             idle, self._idle = self._idle, []
             self._lock.notify_all()
         for connection in idle:
             connection.close()
         if process is not None:
             process.end(_STOP_SECONDS)
-        if prepared is not None:
-            prepared.layout.remove()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    @property
+    def up(self) -> bool:
+        """Whether it answers now, as far as is known."""
+        return self._port != 0
+
+    @property
+    def in_flight(self) -> int:
+        """Invocations under way."""
+        return self._in_flight
+
+    def hold(self) -> None:
+        """Count an invocation that begins."""
+        with self._lock:
+            self._in_flight += 1
+            self._peak = max(self._peak, self._in_flight)
+
+    def release(self) -> None:
+        """Count an invocation that ended."""
+        with self._lock:
+            self._in_flight -= 1
+            self._lock.notify_all()
+
+    def take_peak(self) -> int:
+        """The most invocations at one time since the last call."""
+        with self._lock:
+            peak, self._peak = self._peak, self._in_flight
+        return peak
 
     def drain(self, seconds: float) -> None:
         """Wait until no invocation is under way."""
@@ -93,54 +129,51 @@ class ModelServer:
     def invoke(self, body: bytes, headers: dict[str, str]) -> Answer:
         """POST /invocations; the answer whatever its status, status 0 when it came too late.
 
-        AwsError ServiceUnavailable while the server is down.
+        Unanswered (ServiceUnavailable) while the server is down, or when it ends before it answers.
         """
-        with self._in_use():
-            for attempt in range(2):
-                connection, reused = self._connection()
-                try:
-                    connection.request("POST", "/invocations", body, headers)
-                    response = connection.getresponse()
-                    data = response.read()
-                except TimeoutError:
-                    connection.close()
-                    reason = f"the invocation timed out waiting for container primary ({self._timeout:g} s)"
-                    return Answer(0, reason.encode(), "text/plain", None)
-                except (OSError, http.client.HTTPException):
-                    connection.close()
-                    # An idle connection may have died with the last process; a fresh one tells the truth.
-                    if reused and attempt == 0:
-                        self._forget_idle()
-                        continue
-                    raise _unavailable(self._variant) from None
-                self._give_back(connection)
-                return Answer(
-                    response.status,
-                    data,
-                    response.headers.get("Content-Type") or "application/json",
-                    response.headers.get("X-Amzn-SageMaker-Custom-Attributes"),
-                )
-            raise _unavailable(self._variant)
+        for attempt in range(2):
+            connection, reused = self._connection()
+            try:
+                connection.request("POST", "/invocations", body, headers)
+                response = connection.getresponse()
+                data = response.read()
+            except TimeoutError:
+                connection.close()
+                reason = f"the invocation timed out waiting for container primary ({self._timeout:g} s)"
+                return Answer(0, reason.encode(), "text/plain", None)
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                # An idle connection may have died with the last process; a fresh one tells the truth.
+                if reused and attempt == 0:
+                    self._forget_idle()
+                    continue
+                raise Unanswered(self._variant) from None
+            self._give_back(connection)
+            return Answer(
+                response.status,
+                data,
+                response.headers.get("Content-Type") or "application/json",
+                response.headers.get("X-Amzn-SageMaker-Custom-Attributes"),
+            )
+        raise Unanswered(self._variant)
 
     def _launch(self) -> Process:
-        prepared = self._prepared
-        assert prepared is not None
-        port_file = prepared.layout.root / "port"
+        prepared, port_file = self._prepared, self._home / "port"
         port_file.unlink(missing_ok=True)
         command = [
             *(sys.executable, str(_TOOLKIT), "--model-dir", str(prepared.model_dir), "--code", str(prepared.code_dir)),
             *("--program", prepared.program, "--port", "0", "--port-file", str(port_file)),
         ]
-        sink = LogSink(self._ctx, self.log_group, self.log_stream, prepared.layout.log)
+        environment = prepared.environment | {"TMPDIR": str(self._seen / "tmp")}
+        sink = LogSink(self._ctx, self.log_group, self.log_stream, self._home / "output.log")
         with self._lock:
             if self._stopping:
                 raise StartError("the endpoint was deleted")
-            self._process = Process(command, prepared.environment, prepared.layout.root / "work", sink)
+            self._process = Process(command, environment, self._home / "work", sink)
             return self._process
 
     def _wait_ready(self, process: Process, deadline: float) -> None:
-        assert self._prepared is not None
-        port_file = self._prepared.layout.root / "port"
+        port_file = self._home / "port"
         while process.poll() is None and not self._stopping:
             if time.monotonic() > deadline:
                 process.end(_STOP_SECONDS)
@@ -152,6 +185,8 @@ class ModelServer:
                         self._port = port
                     return
             time.sleep(0.05)
+        if self._stopping:
+            raise StartError("the endpoint was deleted")
         code = process.wait()
         raise StartError(self._reason(process, f"it ended with exit code {code}"))
 
@@ -181,21 +216,10 @@ class ModelServer:
                 _LOG.warning("%s %s: %s", self.log_group, self.log_stream, error)
             since = time.monotonic()
 
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
-        with self._lock:
-            self._in_flight += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._in_flight -= 1
-                self._lock.notify_all()
-
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
             if not self._port:
-                raise _unavailable(self._variant)
+                raise Unanswered(self._variant)
             if self._idle:
                 return self._idle.pop(), True
             return http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout), False
@@ -223,8 +247,3 @@ def _pings(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _unavailable(variant: str) -> AwsError:
-    message = f"The model server of variant {variant} is not answering; it is being started again."
-    return AwsError("ServiceUnavailable", message, 503)

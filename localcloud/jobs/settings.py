@@ -24,6 +24,15 @@ class Settings:
     capture_seconds: float
     """Between two uploads of captured requests. LOCALCLOUD_CAPTURE_SECONDS, default 2."""
 
+    endpoint_instances: int
+    """Model servers that one endpoint may ask for; an update may run twice as many for its time.
+    LOCALCLOUD_ENDPOINT_INSTANCES, default 8."""
+    load_seconds: float
+    """Between two samples of how many requests instances have at one time: 10, as on SageMaker.
+    LOCALCLOUD_LOAD_SECONDS."""
+    alarm_seconds: float
+    """Between two looks at a deployment's alarms. LOCALCLOUD_ALARM_SECONDS, default 1."""
+
     @classmethod
     def from_environment(cls) -> Settings:
         return cls(
@@ -33,6 +42,9 @@ class Settings:
             kept_failures=int(_number("KEPT_FAILURES", 5, 0)),
             invocation_seconds=_number("INVOCATION_SECONDS", 300, 1),
             capture_seconds=_number("CAPTURE_SECONDS", 2, 0.05),
+            endpoint_instances=int(_number("ENDPOINT_INSTANCES", 8, 1)),
+            load_seconds=_number("LOAD_SECONDS", 10, 0.05),
+            alarm_seconds=_number("ALARM_SECONDS", 1, 0.05),
         )
 
 

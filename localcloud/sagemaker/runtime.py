@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError
+from localcloud.hosting.fleet import Fleet
 from localcloud.hosting.host import KIND, host
 from localcloud.hosting.model_server import Answer, ModelServer
 
@@ -21,20 +22,24 @@ def _invoke(ctx: Context, request: Request) -> Response:
     ):
         if request.get(member):
             raise AwsError("ValidationError", f"{member} is not supported by localcloud")
-    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
-    if doc is None:
-        raise AwsError("ValidationError", f"Endpoint {name} of account {ctx.account} not found.")
-    fleet = host(ctx.cloud).serving(ctx, name)
-    if fleet is None or doc["EndpointStatus"] in ("Creating", "Failed", "Deleting"):
-        status = doc["EndpointStatus"]
-        raise AwsError("ValidationError", f"Endpoint {name} of account {ctx.account} is {status}, not InService.")
-    variant, server, answer = fleet.invoke(request)
+    variant, server, answer = host(ctx.cloud).using(ctx, name, lambda fleet: _serving(ctx, name, fleet).invoke(request))
     if not 200 <= answer.status < 300:
         raise _model_error(ctx, server, answer)
     response: Response = {"Body": answer.body, "ContentType": answer.content_type, "InvokedProductionVariant": variant}
     if answer.custom_attributes:
         response["CustomAttributes"] = answer.custom_attributes
     return response
+
+
+def _serving(ctx: Context, name: str, fleet: Fleet | None) -> Fleet:
+    """The fleet, when the endpoint may be invoked; ValidationError otherwise."""
+    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
+    if doc is None:
+        raise AwsError("ValidationError", f"Endpoint {name} of account {ctx.account} not found.")
+    if fleet is None or doc["EndpointStatus"] in ("Creating", "Failed", "Deleting"):
+        status = doc["EndpointStatus"]
+        raise AwsError("ValidationError", f"Endpoint {name} of account {ctx.account} is {status}, not InService.")
+    return fleet
 
 
 def _model_error(ctx: Context, server: ModelServer, answer: Answer) -> AwsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import os
@@ -85,6 +86,18 @@ def test_log_events_and_metrics_are_what_cloudwatch_answers(inside: Inside) -> N
     delegate.put_metric(ACCOUNT, REGION, "N", "M", 2.5, "Count", {"D": "1"})
     metrics = inside[1]("cloudwatch").list_metrics(Namespace="N")["Metrics"]
     assert metrics == [{"Namespace": "N", "MetricName": "M", "Dimensions": [{"Name": "D", "Value": "1"}]}]
+    delegate.put_metrics(ACCOUNT, REGION, "Many", [("M", float(value), "Count", {"D": "1"}) for value in range(1, 101)])
+    moment = datetime.datetime.now(datetime.UTC)
+    points = inside[1]("cloudwatch").get_metric_statistics(
+        Namespace="Many",
+        MetricName="M",
+        Dimensions=[{"Name": "D", "Value": "1"}],
+        StartTime=moment - datetime.timedelta(minutes=5),
+        EndTime=moment + datetime.timedelta(minutes=5),
+        Period=3600,
+        ExtendedStatistics=["p90"],
+    )["Datapoints"]
+    assert [round(point["ExtendedStatistics"]["p90"]) for point in points] == [90]
 
 
 def test_a_function_sees_its_own_environment_only(inside: Inside, deployed: str) -> None:

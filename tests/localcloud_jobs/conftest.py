@@ -153,6 +153,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALCLOUD_STOP_GRACE_SECONDS", "0.5")
     monkeypatch.setenv("LOCALCLOUD_SYNC_SECONDS", "0.1")
     monkeypatch.setenv("LOCALCLOUD_CAPTURE_SECONDS", "0.1")
+    monkeypatch.setenv("LOCALCLOUD_ALARM_SECONDS", "0.05")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from localcloud.context import MetricPoint
 from localcloud.errors import AwsError
 
 
@@ -58,6 +59,10 @@ class DirectoryDelegate:
     ) -> None:
         with self.lock:
             self.metrics.append((namespace, name, value, dimensions))
+
+    def put_metrics(self, account: str, region: str, namespace: str, points: list[MetricPoint]) -> None:
+        with self.lock:
+            self.metrics.extend((namespace, name, value, dimensions) for name, value, _, dimensions in points)
 
     def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:
         with self.lock:

@@ -52,10 +52,10 @@ time.sleep(600)
 """
 
 
-def start_cloud_process(home: Path, what: str) -> tuple[subprocess.Popen[str], list[str]]:
+def start_cloud_process(home: Path, what: str, script: str = CLOUD) -> tuple[subprocess.Popen[str], list[str]]:
     """A localcloud in its own process, with jobs or an endpoint in it; its lines up to `ready`."""
     cloud = subprocess.Popen(
-        [sys.executable, "-c", CLOUD, str(home), what],
+        [sys.executable, "-c", script, str(home), what],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -1,0 +1,239 @@
+"""UpdateEndpoint and UpdateEndpointWeightsAndCapacities, over the documents of localcloud.sagemaker.endpoints."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from localcloud.context import Context, Handler, Request, Response
+from localcloud.errors import AwsError, validation
+from localcloud.hosting import policy, record
+from localcloud.hosting.fleet import Fleet
+from localcloud.hosting.host import Outcome, host
+from localcloud.hosting.record import KIND, change
+from localcloud.sagemaker import endpoint_configs
+from localcloud.store import Document
+
+
+def spec_of(ctx: Context, config_name: str) -> Document:
+    """What a fleet needs of an endpoint configuration and its models."""
+    config = endpoint_configs.find(ctx, config_name)
+    spec: Document = {"Id": uuid.uuid4().hex[:12], "EndpointConfigName": config_name, "Variants": []}
+    for variant in config["ProductionVariants"]:
+        spec["Variants"].append({"Variant": variant, "Model": endpoint_configs.model_of(ctx, variant["ModelName"])})
+    if config.get("DataCaptureConfig"):
+        spec["DataCaptureConfig"] = config["DataCaptureConfig"]
+    return spec
+
+
+def counts_of(spec: Document) -> dict[str, int]:
+    """Instances asked for, by variant."""
+    return {item["Variant"]["VariantName"]: item["Variant"]["InitialInstanceCount"] for item in spec["Variants"]}
+
+
+def check_limit(ctx: Context, current: int, wanted: int) -> None:
+    """ResourceLimitExceeded when an endpoint would have more instances than this machine is to run."""
+    limit = host(ctx.cloud).settings.endpoint_instances
+    if wanted > max(limit, current):
+        raise AwsError(
+            "ResourceLimitExceeded",
+            f"The account-level service limit 'Maximum number of instances per endpoint' is {limit} Instances, with "
+            f"current utilization of {current} Instances and a request delta of {wanted - current} Instances. Please "
+            "set LOCALCLOUD_ENDPOINT_INSTANCES to request an increase for this quota.",
+        )
+
+
+def find(ctx: Context, name: str) -> Document:
+    """An endpoint's document; ValidationException as AWS when it is absent."""
+    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
+    if doc is None:
+        raise absent(ctx, name)
+    return doc
+
+
+def absent(ctx: Context, name: str) -> Exception:
+    """What AWS answers for an endpoint that isn't there."""
+    return validation(f'Could not find endpoint "{ctx.arn(f"endpoint/{name.lower()}")}".')
+
+
+def _update(ctx: Context, request: Request) -> Response:
+    name = request["EndpointName"]
+    spec = spec_of(ctx, request["EndpointConfigName"])
+    found = find(ctx, name)
+    _must_serve(found, "update")
+    _retain(found, spec, request)
+    counts, now = counts_of(spec), counts_of(found["_fleet"])
+    deployment = request.get("DeploymentConfig")
+    if not deployment and request.get("RetainDeploymentConfig"):
+        deployment = found.get("LastDeploymentConfig")
+    policy.check(ctx, deployment, now, counts)
+    check_limit(ctx, sum(now.values()), sum(counts.values()))
+
+    def apply(doc: Document) -> None:
+        _must_serve(doc, "update")
+        _retain(doc, spec, request)
+        doc["EndpointStatus"] = "Updating"
+        doc.pop("FailureReason", None)
+        doc["_next"], doc["_deployment"] = spec, deployment
+        doc["PendingDeploymentSummary"] = record.pending(spec)
+        doc.pop("LastDeploymentConfig", None)
+        if deployment:
+            doc["LastDeploymentConfig"] = deployment
+
+    doc = change(ctx, name, apply)
+    if doc is None:
+        raise absent(ctx, name)
+    deploy(ctx, name, spec, deployment)
+    return {"EndpointArn": doc["EndpointArn"]}
+
+
+def _retain(doc: Document, spec: Document, request: Request) -> None:
+    """RetainAllVariantProperties: weights, counts and capture stay as they are now, except those excluded."""
+    if not request.get("RetainAllVariantProperties"):
+        return
+    excluded = {item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties") or []}
+    now = {item["Variant"]["VariantName"]: item["Variant"] for item in doc["_fleet"]["Variants"]}
+    for item in spec["Variants"]:
+        current = now.get(item["Variant"]["VariantName"])
+        if current and "DesiredWeight" not in excluded:
+            item["Variant"]["InitialVariantWeight"] = current["InitialVariantWeight"]
+        if current and "DesiredInstanceCount" not in excluded:
+            item["Variant"]["InitialInstanceCount"] = current["InitialInstanceCount"]
+    if "DataCaptureConfig" not in excluded and doc["_fleet"].get("DataCaptureConfig"):
+        spec["DataCaptureConfig"] = doc["_fleet"]["DataCaptureConfig"]
+
+
+def deploy(ctx: Context, name: str, spec: Document, deployment: dict[str, Any] | None) -> None:
+    """Replace what serves. Whatever goes wrong, the old fleet serves again and FailureReason says why."""
+
+    def committed() -> None:
+        def apply(doc: Document) -> None:
+            doc["_leaving"], doc["_fleet"] = doc["_fleet"], spec
+            doc.pop("_next", None)
+
+        change(ctx, name, apply)
+
+    def rolling_back(reason: str) -> None:
+        def apply(doc: Document) -> None:
+            if doc["EndpointStatus"] == "Updating":
+                doc["EndpointStatus"], doc["FailureReason"] = "RollingBack", reason
+                doc["_leaving"] = doc.pop("_next")
+
+        change(ctx, name, apply)
+
+    def ended(reason: str | None, trouble: str | None) -> None:
+        def apply(doc: Document) -> None:
+            forget_update(doc)
+            if doc["EndpointStatus"] == "Deleting":
+                return
+            record.show(doc, doc["_fleet"])
+            doc["EndpointStatus"] = "InService"
+            if reason and trouble:
+                doc["EndpointStatus"] = "UpdateRollbackFailed"
+                doc["FailureReason"] = f"{reason} Going back failed: {trouble}"
+
+        change(ctx, name, apply)
+
+    host(ctx.cloud).update(ctx, name, spec, policy.read(deployment), Outcome(committed, rolling_back, ended))
+
+
+def forget_update(doc: Document) -> None:
+    """No update is under way any more."""
+    for member in ("_next", "_leaving", "_deployment", "PendingDeploymentSummary"):
+        doc.pop(member, None)
+
+
+def _update_weights(ctx: Context, request: Request) -> Response:
+    """New weights count at once; with new instance counts the endpoint is Updating until so many run."""
+    name = request["EndpointName"]
+    wanted = {item["VariantName"]: item for item in request["DesiredWeightsAndCapacities"]}
+    counts: dict[str, int] = {}
+
+    def apply(doc: Document) -> None:
+        _must_serve(doc, "update")
+        counts.update(_new_counts(ctx, doc, wanted))
+        for item in doc["_fleet"]["Variants"]:
+            variant = item["Variant"]
+            asked = wanted.get(variant["VariantName"], {})
+            if "DesiredWeight" in asked:
+                variant["InitialVariantWeight"] = asked["DesiredWeight"]
+            variant["InitialInstanceCount"] = counts.get(variant["VariantName"], variant["InitialInstanceCount"])
+        for shown in doc["ProductionVariants"]:
+            asked = wanted.get(shown["VariantName"], {})
+            if "DesiredWeight" in asked:
+                shown["CurrentWeight"] = shown["DesiredWeight"] = asked["DesiredWeight"]
+            shown["DesiredInstanceCount"] = counts.get(shown["VariantName"], shown["DesiredInstanceCount"])
+        if counts:
+            doc["EndpointStatus"] = "Updating"
+            doc.pop("FailureReason", None)
+
+    doc = change(ctx, name, apply)
+    if doc is None:
+        raise absent(ctx, name)
+    fleet = host(ctx.cloud).serving(ctx, name)
+    if fleet is not None:
+        fleet.set_weights({key: item["DesiredWeight"] for key, item in wanted.items() if "DesiredWeight" in item})
+    if counts:
+        _scale(ctx, name, doc, counts)
+    return {"EndpointArn": doc["EndpointArn"]}
+
+
+def _new_counts(ctx: Context, doc: Document, wanted: dict[str, Any]) -> dict[str, int]:
+    """The variants whose number of instances is to change."""
+    now = counts_of(doc["_fleet"])
+    unknown = wanted.keys() - now.keys()
+    if unknown:
+        raise validation(f"Endpoint {doc['EndpointName']} has no variant {sorted(unknown)[0]}.")
+    for variant, item in wanted.items():
+        if item.get("ServerlessUpdateConfig"):
+            raise validation(f"Variant {variant}: ServerlessUpdateConfig is only for serverless variants.")
+        if item.get("DesiredInstanceCount") == 0:
+            raise validation(f"Variant {variant}: DesiredInstanceCount must be at least 1.")
+    asked = {
+        variant: item["DesiredInstanceCount"] for variant, item in wanted.items() if "DesiredInstanceCount" in item
+    }
+    check_limit(ctx, sum(now.values()), sum((now | asked).values()))
+    return {variant: count for variant, count in asked.items() if count != now[variant]}
+
+
+def _scale(ctx: Context, name: str, doc: Document, counts: dict[str, int]) -> None:
+    current = {item["VariantName"]: item["CurrentInstanceCount"] for item in doc["ProductionVariants"]}
+    text = {
+        variant: f"Scaling {'out' if count > current[variant] else 'in'} desired instance count to {count}."
+        for variant, count in counts.items()
+    }
+
+    def done(reason: str | None, fleet: Fleet) -> None:
+        running = {variant: pool.size for variant, pool in fleet.pools.items()}
+
+        def apply(doc: Document) -> None:
+            if doc["EndpointStatus"] == "Deleting":
+                return
+            for item in doc["_fleet"]["Variants"]:
+                item["Variant"]["InitialInstanceCount"] = running[item["Variant"]["VariantName"]]
+            fleet.spec = doc["_fleet"]
+            record.show(doc, doc["_fleet"])
+            doc["EndpointStatus"] = "InService"
+            if reason:
+                doc["FailureReason"] = reason
+
+        change(ctx, name, apply)
+
+    record.stage(ctx, name, "ProductionVariants", "Updating", text)
+    host(ctx.cloud).scale(ctx, name, counts, done)
+
+
+def _must_serve(doc: Document, verb: str) -> None:
+    status = doc["EndpointStatus"]
+    if status in ("Failed", "UpdateRollbackFailed"):
+        raise validation(
+            f'Cannot {verb} endpoint "{doc["EndpointArn"]}": it is {status}. Delete it and create it again.'
+        )
+    if status != "InService":
+        raise validation(f'Cannot {verb} in-progress endpoint "{doc["EndpointArn"]}" (it is {status}).')
+
+
+OPERATIONS: dict[str, Handler] = {
+    "UpdateEndpoint": _update,
+    "UpdateEndpointWeightsAndCapacities": _update_weights,
+}
