@@ -42,7 +42,10 @@ def session(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Iterato
     with running(tmp_path_factory.mktemp("home")) as session:
         bootstrap(config, session)
         publish(config, session)
+        # The SDK has made a default session with credentials that are none; the function finds its own in Lambda.
+        boto3.setup_default_session(region_name=session.region_name)
         yield session
+    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(scope="package")
