@@ -57,23 +57,26 @@ class House:
         )
 
 
-def write_config(directory: Path, gate: str = GATE) -> Path:
-    """The repository's pipeline.yaml with another gate."""
+def write_config(directory: Path, gate: str = GATE, endpoint: str = "") -> Path:
+    """The repository's pipeline.yaml with another gate, and another `endpoint` section where one is given."""
     text = (ROOT / "pipeline.yaml").read_text()
-    begin, end = text.index("\ngate:") + 1, text.index("\nregistry:") + 1
+    for section, following in ((gate, "registry"), (endpoint, "images")):
+        if section:
+            begin = text.index(f"\n{section.partition(':')[0]}:") + 1
+            text = text[:begin] + section + "\n" + text[text.index(f"\n{following}:") + 1 :]
     path = directory / "pipeline.yaml"
-    path.write_text(text[:begin] + gate + "\n" + text[end:])
+    path.write_text(text)
     return path
 
 
-def start_house(directory: Path, texts: list[str]) -> House:
+def start_house(directory: Path, texts: list[str], endpoint: str = "") -> House:
     """localcloud up on a free port, the foundation deployed, a tiny model as the base model."""
     from pipelines.config import load_config
     from pipelines.ground import upload_directory
     from pipelines.names import base_model
     from tests.support.tiny_model import make_tiny_model
 
-    config_path = write_config(directory)
+    config_path = write_config(directory, endpoint=endpoint)
     house = House(directory)
     house.run("local", "up", "--port", str(free_port()))
     house.url = json.loads((house.home / "localcloud.json").read_text())["url"]

@@ -1,0 +1,192 @@
+"""A version's whole life through real HTTP: train twice, approve, load, canary, break, roll back, reject, undeploy."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import House, start_house
+from tests.e2e.test_main_job import SMALL
+from tests.support.load import Load, Result
+
+ENDPOINT = """endpoint:
+  instance_type: ml.m5.large
+  scaling: {maximum: 1}
+  rollout: {traffic: canary, step_percent: 10, wait_seconds: 40, keep_seconds: 5}
+  alarms: {error_rate: 0.01, latency_seconds: 1.5, period_seconds: 10}
+  network_isolation: true
+"""
+RATE = 50
+SECONDS = 400
+"""The load ends by itself after this long, whatever the test does."""
+BODY = {"inputs": "turn on the kitchen light", "parameters": {"max_new_tokens": 2}}
+
+# What breaks a version: its own inference code, with something in front.
+BROKEN = "\n\ndef predict_fn(data, model):\n    raise RuntimeError('this version is broken')\n"
+SLOW = """
+import time as _time
+_predict = predict_fn
+def predict_fn(data, model):
+    _time.sleep(3)
+    return _predict(data, model)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> Iterator[House]:
+    texts = [text for row in rows for text in (row["prompt"], row["completion"])]
+    built = start_house(tmp_path_factory.mktemp("life"), texts, ENDPOINT)
+    yield built
+    built.run("local", "down")
+
+
+@pytest.fixture(scope="module")
+def trained(home: House, csv_file: Path) -> House:
+    """Two runs that differ, two versions."""
+    for seed in (17, 23):
+        home.run("start", "--data", str(csv_file), "--wait", "-p", f"Seed={seed}", *SMALL)
+    return home
+
+
+def spoil(house: House, version: int, extra: str) -> int:
+    """Register a copy of a version whose inference code has `extra` at its end; returns its number."""
+    sagemaker, s3 = house.client("sagemaker"), house.client("s3")
+    group = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models"
+    package = sagemaker.describe_model_package(ModelPackageName=f"{group}/{version}")
+    container = package["InferenceSpecification"]["Containers"][0]
+    bucket, _, key = container["ModelDataUrl"].removeprefix("s3://").partition("/")
+    source = io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    spoiled = io.BytesIO()
+    with tarfile.open(fileobj=source) as old, tarfile.open(fileobj=spoiled, mode="w:gz", compresslevel=1) as new:
+        for member in old:
+            data = old.extractfile(member)
+            content = data.read() if data else b""
+            if member.name.removeprefix("./") == "code/inference.py":
+                content += extra.encode()
+                member.size = len(content)
+            new.addfile(member, io.BytesIO(content) if data else None)
+    key = f"training/spoiled-{time.time_ns()}/output/model.tar.gz"
+    s3.put_object(Bucket=bucket, Key=key, Body=spoiled.getvalue())
+    uri = f"s3://{bucket}/{key}"
+    created = sagemaker.create_model_package(
+        ModelPackageGroupName="fmops-models",
+        ModelApprovalStatus="PendingManualApproval",
+        CustomerMetadataProperties=package["CustomerMetadataProperties"],
+        ModelMetrics=package["ModelMetrics"],
+        InferenceSpecification={
+            **package["InferenceSpecification"],
+            "Containers": [{**{k: v for k, v in container.items() if k != "ModelDataETag"}, "ModelDataUrl": uri}],
+        },
+    )
+    return int(created["ModelPackageArn"].rsplit("/", 1)[1])
+
+
+def failures(results: list[Result]) -> list[Result]:
+    return [result for result in results if result.error]
+
+
+def test_two_versions_are_registered_with_all_that_is_needed_to_judge_them(trained: House) -> None:
+    from sagemaker.core.shapes.model_card_shapes import ModelCardContent
+
+    shown = trained.run("versions").stdout
+    assert re.search(r"2 +pending", shown), shown
+    assert re.search(r"1 +pending", shown), shown
+    assert "exact_match" in shown
+    sagemaker, s3 = trained.client("sagemaker"), trained.client("s3")
+    group = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models"
+    first, second = (sagemaker.describe_model_package(ModelPackageName=f"{group}/{number}") for number in (1, 2))
+    metadata = first["CustomerMetadataProperties"]
+    assert metadata["gate"] == "passed 1 of 1 bounds"
+    assert metadata["definition_sha256"] == second["CustomerMetadataProperties"]["definition_sha256"]
+    assert metadata["data_sha256"] != second["CustomerMetadataProperties"]["data_sha256"], "another seed, another split"
+    assert len(metadata["code_training"]) == len(metadata["data_sha256"]) == 64
+    assert (metadata["training_steps"], metadata["training_batch_size"]) == ("6", "8")
+    card = ModelCardContent.model_validate(json.loads(first["ModelCard"]["ModelCardContent"]))
+    assert card.evaluation_details
+    assert card.evaluation_details[0].metric_groups
+    for kind in ("ModelMetrics", "DriftCheckBaselines"):
+        for part in ("ModelQuality", "ModelDataQuality"):
+            bucket, _, key = first[kind][part]["Statistics"]["S3Uri"].removeprefix("s3://").partition("/")
+            assert json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    adapter = first["AdditionalInferenceSpecifications"][0]["Containers"][0]["ModelDataSource"]["S3DataSource"]["S3Uri"]
+    bucket, _, prefix = adapter.removeprefix("s3://").partition("/")
+    names = {item["Key"].removeprefix(prefix) for item in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= names
+
+
+def test_from_approval_through_canary_and_rollback_to_nothing(trained: House) -> None:
+    house = trained
+    first = house.run("approve", "1", "--comment", "the first", "--wait").stdout
+    assert "in service" in first
+    assert house.run("invoke", BODY["inputs"], "--max-new-tokens", "5").stdout
+    assert house.run("invoke", BODY["inputs"], "--max-new-tokens", "5", "--stream").stdout
+
+    broken, slow = spoil(house, 2, BROKEN), spoil(house, 2, SLOW)
+    moments = [time.monotonic()]
+    with Load(house.url, "fmops-endpoint", rate=RATE, most=RATE * SECONDS, body=BODY) as load:
+        time.sleep(5)
+        approved = house.run("approve", "2", "--wait").stdout
+        assert "in service" in approved, approved
+        time.sleep(2)
+        moments.append(time.monotonic())
+        taken_back = house.run("approve", str(broken), "--wait", expect=1)
+        assert f"Version {broken} on fmops-endpoint: rolled back" in taken_back.stderr, taken_back.stderr
+        assert "fmops-endpoint-errors" in taken_back.stderr
+        time.sleep(2)
+        moments.append(time.monotonic())
+        taken_back = house.run("approve", str(slow), "--wait", expect=1)
+        assert "rolled back" in taken_back.stderr
+        assert "fmops-endpoint-latency" in taken_back.stderr
+        time.sleep(2)
+        moments.append(time.monotonic())
+        time.sleep(max(0.0, 120 - (time.monotonic() - moments[0])))
+    good, bad, slowed = (load.since(begin, end) for begin, end in zip(moments, moments[1:], strict=False))
+    assert len(load.results) >= 0.9 * RATE * 120
+    assert failures(good) == [], failures(good)[:3]
+    assert failures(load.since(moments[3])) == []
+    assert failures(slowed) == [], "a slow answer is an answer"
+
+    # Only the canary's share of the requests saw the broken version, and only while it was the canary.
+    errors = failures(bad)
+    assert errors
+    assert all("this version is broken" in error.error for error in errors), errors[:3]
+    window = max(error.start for error in errors) - min(error.start for error in errors)
+    during = load.since(min(error.start for error in errors), max(error.start for error in errors) + 0.001)
+    assert window < 40, "it was taken back within the canary's wait"
+    assert len(errors) <= 0.2 * len(during), (len(errors), len(during))
+
+    shown = house.run("endpoint").stdout
+    assert re.search(r"fmops-endpoint   InService   version 2", shown), shown
+    assert re.search(rf"version {slow}  rolled back", shown), shown
+    assert re.search(rf"version {broken}  rolled back", shown), shown
+    assert "per hour" in shown
+
+    rejected = house.run("reject", "2", "--comment", "wrong units").stdout
+    assert "fmops-endpoint still serves it. Back to version 1: fmops rollback --local" in rejected
+    back = house.run("rollback", "--comment", "wrong units", "--wait").stdout
+    assert "in service" in back
+    assert "version 1" in house.run("endpoint").stdout.splitlines()[0]
+
+    lineage = house.run("lineage", "1").stdout
+    for part in ("processed/", "training-job", "model-package/fmops-models/1", "endpoint/fmops-endpoint"):
+        assert part in lineage, lineage
+
+    gone = house.run("undeploy", "--wait").stdout
+    assert re.search(r"fmops-endpoint: (gone|undeployed)", gone), gone
+    refused = house.run("invoke", "hello", expect=1).stderr
+    assert "fmops approve N" in refused
+    left: dict[str, Any] = {
+        "endpoints": house.client("sagemaker").list_endpoints()["Endpoints"],
+        "configurations": house.client("sagemaker").list_endpoint_configs()["EndpointConfigs"],
+        "models": house.client("sagemaker").list_models()["Models"],
+        "alarms": house.client("cloudwatch").describe_alarms(AlarmNamePrefix="fmops-endpoint")["MetricAlarms"],
+    }
+    assert left == {"endpoints": [], "configurations": [], "models": [], "alarms": []}
