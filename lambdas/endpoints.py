@@ -117,6 +117,10 @@ def put_endpoint(
             return "created"
     if (pending(current) or current["EndpointConfigName"]) == configuration:
         return "unchanged"
+    if current["EndpointStatus"] == "UpdateRollbackFailed":
+        raise Refused(
+            f"{endpoint} is UpdateRollbackFailed and can't be updated any more. Delete it first: fmops undeploy"
+        )
     if current["EndpointStatus"] != "InService":
         raise Busy(f"{endpoint} is {current['EndpointStatus']}; this deployment begins when it is InService.")
     request = _update_request(clients, entry, current)

@@ -31,7 +31,7 @@ def settle(clients: Any, ledger: log.Ledger, environment: dict[str, str]) -> Ans
     if current is None:
         _mark_gone(ledger)
         return _answer(ledger, "settled", "the endpoint does not exist")
-    if current["EndpointStatus"] in ("Failed", "InService"):
+    if current["EndpointStatus"] in ("Failed", "InService", "UpdateRollbackFailed"):
         document = ledger.change(lambda found: _judge(found, current))
     elif endpoints.pending(current):
         ledger.set_state(endpoints.pending(current) or "", "deploying", only=("waiting", "starting"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -148,7 +149,7 @@ def test_from_approval_through_canary_and_rollback_to_nothing(trained: House) ->
         time.sleep(2)
         moments.append(time.monotonic())
         time.sleep(max(0.0, 120 - (time.monotonic() - moments[0])))
-    good, bad, slowed = (load.since(begin, end) for begin, end in zip(moments, moments[1:], strict=False))
+    good, bad, slowed = (load.since(begin, end) for begin, end in itertools.pairwise(moments))
     assert len(load.results) >= 0.9 * RATE * 120
     assert failures(good) == [], failures(good)[:3]
     assert failures(load.since(moments[3])) == []
