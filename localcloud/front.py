@@ -131,6 +131,9 @@ class Front:
         elif caller.service in _REFUSED or (caller.service and caller.service not in self._delegated):
             await read_body(receive)
             raise protocol.not_implemented(caller.service, operation_name(caller, scope))
+        elif caller.service == "monitoring" and "cbor" in caller.headers.get("content-type", ""):
+            await read_body(receive)
+            raise protocol.not_implemented(caller.service, f"{operation_name(caller, scope)} in CBOR")
         elif self._is_s3(caller, scope):
             await self._s3(scope, receive, send, caller, functools.partial(self._delegated_app, caller=caller))
         else:

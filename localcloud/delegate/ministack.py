@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from localcloud.delegate import environment, lambdas
+from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint, snapshot_logs
 from localcloud.errors import AwsError
@@ -42,6 +43,7 @@ class MiniStack:
         self.objects = ObjectStore(_made(home / "s3"))
         self.checkpoint = Checkpoint(self.app)
         self.events = Events()
+        self.alarms = Alarms(self.events, self.checkpoint)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
 
@@ -54,12 +56,14 @@ class MiniStack:
         self._s3._get_object_data = self._object_data
         self._logs.get_state = lambda: snapshot_logs(self._logs)
         self.events.install(cloud)
+        self.alarms.install()
         cloudformation.install(cloud, self)
         self.checkpoint.start()
 
     def stopping(self) -> None:
         """Before MiniStack's own shutdown, which saves its state once more. On its event loop."""
         self.checkpoint.stop()
+        self.alarms.stop()
         self.events.stop()
         lambdas.stop()
 

@@ -1,0 +1,275 @@
+"""CloudWatch alarms that mean what AWS means: MiniStack keeps metrics and alarms, and the states are decided here.
+
+Every second each alarm in every account and region is looked at; it is judged again when a minute (10 s for an alarm
+with a period below a minute) is over, or when a late point came. Datapoints are the periods before that moment: a
+sliding window, as CloudWatch's is. MiniStack's own evaluation, on PutMetricData only, is off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from localcloud.delegate import alarm_documents, metric_math
+from localcloud.delegate.alarm_requests import alarm_of, period_of, queries_of, rule_of, statistic_of, template_alarm
+from localcloud.delegate.alarm_rules import Datapoint, Rule, Verdict, judge
+from localcloud.delegate.cloudwatch_wire import Reply, answering, checked, refuse
+from localcloud.delegate.metric_queries import Queries, key_of
+from localcloud.delegate.series import Recent, percentile_of
+from localcloud.errors import AwsError
+
+if TYPE_CHECKING:
+    from localcloud.delegate.events import Events
+    from localcloud.delegate.persistence import Checkpoint
+
+Document = dict[str, Any]
+Name = tuple[str, str, str]
+"""Account, region, alarm name."""
+Action = Callable[[str, str, str, Document], None]
+"""What acts on an alarm's actions of one kind: (account, region, action ARN, alarm); on the loop, must not block."""
+
+_INTERVAL_S = 1.0
+_SETTLE_S = 1.0
+"""How long after a period's end its points may still arrive before it is judged."""
+_HELD_S = 10.0
+"""How long a state that was set by hand stays at least."""
+_EVICTION_S = 60.0
+_FIELDS = {"ALARM": "AlarmActions", "OK": "OKActions", "INSUFFICIENT_DATA": "InsufficientDataActions"}
+_log = logging.getLogger("localcloud")
+
+
+class Alarms:
+    """The evaluator in MiniStack's place: `install` puts the hooks and starts it, `stop` takes both away."""
+
+    def __init__(self, events: Events, checkpoint: Checkpoint) -> None:
+        from ministack.services import cloudwatch
+
+        self._cloudwatch, self._events, self._checkpoint = cloudwatch, events, checkpoint
+        self._originals: list[tuple[Any, str, Any]] = []
+        self._recent: dict[tuple[Any, ...], Recent] = {}
+        self._judged: dict[Name, tuple[Any, ...]] = {}
+        self._told: dict[Name, Document] = {}
+        self._held: dict[Name, float] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._evicted = 0.0
+
+    def install(self) -> None:
+        """Put the hooks and start to evaluate, also what a former run left; on the event loop."""
+        from ministack.services.cloudformation import provisioners
+
+        queries, original = Queries(self._cloudwatch), self._cloudwatch._put_metric_alarm
+        sns, by_hand = self._cloudwatch._dispatch_alarm_actions, self._cloudwatch._set_alarm_state
+        hooks: dict[str, Any] = {
+            "_evaluate_alarm": lambda alarm: None,
+            "_evaluate_all_alarms": lambda: None,
+            "_evict_old_metrics": self._evict(self._cloudwatch._evict_old_metrics),
+            "_put_metric_alarm": lambda *request: self._put(original, *request),
+            "_set_alarm_state": lambda *request: self._set_by_hand(by_hand, *request),
+            "_dispatch_alarm_actions": lambda *change: self._dispatch(sns, *change),
+            "_get_metric_statistics": answering(self._cloudwatch, "GetMetricStatistics", queries.statistics),
+            "_get_metric_data": answering(self._cloudwatch, "GetMetricData", queries.data),
+        }
+        for name, hook in hooks.items():
+            self._replace(self._cloudwatch, name, hook)
+        self._replace(provisioners, "_cw_metric_alarm_record", self._of_template)
+        self._remember()
+        self._ticker = asyncio.get_running_loop().create_task(self._run())
+
+    def _replace(self, owner: Any, name: str, hook: Any) -> None:
+        self._originals.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, hook)
+
+    def stop(self) -> None:
+        """End the ticker and give MiniStack its functions back."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for owner, name, original in reversed(self._originals):
+            setattr(owner, name, original)
+        self._originals.clear()
+
+    # Requests
+
+    def _put(self, original: Callable[..., Reply], params: Document, members: Document, *kind: bool) -> Reply:
+        is_json = len(kind) > 1 and kind[1]
+        try:
+            request = checked("PutMetricAlarm", params, members, not is_json)
+            name = request["AlarmName"]
+            alarm = alarm_of(request, self._arn(name), self._cloudwatch._alarms.get(name))
+        except AwsError as error:
+            return refuse(self._cloudwatch, error, is_json)
+        answer = original(params, members, *kind)  # tags, history
+        if answer[0] == 200:
+            self._cloudwatch._alarms[name] = alarm
+            self._told.setdefault(self._here(name), alarm_documents.state_of(alarm))
+        return answer
+
+    def _of_template(self, name: str, properties: Document) -> Document:
+        return template_alarm(name, properties, self._arn(name), self._cloudwatch._alarms.get(name))
+
+    def _set_by_hand(self, original: Callable[..., Reply], params: Document, members: Document, *kind: bool) -> Reply:
+        answer = original(params, members, *kind)
+        if answer[0] == 200:
+            name = members.get("AlarmName") or self._cloudwatch._p(params, "AlarmName")
+            self._held[self._here(name)] = time.time() + _HELD_S
+        return answer
+
+    def _evict(self, original: Callable[[], None]) -> Callable[[], None]:
+        """MiniStack copies every metric's points on every request to find those of two weeks ago."""
+
+        def evict() -> None:
+            if time.monotonic() > self._evicted + _EVICTION_S:
+                self._evicted = time.monotonic()
+                original()
+
+        return evict
+
+    def _arn(self, name: str) -> str:
+        account, region, _ = self._here(name)
+        return f"arn:aws:cloudwatch:{region}:{account}:alarm:{name}"
+
+    @staticmethod
+    def _here(name: str) -> Name:
+        from ministack.core.responses import get_account_id, get_region
+
+        return get_account_id(), get_region(), name
+
+    # Evaluation
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            self.tick(time.time())
+
+    def tick(self, now: float) -> None:
+        """Judge every alarm that may have changed, in every account and region; on the event loop."""
+        from ministack.core.responses import request_scope
+
+        for account, region, name in list(self._cloudwatch._alarms._data):
+            try:
+                with request_scope(account, region):
+                    self._look(now, (account, region, name), self._cloudwatch._alarms[name])
+            except Exception:
+                _log.exception("alarm %s in %s was not evaluated", name, region)
+        self._remember()
+
+    def _remember(self) -> None:
+        """The states now are the next events' previous states."""
+        kinds = (self._cloudwatch._alarms._data, self._cloudwatch._composite_alarms._data)
+        known = {name: alarm for kind in kinds for name, alarm in kind.items()}
+        for name, alarm in known.items():
+            told = self._told.get(name)
+            if told is None or told["value"] != alarm["StateValue"] or told["reason"] != alarm.get("StateReason"):
+                self._told[name] = alarm_documents.state_of(alarm)
+        for memory in (self._told, self._judged, self._held):
+            for name in [name for name in memory if name not in known]:
+                del memory[name]
+        for cache in [cache for cache in self._recent if cache[:3] not in known]:
+            del self._recent[cache]
+
+    def _look(self, now: float, name: Name, alarm: Document) -> None:
+        if now < self._held.get(name, 0.0):
+            return
+        period, rule = period_of(alarm), rule_of(alarm)
+        step = 10 if period < 60 else 60
+        end = int((now - _SETTLE_S) // step) * step
+        since = end - rule.range * period
+        recent = {
+            query["Id"]: self._read(name, query["MetricStat"], step, since)
+            for query in queries_of(alarm)
+            if "MetricStat" in query
+        }
+        seen = (end, alarm["AlarmConfigurationUpdatedTimestamp"], *(found.version for found in recent.values()))
+        if self._judged.get(name) == seen:
+            return
+        self._judged[name] = seen
+        verdict = judge(rule, _datapoints(alarm, recent, end, period, rule))
+        if _too_few_samples(alarm, recent, end, period, rule) or verdict.state in (None, alarm["StateValue"]):
+            return
+        self._change(alarm, verdict, now)
+
+    def _read(self, name: Name, stat: Document, step: int, since: int) -> Recent:
+        key = key_of(self._cloudwatch, stat["Metric"])
+        # Each alarm reads for itself: two that look back differently far must not make each other read all again.
+        cache = (*name, key, stat.get("Unit"), step, stat["Period"])
+        recent = self._recent.setdefault(cache, Recent(step, stat.get("Unit")))
+        recent.update(self._cloudwatch._metrics.get(key) or [], since)
+        return recent
+
+    def _change(self, alarm: Document, verdict: Verdict, now: float) -> None:
+        old = alarm["StateValue"]
+        data = alarm_documents.reason_data(alarm, verdict, now)
+        alarm["StateValue"], alarm["StateReason"] = verdict.state, verdict.reason[:1023]
+        alarm["StateReasonData"] = alarm_documents.compact(data)[:4000]
+        alarm["StateUpdatedTimestamp"] = alarm["StateTransitionedTimestamp"] = now
+        self._cloudwatch._record_history(alarm["AlarmName"], old, verdict.state, verdict.reason, reason_data=data)
+        self._cloudwatch._dispatch_alarm_actions(alarm, old, verdict.state, verdict.reason)
+        self._cloudwatch._evaluate_parent_alarms(alarm)
+        self._checkpoint.touch()
+
+    # Actions
+
+    def _dispatch(self, sns: Callable[..., None], alarm: Document, old: str, new: str, reason: str) -> None:
+        name = self._here(alarm["AlarmName"])
+        fallback = {"value": old, "reason": "Unchecked: Initial alarm creation"}
+        previous = self._told.get(name, fallback)
+        self._told[name] = alarm_documents.state_of(alarm)
+        detail = alarm_documents.event_detail(alarm, previous)
+        self._events.put("aws.cloudwatch", "CloudWatch Alarm State Change", detail, [alarm["AlarmArn"]])
+        sns(alarm, old, new, reason)
+        if alarm.get("ActionsEnabled", True):
+            for action in alarm.get(_FIELDS.get(new, "")) or []:
+                if action.startswith("arn:aws:lambda:"):
+                    self._invoke(action, alarm_documents.lambda_payload(alarm, previous, *name[:2]))
+
+    def _invoke(self, arn: str, payload: Document) -> None:
+        """Run a Lambda function that is an action, and let nothing wait for it."""
+        from ministack.core.responses import request_scope
+        from ministack.services import lambda_svc
+
+        async def run() -> None:
+            _, _, _, region, account, _, function, *qualifier = arn.split(":")
+            with request_scope(account, region), contextlib.suppress(asyncio.CancelledError):
+                status, _, body = await lambda_svc._invoke(
+                    function, payload, {"x-amz-invocation-type": "Event"}, qualifier[0] if qualifier else None, {}
+                )
+                if status >= 300:
+                    _log.error("alarm action %s was not invoked: %s", arn, body.decode(errors="replace"))
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _datapoints(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> list[Datapoint]:
+    """The values that the alarm watches, oldest first; ValueError never, PutMetricAlarm has tried the expressions."""
+    queries = queries_of(alarm)
+    stats = {query["Id"]: query["MetricStat"]["Stat"] for query in queries if "MetricStat" in query}
+    values: dict[str, metric_math.Series] = {
+        name: [
+            None if found is None else found.statistic(stats[name])
+            for found in recent[name].periods(end, period, rule.range)
+        ]
+        for name in recent
+    }
+    watched = next(query["Id"] for query in queries if query.get("ReturnData", True))
+    series = metric_math.evaluate(queries, values)[watched]
+    first = end - rule.range * period
+    return [Datapoint(float(first + number * period), value) for number, value in enumerate(series)]
+
+
+def _too_few_samples(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> bool:
+    """EvaluateLowSampleCountPercentile "ignore": fewer than 10 / (1 - p) samples don't change the state."""
+    percent = percentile_of(statistic_of(alarm))
+    if alarm.get("EvaluateLowSampleCountPercentile") != "ignore" or percent is None:
+        return False
+    share = min(percent, 100.0 - percent) / 100.0
+    (only,) = recent.values()
+    samples = sum(found.count for found in only.periods(end, period, rule.periods) if found is not None)
+    return share == 0 or samples < 10 / share

@@ -1,0 +1,127 @@
+"""CloudWatch's protocols, JSON and form-encoded, for the operations that we answer in MiniStack's place.
+
+Its third, CBOR, is refused in front: nothing here reads it, and MiniStack would take such a request for an empty one.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+from xml.sax.saxutils import escape
+
+from botocore.model import ListShape, Shape, StructureShape
+
+from localcloud.errors import AwsError
+from localcloud.protocol import operation_model
+from localcloud.shapes import check_request
+
+Document = dict[str, Any]
+Reply = tuple[int, dict[str, str], bytes]
+Handler = Callable[[Document], Document]
+
+
+def refusal(message: str) -> AwsError:
+    """What CloudWatch answers to a request that it refuses."""
+    return AwsError("ValidationError", message)
+
+
+def checked(operation: str, params: Document, members: Document, form: bool) -> Document:
+    """The request's members, checked against the service model; AwsError ValidationError.
+
+    `params` are the form's fields of a query request (name -> values), `members` the decoded JSON.
+    """
+    shape = operation_model("cloudwatch", operation).input_shape
+    try:
+        return check_request(shape, _from_form(shape, params, "") or {} if form else members)
+    except AwsError as error:
+        code = "ValidationError" if error.code == "ValidationException" else error.code
+        raise AwsError(code, error.message, error.status) from None
+
+
+def answering(cloudwatch: Any, operation: str, handler: Handler) -> Callable[..., Reply]:
+    """`handler` in the place of one of MiniStack's operations, whatever the protocol of the request."""
+
+    def answer(params: Document, members: Document, is_cbor: bool, is_json: bool = False) -> Reply:
+        try:
+            result = handler(checked(operation, params, members, not is_json))
+        except AwsError as error:
+            return refuse(cloudwatch, error, is_json)
+        return reply(cloudwatch, operation, result, is_json)
+
+    return answer
+
+
+def refuse(cloudwatch: Any, error: AwsError, is_json: bool) -> Reply:
+    found: Reply = cloudwatch._error(error.code, error.message, error.status, use_json=is_json)
+    return found
+
+
+def reply(cloudwatch: Any, operation: str, result: Document, is_json: bool) -> Reply:
+    """An answer whose times are datetimes."""
+    if is_json:
+        found: Reply = cloudwatch._json_ok(_epochs(result))
+        return found
+    found = cloudwatch._xml(
+        200, f"{operation}Response", f"<{operation}Result>{_xml(result)}</{operation}Result>" if result else ""
+    )
+    return found
+
+
+def _epochs(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _epochs(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_epochs(item) for item in value]
+    return int(value.timestamp()) if isinstance(value, datetime.datetime) else value
+
+
+def _xml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(
+            f"<{name}>{_xml_map(item) if name == 'ExtendedStatistics' else _xml(item)}</{name}>"
+            for name, item in value.items()
+        )
+    if isinstance(value, list):
+        return "".join(f"<member>{_xml(item)}</member>" for item in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime.datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return escape(str(value))
+
+
+def _xml_map(value: Document) -> str:
+    return "".join(f"<entry><key>{name}</key><value>{item}</value></entry>" for name, item in value.items())
+
+
+def _from_form(shape: Shape | None, params: Document, prefix: str) -> Any:
+    """The value of a shape in a form: `Dimensions.member.1.Name=x`; None where it is absent."""
+    if isinstance(shape, StructureShape):
+        start = f"{prefix}." if prefix else ""
+        if prefix and not any(name.startswith(start) for name in params):
+            return None
+        found = {name: _from_form(member, params, start + name) for name, member in shape.members.items()}
+        return {name: value for name, value in found.items() if value is not None}
+    if isinstance(shape, ListShape):
+        items: list[Any] = []
+        while (item := _from_form(shape.member, params, f"{prefix}.member.{len(items) + 1}")) is not None:
+            items.append(item)
+        return items or None
+    value = params.get(prefix)
+    text = value[0] if isinstance(value, list) else value
+    return None if text is None or shape is None else scalar(shape, text)
+
+
+def scalar(shape: Shape, text: Any) -> Any:
+    """A number or boolean that came as text, as a form and a template have it; unreadable text stays, to be refused."""
+    if not isinstance(text, str):
+        return text
+    if shape.type_name == "boolean" and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if shape.type_name in ("integer", "long", "double", "float"):
+        try:
+            return float(text) if shape.type_name in ("double", "float") else int(text)
+        except ValueError:
+            return text
+    return text
