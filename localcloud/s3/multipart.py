@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,12 @@ def _complete(operations: Operations, request: Request, body: bytes) -> Reply:
     meta["parts"] = [part.size for part in parts]
     meta["checksums"] = _checksums(algorithm, kind, parts, whole, request)
     etag = f"{digest}-{len(parts)}"
-    stored = operations.store.complete(upload, path, etag, meta, request.versioning)
+    check = functools.partial(conditions.check_write, request=request)
+    try:
+        stored = operations.store.complete(upload, path, etag, meta, request.versioning, check)
+    except AwsError:
+        path.unlink(missing_ok=True)
+        raise
     if stored is None:
         _find(operations, request)
         raise AwsError("NoSuchUpload", "The specified multipart upload was completed by another request.", 404)

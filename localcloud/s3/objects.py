@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcloud.s3.versions import NULL_VERSION, Listing, StoredObject, Versions
+from localcloud.s3.versions import NULL_VERSION, Check, Listing, StoredObject, Versions
 
 __all__ = ["NULL_VERSION", "Listing", "ObjectStore", "Part", "StoredObject", "Upload"]
 
@@ -93,14 +93,18 @@ class ObjectStore(Versions):
         return [Part(row[0], row[1], row[2], row[3], self._path(row[4]), json.loads(row[5])) for row in rows]
 
     def complete(
-        self, upload: Upload, path: Path, etag: str, meta: dict[str, Any], versioning: str | None
+        self, upload: Upload, path: Path, etag: str, meta: dict[str, Any], versioning: str | None, check: Check
     ) -> StoredObject | None:
-        """Make the assembled file the object and forget the upload; None when somebody else finished it."""
+        """Make the assembled file the object and forget the upload; None when somebody else finished it.
+
+        `check` as for `put`.
+        """
         parts = self.parts(upload.upload)
         with self._transaction():
             if self._connection.execute("delete from uploads where upload = ?", (upload.upload,)).rowcount == 0:
                 self._gone.append(path)
                 return None
+            check(self.get(upload.bucket, upload.key))
             self._connection.execute("delete from parts where upload = ?", (upload.upload,))
             stored = self._insert(
                 upload.bucket, upload.key, path, path.stat().st_size, etag, meta, versioning, marker=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
@@ -78,10 +79,10 @@ class Operations:
         checksums = upload.check()
         if name == "UploadPart":
             return multipart.add_part(self, request, upload.path, upload.etag, checksums)
-        conditions.check_write(self.store.get(request.bucket, request.key), request)
         meta = self.new_meta(request)
         meta.update(checksums=checksums, checksum_type="FULL_OBJECT")
-        stored = self.store.put(request.bucket, request.key, upload.path, upload.etag, meta, request.versioning)
+        check = functools.partial(conditions.check_write, request=request)
+        stored = self.store.put(request.bucket, request.key, upload.path, upload.etag, meta, request.versioning, check)
         self.delegate.notify(request.account, stored, "s3:ObjectCreated:Put")
         headers = {"ETag": f'"{stored.etag}"', **self.write_headers(request, stored)}
         return Reply(200, b"", {**headers, **conditions.checksum_headers(meta)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,28 @@ class Listing:
     next: str | None = None
 
 
+Check = Callable[[StoredObject | None], None]
+
+
 class Versions(Index):
     """The objects' part of the store; every method is atomic and safe from any thread."""
 
     def put(
-        self, bucket: str, key: str, path: Path, etag: str, meta: dict[str, Any], versioning: str | None
+        self,
+        bucket: str,
+        key: str,
+        path: Path,
+        etag: str,
+        meta: dict[str, Any],
+        versioning: str | None,
+        check: Check = lambda current: None,
     ) -> StoredObject:
-        """Make a finished file the key's latest version. `versioning` is the bucket's: Enabled, Suspended or None."""
+        """Make a finished file the key's latest version. `versioning` is the bucket's: Enabled, Suspended or None.
+
+        `check` sees the version that is the latest until then, and may raise: of two conditional writes only one wins.
+        """
         with self._transaction():
+            check(self.get(bucket, key))
             return self._insert(bucket, key, path, path.stat().st_size, etag, meta, versioning, marker=False)
 
     def get(self, bucket: str, key: str, version: str | None = None) -> StoredObject | None:

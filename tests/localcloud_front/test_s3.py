@@ -9,6 +9,7 @@ import os
 import urllib.error
 import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,23 @@ def test_conditional_reads_and_writes(s3: Any, bucket: str) -> None:
         assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
     s3.put_object(Bucket=bucket, Key="k", Body=b"3", IfMatch=etag)
     assert s3.get_object(Bucket=bucket, Key="k", IfNoneMatch=etag)["Body"].read() == b"3"
+
+
+def test_of_simultaneous_conditional_writes_one_wins(s3: Any, bucket: str) -> None:
+    def write(number: int, **condition: str) -> bool:
+        try:
+            s3.put_object(Bucket=bucket, Key="contested", Body=b"%d" % number, **condition)
+        except ClientError as error:
+            assert error.response["Error"]["Code"] == "PreconditionFailed"
+            return False
+        return True
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(lambda number: write(number, IfNoneMatch="*"), range(8))) == 1
+            etag = s3.head_object(Bucket=bucket, Key="contested")["ETag"]
+            assert sum(pool.map(lambda number: write(100 + number, IfMatch=etag), range(8))) == 1
+        s3.delete_object(Bucket=bucket, Key="contested")
 
 
 def test_pages_of_keys_and_prefixes_are_complete_and_in_order(s3: Any, bucket: str) -> None:
