@@ -67,6 +67,11 @@ def check_request(operation: str, request: Mapping[str, Any], supplied: frozense
     yield from _check(shape, request, "", supplied)
 
 
+def check_value(shape: str, value: Any) -> Iterator[str]:
+    """What is wrong with a value of one of the API's shapes, for example an instance type."""
+    yield from (message for _, message in _check(service_model().shape_for(shape), value, ""))
+
+
 @functools.cache
 def service_model() -> Any:
     """SageMaker's model from botocore's data: no client, no region."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import METRICS
-from pipelines.requests import Later, check_request, resolve
+from pipelines.requests import Later, check_request, check_value, resolve
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -55,7 +55,13 @@ def validate(config: Config) -> list[Problem]:
     from pipelines.finetuning import definition
 
     text = definition(config)
-    return [*_check_size(text), *validate_definition(json.loads(text))]
+    return [*_check_size(text), *validate_definition(json.loads(text)), *_check_endpoint(config)]
+
+
+def _check_endpoint(config: Config) -> Iterator[Problem]:
+    """What the deploy function would ask for after an approval, perhaps weeks from now."""
+    for message in check_value("ProductionVariantInstanceType", config.endpoint.instance_type):
+        yield Problem("Deploy", "endpoint.instance_type", message)
 
 
 def validate_definition(definition: dict[str, Any]) -> list[Problem]:
