@@ -46,6 +46,16 @@ class Delegate(Protocol):
     def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:
         """OK, ALARM or INSUFFICIENT_DATA of each CloudWatch alarm that exists."""
 
+    def cloudwatch(self, account: str, region: str, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """One CloudWatch operation: the answer's members, times as epoch seconds; AwsError as CloudWatch refuses."""
+
+    def on_alarm_action(self, prefix: str, act: Callable[[str, str, str, dict[str, Any], list[float]], None]) -> None:
+        """Have `act(account, region, action, alarm, values)` called for alarms' actions that begin so.
+
+        When the alarm's state changes, and every minute while it lasts. `values` are the ones that the state comes
+        from, oldest first. It is called on the event loop and must not block.
+        """
+
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         """Run a Lambda function: (response payload, FunctionError or None); AwsError ResourceNotFoundException."""
 

@@ -1,6 +1,7 @@
 """The one port: decides from the signature and the path whose request it is, and never answers with a traceback.
 
-SageMaker, SageMaker Runtime      ours, on worker threads
+SageMaker, SageMaker Runtime,     ours, on worker threads
+Application Auto Scaling
 S3 objects                        ours, streamed (s3/http.py); buckets: the delegate
 what nobody here implements       a 501 that names service and operation
 everything else                   the delegate's ASGI app, in this process
@@ -37,6 +38,8 @@ _MAXIMUM_BODY = 32 << 20
 _ADMIN_PATHS = ("/_ministack", "/_localstack", "/_aws", "/_alb", "/_kube", "/health")
 _REFUSED = frozenset({"bedrock", "bedrock-runtime", "bedrock-agent", "bedrock-agent-runtime", "bedrock-agentcore"})
 """Services that the delegate answers with canned data, which is worse than none."""
+_TARGETS_OURS = {"SageMaker": "sagemaker", "AnyScaleFrontendService": "application-autoscaling"}
+"""Whose operations a JSON request's X-Amz-Target names, by its prefix."""
 _REST_OURS = ("sagemaker-runtime",)
 _REST_REFUSED = ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge")
 _FREQUENT = frozenset({"Invoke", "PutLogEvents", "PutMetricData"})
@@ -120,10 +123,11 @@ class Front:
             return
         if path.startswith(_ADMIN_PATHS) and caller.service in ("", "s3") and not caller.signed:
             raise AwsError("AccessDenied", f"{path} is not served by localcloud", 403)
-        if caller.target.startswith("SageMaker."):
-            operation = caller.target.partition(".")[2]
+        prefix, _, operation = caller.target.partition(".")
+        service = _TARGETS_OURS.get(prefix, "")
+        if service:
             body = await read_body(receive)
-            run = lambda: wire.write_json(self._call(caller, "sagemaker", operation, wire.parse_json(body)))  # noqa: E731
+            run = lambda: wire.write_json(self._call(caller, service, operation, wire.parse_json(body)))  # noqa: E731
             reply = await asyncio.get_running_loop().run_in_executor(self._control, run)
             await send_reply(reply, send, self._control)
         elif caller.service == "sagemaker":

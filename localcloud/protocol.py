@@ -14,6 +14,7 @@ from localcloud.shapes import check_request, shape_response
 _TABLES = {
     "sagemaker": ("localcloud.sagemaker", "OPERATIONS"),
     "sagemaker-runtime": ("localcloud.sagemaker", "RUNTIME_OPERATIONS"),
+    "application-autoscaling": ("localcloud.autoscaling", "OPERATIONS"),
 }
 """Where each service of ours keeps its handlers, by operation name."""
 

@@ -95,13 +95,11 @@ async def _run(
 
 def _begin(cloud: Cloud, ready: Callable[[Cloud], None]) -> None:
     """Recover what a killed process left, then say that we are up."""
-    try:
-        sagemaker = importlib.import_module("localcloud.sagemaker")
-        resume = getattr(sagemaker, "resume", None)
-        if resume is not None:
-            resume(cloud)
-    except Exception:
-        _log.exception("localcloud.sagemaker could not resume")
+    for name in ("localcloud.sagemaker", "localcloud.autoscaling"):
+        try:
+            importlib.import_module(name).resume(cloud)
+        except Exception:
+            _log.exception("%s could not resume", name)
     write_state(cloud.home, Info(cloud.url, os.getpid(), int(cloud.url.rpartition(":")[2])))
     ready(cloud)
 

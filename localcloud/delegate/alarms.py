@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 Name = tuple[str, str, str]
 """Account, region, alarm name."""
-Action = Callable[[str, str, str, Document], None]
-"""What acts on an alarm's actions of one kind: (account, region, action ARN, alarm); on the loop, must not block."""
+Action = Callable[[str, str, str, Document, list[float]], None]
+"""What acts on alarms' actions of one kind: see `localcloud.context.Delegate.on_alarm_action`."""
 
 _INTERVAL_S = 1.0
 _SETTLE_S = 1.0
@@ -54,6 +55,10 @@ class Alarms:
         self._judged: dict[Name, tuple[Any, ...]] = {}
         self._told: dict[Name, Document] = {}
         self._held: dict[Name, float] = {}
+        self._actions: list[tuple[str, Action]] = []
+        self._values: dict[Name, list[float]] = {}
+        self._acted: dict[Name, float] = {}
+        self._repeat_s = repeat_seconds()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._evicted = 0.0
@@ -93,6 +98,10 @@ class Alarms:
         for owner, name, original in reversed(self._originals):
             setattr(owner, name, original)
         self._originals.clear()
+
+    def subscribe(self, prefix: str, act: Action) -> None:
+        """Have `act` called for actions that begin so, at a change and again while the state lasts."""
+        self._actions.append((prefix, act))
 
     # Requests
 
@@ -154,7 +163,10 @@ class Alarms:
         for account, region, name in list(self._cloudwatch._alarms._data):
             try:
                 with request_scope(account, region):
-                    self._look(now, (account, region, name), self._cloudwatch._alarms[name])
+                    alarm = self._cloudwatch._alarms[name]
+                    self._look(now, (account, region, name), alarm)
+                    if time.monotonic() > self._acted.get((account, region, name), 0.0) + self._repeat_s:
+                        self._act((account, region, name), alarm)
             except Exception:
                 _log.exception("alarm %s in %s was not evaluated", name, region)
         self._remember()
@@ -167,7 +179,8 @@ class Alarms:
             told = self._told.get(name)
             if told is None or told["value"] != alarm["StateValue"] or told["reason"] != alarm.get("StateReason"):
                 self._told[name] = alarm_documents.state_of(alarm)
-        for memory in (self._told, self._judged, self._held):
+        memories: tuple[dict[Name, Any], ...] = (self._told, self._judged, self._held, self._values, self._acted)
+        for memory in memories:
             for name in [name for name in memory if name not in known]:
                 del memory[name]
         for cache in [cache for cache in self._recent if cache[:3] not in known]:
@@ -189,7 +202,9 @@ class Alarms:
         if self._judged.get(name) == seen:
             return
         self._judged[name] = seen
-        verdict = judge(rule, _datapoints(alarm, recent, end, period, rule))
+        points = _datapoints(alarm, recent, end, period, rule)
+        verdict = judge(rule, points)
+        self._values[name] = [point.value for point in points if point.value is not None][-rule.periods :]
         if _too_few_samples(alarm, recent, end, period, rule) or verdict.state in (None, alarm["StateValue"]):
             return
         self._change(alarm, verdict, now)
@@ -223,10 +238,21 @@ class Alarms:
         detail = alarm_documents.event_detail(alarm, previous)
         self._events.put("aws.cloudwatch", "CloudWatch Alarm State Change", detail, [alarm["AlarmArn"]])
         sns(alarm, old, new, reason)
+        self._act(name, alarm)
         if alarm.get("ActionsEnabled", True):
             for action in alarm.get(_FIELDS.get(new, "")) or []:
                 if action.startswith("arn:aws:lambda:"):
                     self._invoke(action, alarm_documents.lambda_payload(alarm, previous, *name[:2]))
+
+    def _act(self, name: Name, alarm: Document) -> None:
+        """Tell the subscribers of the actions that go with the alarm's state."""
+        self._acted[name] = time.monotonic()
+        if not alarm.get("ActionsEnabled", True):
+            return
+        for action in alarm.get(_FIELDS[alarm["StateValue"]]) or []:
+            for prefix, act in self._actions:
+                if action.startswith(prefix):
+                    act(*name[:2], action, dict(alarm), list(self._values.get(name, [])))
 
     def _invoke(self, arn: str, payload: Document) -> None:
         """Run a Lambda function that is an action, and let nothing wait for it."""
@@ -245,6 +271,15 @@ class Alarms:
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def repeat_seconds() -> float:
+    """Between two runs of an action that scales: 60, as on CloudWatch. LOCALCLOUD_SCALING_SECONDS."""
+    text = os.environ.get("LOCALCLOUD_SCALING_SECONDS", "60")
+    try:
+        return float(text)
+    except ValueError:
+        raise SystemExit(f"LOCALCLOUD_SCALING_SECONDS={text!r} is not a number") from None
 
 
 def _datapoints(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> list[Datapoint]:

@@ -219,6 +219,31 @@ class MiniStack:
 
         return self.on_loop(account, region, states)
 
+    def cloudwatch(self, account: str, region: str, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        if self._loop is None or threading.get_ident() == self._thread:
+            raise RuntimeError("a request can't be awaited on the event loop that answers it")
+        future = asyncio.run_coroutine_threadsafe(self._cloudwatch(account, region, operation, request), self._loop)
+        status, body = future.result()
+        answer: dict[str, Any] = json.loads(body or b"{}")
+        if status >= 300:
+            raise AwsError(answer.get("__type", "InternalFailure"), answer.get("message", ""), status)
+        return answer
+
+    async def _cloudwatch(
+        self, account: str, region: str, operation: str, request: dict[str, Any]
+    ) -> tuple[int, bytes]:
+        from ministack.core.responses import request_scope
+
+        headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"GraniteService.{operation}"}
+        with request_scope(account, region):
+            body = json.dumps(request).encode()
+            status, _, answer = await self._metrics.handle_request("POST", "/", headers, body, {})
+        await self.checkpoint.save_now("cloudwatch")
+        return status, answer
+
+    def on_alarm_action(self, prefix: str, act: Callable[[str, str, str, dict[str, Any], list[float]], None]) -> None:
+        self.alarms.subscribe(prefix, act)
+
     # Delegate: Lambda and EventBridge
 
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
