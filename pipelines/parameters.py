@@ -81,12 +81,21 @@ def defaults(config: Config) -> dict[str, str | int | float]:
         "EndpointInstanceType": endpoint.instance_type,
         "EndpointInstanceCount": endpoint.instance_count,
         "EndpointMaximumInstanceCount": endpoint.scaling.maximum,
+        "EndpointTraffic": endpoint.rollout.traffic,
+        "EndpointWaitSeconds": endpoint.rollout.wait_seconds,
+        "EndpointKeepSeconds": endpoint.rollout.keep_seconds,
         "DataCapturePercentage": endpoint.data_capture_percentage,
     }
 
 
 MODES = ["real-time", "adapter", "serverless", "asynchronous"]
-CHOICES = {"FineTuningMethod": ["lora", "full"], "ModelApprovalStatus": APPROVALS, "EndpointMode": MODES}
+TRAFFIC = ["canary", "linear", "all-at-once", "rolling"]
+CHOICES = {
+    "FineTuningMethod": ["lora", "full"],
+    "ModelApprovalStatus": APPROVALS,
+    "EndpointMode": MODES,
+    "EndpointTraffic": TRAFFIC,
+}
 
 
 class Parameters:

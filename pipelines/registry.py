@@ -89,7 +89,7 @@ def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Ta
         metadata = package.get("CustomerMetadataProperties", {})
         table.add_row(
             str(package["ModelPackageVersion"]),
-            _STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"]),
+            STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"]),
             *(cell(name, report.get("metrics", {}).get(name, {}).get("candidate")) for name in shown),
             f"{package['CreationTime']:%Y-%m-%d %H:%M}",
             metadata.get("data_sha256", "-")[:8],
@@ -98,7 +98,7 @@ def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Ta
     return table
 
 
-_STATUS = {"PendingManualApproval": "pending", "Approved": "approved", "Rejected": "rejected"}
+STATUS = {"PendingManualApproval": "pending", "Approved": "approved", "Rejected": "rejected"}
 
 
 def lineage(session: boto3.Session, package_arn: str) -> list[tuple[str, str, str]]:

@@ -16,6 +16,9 @@ RUN_SETTINGS = {
     "endpoint_instance_type": "EndpointInstanceType",
     "endpoint_instance_count": "EndpointInstanceCount",
     "endpoint_maximum_instance_count": "EndpointMaximumInstanceCount",
+    "endpoint_traffic": "EndpointTraffic",
+    "endpoint_wait_seconds": "EndpointWaitSeconds",
+    "endpoint_keep_seconds": "EndpointKeepSeconds",
     "data_capture_percentage": "DataCapturePercentage",
 }
 

@@ -25,6 +25,9 @@ PARAMETERS = {
     "FewShot": "10",
     "EvaluationRows": "96",
     "MaxNewTokens": "64",
+    # Nobody else calls the demo's endpoint: a second version needs no five minutes of watching.
+    "EndpointWaitSeconds": "10",
+    "EndpointKeepSeconds": "5",
 }
 PROMPTS = (
     "turn on the lights in the kitchen",
@@ -127,7 +130,8 @@ def next_commands(report: Any, execution: str) -> list[str]:
     """The lines that the demo ends with."""
     return [
         f"  The report:      {report}",
-        '  Ask again:       fmops invoke "turn off the fan in the office" --local',
+        '  Ask again:       fmops invoke "turn off the fan in the office" --local --stream',
+        "  The version:     fmops versions --local    fmops endpoint --local    fmops lineage 1 --local",
         "  Your own data:   fmops start --local --data my.csv --wait",
         f"  This run:        fmops status {execution} --local    fmops logs {execution} --local",
         "  Stop it all:     fmops local down",

@@ -172,4 +172,23 @@ def report(target: Target, execution: str | None, output: Path | None) -> None:
     arn = executions.resolve(target.session, target.config.name, execution)
     path = results.download_report(target.session, arn, output or target.home / "reports")
     Console().print(results.metrics_table(results.evaluation(target.session, arn)))
+    _show_version(target, arn, path)
     click.echo(f"Report: {path}")
+
+
+def _show_version(target: Target, arn: str, path: Path) -> None:
+    """What became of the run's model: into the page, and in one line."""
+    from pipelines import deployments, executions, registry
+    from pipelines.commands.deployment import endpoint_of
+    from pipelines.version_section import add_version
+
+    package_arn = executions.model_package_arn(target.session, arn)
+    if package_arn is None:
+        return
+    package = registry.describe(target.session, package_arn)
+    log = deployments.log(target.config, target.session, endpoint_of(target, package))
+    mine = [item for item in log if item["model_package_arn"] == package_arn]
+    add_version(path, package, mine, deployments.WORDS)
+    where = f", {deployments.WORDS[mine[-1]['state']]} on {mine[-1]['settings']['endpoint_name']}" if mine else ""
+    status = registry.STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"])
+    click.echo(f"Version {package['ModelPackageVersion']} of {package['ModelPackageGroupName']}: {status}{where}")
