@@ -18,9 +18,17 @@ import re
 from typing import Any
 
 SPECIFICATION = "Adapter"
-MAX_VALUE, MAX_TEXT, MAX_CARD_LIST = 256, 1024, 50
+MAX_VALUE, MAX_TEXT, MAX_PARAMETER = 256, 1024, 255
 ADAPTER_FILE = "adapter_model.safetensors"
-KINDS = {"minimum": "candidate", "maximum": "candidate", "minimum_improvement": "improvement"}
+# Kind of bound -> the leaf of evaluation.json that it bounds, on which side, and how the value is called.
+KINDS = {
+    "minimum": ("candidate", "least", ""),
+    "maximum": ("candidate", "most", ""),
+    "minimum_improvement": ("improvement", "least", "gain "),
+}
+# A package holds 50 properties; Register writes about 20.
+PARAMETERS = ("epochs", "max_steps", "learning_rate", "batch_size", "max_seq_length", "lora_rank", "lora_alpha", "seed")
+OUTCOMES = ("steps", "train_rows", "train_loss", "validation_loss")
 
 
 def handler(event: dict[str, Any], context: Any = None) -> dict[str, str]:
@@ -58,31 +66,25 @@ def describe(sagemaker: Any, s3: Any, event: dict[str, Any]) -> dict[str, str]:
 
 
 def gate_metadata(evaluation: dict[str, Any], bounds: dict[str, float]) -> dict[str, str]:
-    """`gate` in a sentence, and each bound with the value that it was compared with: "0.63 of at least 0.5"."""
-    found: dict[str, str] = {}
+    """`gate` in a sentence, and each metric's values beside its bounds: "0.63 of at least 0.5 and gain 0.4 of ..."."""
+    found: dict[str, list[str]] = {}
     passed = 0
     for name, threshold in sorted(bounds.items()):
         metric, _, kind = name.partition(":")
-        value = evaluation["metrics"][metric][KINDS[kind]]["value"]
-        most = kind == "maximum"
-        passed += value <= threshold if most else value >= threshold
-        found[f"gate_{metric}_{kind}"] = f"{value:.6g} of at {'most' if most else 'least'} {threshold:.6g}"
-    return {"gate": f"passed {passed} of {len(bounds)} bounds", **found}
+        leaf, side, word = KINDS[kind]
+        value = evaluation["metrics"][metric][leaf]["value"]
+        passed += value <= threshold if side == "most" else value >= threshold
+        found.setdefault(f"gate_{metric}", []).append(f"{word}{value:.6g} of at {side} {threshold:.6g}")
+    decision = f"passed {passed} of {len(bounds)} bounds"
+    return {"gate": decision, **{name: " and ".join(texts) for name, texts in found.items()}}
 
 
 def training_metadata(evaluation: dict[str, Any]) -> dict[str, str]:
-    """The hyperparameters that the training job really used, and what they led to."""
+    """The hyperparameters that tell runs apart, and what they led to; the model card has all of them."""
     training = evaluation.get("training") or {}
-    parameters = {f"training_{key}": str(value) for key, value in (training.get("hyperparameters") or {}).items()}
-    kept = ("steps", "epochs", "train_rows", "train_loss", "validation_loss")
-    return {
-        **{
-            key: value
-            for key, value in parameters.items()
-            if key not in ("training_checkpoint_dir", "training_model_id")
-        },
-        **{f"training_{key}": f"{training[key]}" for key in kept if training.get(key) is not None},
-    }
+    used = training.get("hyperparameters") or {}
+    values = {name: used.get(name) for name in PARAMETERS} | {name: training.get(name) for name in OUTCOMES}
+    return {f"training_{name}": str(value) for name, value in values.items() if value is not None}
 
 
 def adapter_specification(package: dict[str, Any], uri: str) -> dict[str, Any]:
@@ -106,11 +108,8 @@ def model_card(
     """SageMaker's model card (its JSON schema 1.0), filled with what was measured and nothing else."""
     training = evaluation.get("training") or {}
     metadata = package.get("CustomerMetadataProperties") or {}
-    parameters = [
-        {"name": key.removeprefix("training_"), "value": value}
-        for key, value in facts.items()
-        if key.startswith("training_")
-    ]
+    used = {name: value for name, value in (training.get("hyperparameters") or {}).items() if name != "checkpoint_dir"}
+    parameters = [{"name": name, "value": str(value)[:MAX_PARAMETER]} for name, value in used.items()]
     return {
         "model_overview": {
             "model_description": f"{metadata.get('base_model', 'A model')} fine-tuned ({metadata.get('method', '?')})."[
@@ -129,7 +128,7 @@ def model_card(
                 f"{training.get('steps', '?')} steps over {training.get('train_rows', '?')} rows; the definition "
                 f"{facts['definition_sha256'][:16]} ran as {execution}."
             )[:MAX_TEXT],
-            "training_job_details": {"hyper_parameters": parameters[:MAX_CARD_LIST]},
+            "training_job_details": {"hyper_parameters": parameters},
         },
         "evaluation_details": [
             {

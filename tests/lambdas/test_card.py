@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.lambdas.support import load
+from tests.lambdas.support import LAMBDAS, load
 
 card = load("card")
 DEFINITION = json.dumps(
@@ -95,12 +95,13 @@ def test_a_version_gets_card_hashes_decision_and_adapter(session: boto3.Session,
     assert metadata["definition_sha256"] == hashlib.sha256(DEFINITION.encode()).hexdigest()
     assert metadata["data_sha256"] == "ab" * 32
     assert metadata["gate"] == "passed 3 of 3 bounds"
-    assert metadata["gate_exact_match_minimum"] == "0.635 of at least 0.5"
-    assert metadata["gate_latency_seconds_maximum"] == "0.2 of at most 10"
+    assert metadata["gate_exact_match"] == "0.635 of at least 0.5 and gain 0.573 of at least 0.1"
+    assert metadata["gate_latency_seconds"] == "0.2 of at most 10"
     assert metadata["training_learning_rate"] == "0.002"
-    assert metadata["training_lora_target_modules"] == "q_proj v_proj"  # the API allows no comma
     assert metadata["method"] == "lora"  # what Register wrote is kept
-    assert "training_checkpoint_dir" not in metadata
+    used = {"learning_rate": "0.002", "lora_target_modules": "q_proj,v_proj"}
+    details = json.loads(package["ModelCard"]["ModelCardContent"])["training_details"]["training_job_details"]
+    assert {item["name"]: item["value"] for item in details["hyper_parameters"]} == used
 
     content = json.loads(package["ModelCard"]["ModelCardContent"])
     assert package["ModelCard"]["ModelCardStatus"] == "PendingReview"
@@ -136,6 +137,44 @@ def test_a_model_without_adapter_has_no_adapter_specification(session: boto3.Ses
     call(session, {**event, "adapter_uri": f"s3://{RESULTS}/elsewhere/adapter/"})
     package = session.client("sagemaker").describe_model_package(ModelPackageName=event["model_package_arn"])
     assert "AdditionalInferenceSpecifications" not in package
+
+
+def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_metadata: set[str]) -> None:
+    from pipelines.config import METRICS
+
+    everything = {"value": 1.0}
+    evaluation = {
+        "metrics": {name: {"candidate": everything, "improvement": everything} for name in METRICS},
+        "training": {
+            "hyperparameters": dict.fromkeys(card.PARAMETERS, 1),
+            **dict.fromkeys(card.OUTCOMES, 1),
+        },
+    }
+    bounds = {f"{name}:{kind}": 0.5 for name in METRICS for kind in card.KINDS}
+    written = {**card.gate_metadata(evaluation, bounds), **card.training_metadata(evaluation)}
+    assert len(written.keys() | definition_metadata | {"definition_sha256", "data_sha256", "rows"}) <= 50
+    assert all(len(card.plain(value)) == len(value) for value in written.values())
+
+
+@pytest.fixture(scope="module")
+def definition_metadata() -> set[str]:
+    """What Register writes, by the pipeline's definition."""
+    from pipelines.config import load_config
+    from pipelines.finetuning import definition
+
+    text = definition(load_config(LAMBDAS.parent / "pipeline.yaml"))
+    found: set[str] = set()
+
+    def search(value: Any) -> None:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if key == "CustomerMetadataProperties":
+                found.update(item)
+            elif isinstance(item, dict | list):
+                search(item)
+
+    search(json.loads(text))
+    assert "base_model" in found
+    return found
 
 
 @pytest.mark.parametrize(
