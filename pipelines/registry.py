@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import boto3
     from rich.table import Table
 
-COLUMNS = ("exact_match", "token_f1", "validation_loss", "latency_seconds")
+COLUMNS = {"exact_match": "exact match", "validation_loss": "loss", "latency_seconds": "s/row"}
 
 
 def find_version(session: boto3.Session, group: str, version: int) -> dict[str, Any]:
@@ -77,22 +77,21 @@ def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Ta
 
     from pipelines.results import cell
 
-    table = Table(box=box.SIMPLE_HEAD, leading=0)
-    table.add_column("version", justify="right")
-    table.add_column("status")
+    # It fits a terminal of 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), leading=0)
+    table.add_column("version", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
     shown = [name for name in COLUMNS if any(name in report.get("metrics", {}) for _, report, _ in rows)]
     for name in shown:
-        table.add_column(name, justify="right")
-    for title in ("registered", "data", "serves"):
-        table.add_column(title)
+        table.add_column(COLUMNS[name], justify="right", no_wrap=True)
+    for title in ("registered", "serves"):
+        table.add_column(title, no_wrap=title != "serves")
     for package, report, serves in rows:
-        metadata = package.get("CustomerMetadataProperties", {})
         table.add_row(
             str(package["ModelPackageVersion"]),
             STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"]),
             *(cell(name, report.get("metrics", {}).get(name, {}).get("candidate")) for name in shown),
-            f"{package['CreationTime']:%Y-%m-%d %H:%M}",
-            metadata.get("data_sha256", "-")[:8],
+            f"{package['CreationTime']:%m-%d %H:%M}",
             serves or "-",
         )
     return table

@@ -35,12 +35,9 @@ def section(package: dict[str, Any], deployments: list[dict[str, Any]], words: d
     """The section as HTML: status and comment, the hashes to compare, and where it was deployed, newest first."""
     status = package["ModelApprovalStatus"]
     metadata = package.get("CustomerMetadataProperties", {})
-    facts = [(title, metadata[key]) for key, title in TITLES.items() if metadata.get(key)]
-    facts += [
-        (key.removeprefix("gate_").replace("_", " "), value)
-        for key, value in metadata.items()
-        if key.startswith("gate_")
-    ]
+    gate = [(key.removeprefix("gate_").replace("_", " "), metadata[key]) for key in metadata if key.startswith("gate_")]
+    known = [(title, metadata[key]) for key, title in TITLES.items() if metadata.get(key)]
+    facts = [*known[:1], *gate, *known[1:]]
     comment = (
         f'<p class="verdict">{escape(package["ApprovalDescription"])}</p>' if "ApprovalDescription" in package else ""
     )
@@ -50,7 +47,7 @@ def section(package: dict[str, Any], deployments: list[dict[str, Any]], words: d
         f'  <h2 id="version">{escape(title)}</h2>\n'
         f'  <p class="badge {TONES.get(status, "unclear")}">{escape(_spaced(status))}</p>\n  {comment}\n'
         f'  <div class="scroll"><table><tbody>\n{_rows(facts)}  </tbody></table></div>\n'
-        f"  <h3>Deployments</h3>\n{_deployments(deployments, words)}</section>\n"
+        f'  <h3 style="margin-top: 20px">Deployments</h3>\n{_deployments(deployments, words)}</section>\n'
     )
 
 
