@@ -34,16 +34,22 @@ class Fleet:
     {"Id", "EndpointConfigName", "Variants": [{"Variant": production variant, "Model": DescribeModel answer}],
      "DataCaptureConfig"?}
 
-    InitialInstanceCount and InitialVariantWeight of its variants are what is asked for now.
+    InitialInstanceCount and InitialVariantWeight of its variants are what is asked for now. A variant without "Model"
+    has no servers: inference components are hosted there.
     """
+
+    per_instance = "InvocationsPerInstance"
+    """The metric that counts an invocation as one over the number of instances."""
+    concurrent = "ConcurrentRequestsPerModel"
+    """The metric of requests that an instance has at one time."""
 
     def __init__(self, ctx: Context, endpoint: str, spec: Document, metrics: Metrics, settings: Settings) -> None:
         self._ctx, self._endpoint, self._metrics, self._settings = ctx, endpoint, metrics, settings
         self.spec = spec
-        self._home = ctx.cloud.home / "endpoints" / endpoint
+        self._home = self._place()
         self.root: Path = self._home / spec["Id"]
         self._lock = threading.Lock()
-        self.pools = {item["Variant"]["VariantName"]: self._pool(item) for item in spec["Variants"]}
+        self.pools = {item["Variant"]["VariantName"]: self._pool(item) for item in spec["Variants"] if "Model" in item}
         self._weights = {
             item["Variant"]["VariantName"]: float(item["Variant"].get("InitialVariantWeight", 1.0))
             for item in spec["Variants"]
@@ -54,26 +60,28 @@ class Fleet:
         self._ended = False
 
     def _pool(self, item: Document) -> Pool:
-        variant, model = item["Variant"], item["Model"]
-        name = variant["VariantName"]
-        group = f"/aws/sagemaker/Endpoints/{self._endpoint}"
-
-        def server(instance: str, prepared: Prepared) -> ModelServer:
-            return ModelServer(self._ctx, group, name, instance, prepared, self._settings.invocation_seconds)
-
+        variant = item["Variant"]
         return Pool(
-            lambda: prepare(self._ctx, model, self.root / name),
-            server,
+            lambda: self._files(item),
+            lambda instance, prepared: self._server(variant["VariantName"], instance, prepared),
             random_routing=(variant.get("RoutingConfig") or {}).get("RoutingStrategy", "RANDOM") == "RANDOM",
             startup_seconds=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", _STARTUP_SECONDS),
         )
 
+    def _place(self) -> Path:
+        return self._ctx.cloud.home / "endpoints" / self._endpoint
+
+    def _files(self, item: Document) -> Prepared:
+        return prepare(self._ctx, item["Model"], self.root / item["Variant"]["VariantName"])
+
+    def _server(self, variant: str, instance: str, prepared: Prepared) -> ModelServer:
+        group = f"/aws/sagemaker/Endpoints/{self._endpoint}"
+        return ModelServer(self._ctx, group, variant, instance, prepared, self._settings.invocation_seconds)
+
     @property
     def counts(self) -> dict[str, int]:
         """Instances asked for, by variant."""
-        return {
-            item["Variant"]["VariantName"]: item["Variant"]["InitialInstanceCount"] for item in self.spec["Variants"]
-        }
+        return counts_of(self.spec)
 
     def start(self, counts: Mapping[str, int] | None = None) -> None:
         """Start all instances (or `counts` of them) and wait until each answers.
@@ -81,7 +89,7 @@ class Fleet:
         StartError, TransferError or OSError of the first that doesn't.
         """
         wanted = self.counts if counts is None else counts
-        with ThreadPoolExecutor(len(self.pools), thread_name_prefix="start") as executor:
+        with ThreadPoolExecutor(max(1, len(wanted)), thread_name_prefix="start") as executor:
             started = [executor.submit(self.pools[name].add, count) for name, count in wanted.items()]
         for future in started:
             future.result()
@@ -115,7 +123,7 @@ class Fleet:
         """End the instances, after the invocations under way for so long; captured data is uploaded."""
         if self._diversion is not None:
             self._diversion[0].stop(drain_seconds)
-        with ThreadPoolExecutor(len(self.pools), thread_name_prefix="stop") as executor:
+        with ThreadPoolExecutor(max(1, len(self.pools)), thread_name_prefix="stop") as executor:
             list(executor.map(lambda pool: pool.close(drain_seconds), self.pools.values()))
         with self._ending:
             self._ended = True
@@ -137,7 +145,7 @@ class Fleet:
     def loads(self) -> Iterable[Load]:
         """The most requests that each instance had at one time, since the last call."""
         for name, pool in self.pools.items():
-            yield self._ctx, "ConcurrentRequestsPerModel", self._dimensions(name), pool.take_peaks()
+            yield self._ctx, self.concurrent, self._dimensions(name), pool.take_peaks()
 
     def invoke(self, request: dict[str, Any]) -> tuple[str, ModelServer, Answer]:
         """(variant, the server that answered, what it answered).
@@ -182,7 +190,7 @@ class Fleet:
         return variant, server, answer
 
     def _measure(self, variant: str, pool: Pool, status: int, seconds: float | None, overhead: float) -> None:
-        per_instance = ("InvocationsPerInstance", pool.size)
+        per_instance = (self.per_instance, pool.size)
         self._metrics.invocation(self._ctx, self._dimensions(variant), status, seconds, overhead, per_instance)
 
     def _keep(self, variant: str, request: dict[str, Any], content_type: str, answer: Answer) -> None:
@@ -213,6 +221,15 @@ class Fleet:
             raise AwsError("ValidationError", f"Every variant of endpoint {self._endpoint} has weight 0.")
         chosen: str = random.choices(names, weights)[0]  # noqa: S311 - load balancing, not a secret
         return chosen
+
+
+def counts_of(spec: Document) -> dict[str, int]:
+    """Model servers that a fleet's spec asks for, by variant."""
+    return {
+        item["Variant"]["VariantName"]: item["Variant"]["InitialInstanceCount"]
+        for item in spec["Variants"]
+        if "Model" in item
+    }
 
 
 def _headers(request: dict[str, Any]) -> dict[str, str]:

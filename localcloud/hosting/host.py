@@ -1,4 +1,7 @@
-"""All endpoints of one localcloud: what serves now, and the work of creating, updating, scaling and deleting."""
+"""All endpoints of one localcloud: what serves now, and the work of creating, updating, scaling and deleting.
+
+An inference component has a fleet of its own, under the name that `component_key` gives.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from localcloud.context import Cloud, Context
+from localcloud.hosting.component import ComponentFleet, component_key
 from localcloud.hosting.fleet import DELETE_SECONDS, Fleet
 from localcloud.hosting.metrics import Load, Metrics
+from localcloud.hosting.model_files import Prepared
 from localcloud.hosting.model_server import StartError
 from localcloud.hosting.policy import Policy
 from localcloud.hosting.pool import Retired
 from localcloud.hosting.record import KIND, change, tell
-from localcloud.hosting.rollout import Gone, Refused, Rollout
+from localcloud.hosting.rollout import Gone, Refused, Rollout, Stage
 from localcloud.jobs.settings import Settings
 from localcloud.jobs.transfer import TransferError, io_failure
 from localcloud.store import Document
@@ -26,7 +31,7 @@ _LOG = logging.getLogger("localcloud.hosting")
 T = TypeVar("T")
 
 Key = tuple[str, str, str]
-"""(account, region, endpoint)"""
+"""(account, region, endpoint or component key)"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Outcome:
     """The update goes back, for this reason."""
     ended: Callable[[str | None, str | None], None]
     """(reason of going back, what went wrong while the other fleet was ended): the endpoint is settled."""
+    stage: Stage = lambda *_: None
+    """A stage is reached; called often."""
 
 
 @dataclass
@@ -79,7 +86,7 @@ class Host:
 
     def create(self, ctx: Context, name: str, spec: Document, done: Callable[[str | None], None]) -> None:
         """Bring up an endpoint's fleet from nothing: `done(None)`, or `done(reason)` if it never answers."""
-        fleet = Fleet(ctx, name, spec, self.metrics, self.settings)
+        fleet = self._fleet(ctx, name, spec)
 
         def work(key: Key, under_way: _Change) -> None:
             try:
@@ -97,7 +104,7 @@ class Host:
 
     def update(self, ctx: Context, name: str, spec: Document, policy: Policy, outcome: Outcome) -> None:
         """Replace the fleet that serves: see localcloud.hosting.rollout."""
-        new = Fleet(ctx, name, spec, self.metrics, self.settings)
+        new = self._fleet(ctx, name, spec)
         old = self.serving(ctx, name)
         assert old is not None
 
@@ -106,7 +113,7 @@ class Host:
                 self._install(key, under_way, new)
                 outcome.committed()
 
-            rollout = Rollout(ctx, name, (old, new), policy, self.settings, under_way.gone, commit)
+            rollout = Rollout(ctx, (old, new), policy, self.settings, under_way.gone, commit, outcome.stage)
             reason = trouble = None
             try:
                 rollout.forward()
@@ -148,7 +155,19 @@ class Host:
 
     def sweep(self, ctx: Context, name: str, spec: Document) -> None:
         """Clear away a fleet that a killed process was ending."""
-        Fleet(ctx, name, spec, self.metrics, self.settings).sweep()
+        self._fleet(ctx, name, spec).sweep()
+
+    def _fleet(self, ctx: Context, name: str, spec: Document) -> Fleet:
+        if "Component" not in spec:
+            return Fleet(ctx, name, spec, self.metrics, self.settings)
+
+        def base() -> Prepared:
+            found = self.serving(ctx, component_key(spec["Base"]))
+            if not isinstance(found, ComponentFleet):
+                raise TransferError(f"ClientError: The base inference component {spec['Base']} is not in service.")
+            return found.files()
+
+        return ComponentFleet(ctx, spec, self.metrics, self.settings, base)
 
     def remove(self, ctx: Context, name: str, done: Callable[[], None]) -> None:
         """End an endpoint's fleets, the one that is starting too."""

@@ -46,6 +46,7 @@ class Metrics:
     ) -> None:
         """One invocation: `status` 0 is a timeout, `seconds` None a server that was down.
 
+        `overhead` is what was spent before the model server was asked: the seconds from the wire to here are not in it.
         `per_instance` names the metric that counts an invocation as one over the number of instances.
         """
         error = not 200 <= status < 300

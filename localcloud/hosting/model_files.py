@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,29 @@ def _fill(ctx: Context, model: Document, layout: Layout) -> Prepared:
     # The SDK registers models with empty SAGEMAKER_PROGRAM and SAGEMAKER_SUBMIT_DIRECTORY: as if they were not there.
     environment |= {key: layout.map(value) for key, value in given.items() if value}
     return Prepared(layout, model_dir, code_dir, given.get("SAGEMAKER_PROGRAM") or "inference.py", environment)
+
+
+def clone(base: Prepared, root: Path) -> Prepared:
+    """The same model in a directory of its own. Its files are shared as hard links: servers don't write to them."""
+    layout = Layout.create(root)
+    shutil.copytree(base.layout.opt_ml, layout.opt_ml, symlinks=True, dirs_exist_ok=True, copy_function=_link)
+    old, new = str(base.layout.seen), str(layout.seen)
+    code_dir = layout.opt_ml / base.code_dir.relative_to(base.layout.opt_ml)
+    for path in code_dir.rglob("*") if code_dir.is_dir() else ():
+        # Paths in code were mapped into the other directory.
+        if path.is_file() and not path.is_symlink() and old.encode() in (data := path.read_bytes()):
+            path.unlink()
+            path.write_bytes(data.replace(old.encode(), new.encode()))
+    environment = {key: value.replace(old, new) for key, value in base.environment.items()}
+    model_dir = layout.opt_ml / base.model_dir.relative_to(base.layout.opt_ml)
+    return Prepared(layout, model_dir, code_dir, base.program, environment)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _source(ctx: Context, source: dict[str, str], layout: Layout, target: Path) -> None:

@@ -31,8 +31,8 @@ class StartError(Exception):
 class Unanswered(AwsError):
     """ServiceUnavailable: the server is down, or ended before it answered anything."""
 
-    def __init__(self, variant: str) -> None:
-        message = f"The model server of variant {variant} is not answering; it is being started again."
+    def __init__(self, subject: str) -> None:
+        message = f"The model server of {subject} is not answering; it is being started again."
         super().__init__("ServiceUnavailable", message, 503)
 
 
@@ -55,9 +55,17 @@ class ModelServer:
     """
 
     def __init__(
-        self, ctx: Context, log_group: str, variant: str, instance: str, prepared: Prepared, timeout: float
+        self,
+        ctx: Context,
+        log_group: str,
+        variant: str,
+        instance: str,
+        prepared: Prepared,
+        timeout: float,
+        subject: str = "",
     ) -> None:
-        self._ctx, self._variant, self._prepared, self._timeout = ctx, variant, prepared, timeout
+        self._ctx, self._prepared, self._timeout = ctx, prepared, timeout
+        self._subject = subject or f"production variant {variant}"
         self.log_group = log_group
         self.log_stream = f"{variant}/{instance}"
         self._home = prepared.layout.root / "instances" / instance
@@ -147,7 +155,7 @@ class ModelServer:
                 if reused and attempt == 0:
                     self._forget_idle()
                     continue
-                raise Unanswered(self._variant) from None
+                raise Unanswered(self._subject) from None
             self._give_back(connection)
             return Answer(
                 response.status,
@@ -155,7 +163,7 @@ class ModelServer:
                 response.headers.get("Content-Type") or "application/json",
                 response.headers.get("X-Amzn-SageMaker-Custom-Attributes"),
             )
-        raise Unanswered(self._variant)
+        raise Unanswered(self._subject)
 
     def _launch(self) -> Process:
         prepared, port_file = self._prepared, self._home / "port"
@@ -192,7 +200,7 @@ class ModelServer:
 
     def _reason(self, process: Process, what: str) -> str:
         text = (
-            f"The primary container for production variant {self._variant} did not pass the ping health check "
+            f"The primary container for {self._subject} did not pass the ping health check "
             f"({what}). Please check CloudWatch logs for this endpoint. "
         )
         return text + process.tail()[-(REASON_LIMIT - len(text)) :]
@@ -219,7 +227,7 @@ class ModelServer:
     def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
             if not self._port:
-                raise Unanswered(self._variant)
+                raise Unanswered(self._subject)
             if self._idle:
                 return self._idle.pop(), True
             return http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout), False

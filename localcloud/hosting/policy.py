@@ -135,6 +135,8 @@ def _check_size(policy: Mapping[str, Any], member: str, counts: Mapping[str, int
         return
     low, high, message = _BOUNDS[member]
     for variant, count in counts.items():
+        if not count:
+            continue
         part = share(policy[member], count)
         if not low <= part <= high:
             shown = f"{policy[member]['Type']} {policy[member]['Value']} of {count} instance(s)"

@@ -27,7 +27,7 @@ class Pool:
     ) -> None:
         self._prepare, self._server, self._startup_seconds = prepare, server, startup_seconds
         self._random = random_routing
-        self._lock = threading.Lock()
+        self._lock, self._preparing = threading.Lock(), threading.Lock()
         self._prepared: Prepared | None = None
         self._starting: list[ModelServer] = []
         self._rotation: list[ModelServer] = []
@@ -35,9 +35,21 @@ class Pool:
         self._closed = False
 
     @property
+    def closed(self) -> bool:
+        """Whether it was ended for good."""
+        return self._closed
+
+    @property
     def size(self) -> int:
         """Instances that take requests."""
         return len(self._rotation)
+
+    def files(self) -> Prepared:
+        """The model's files, put in place now if they are not yet; TransferError."""
+        with self._preparing:
+            if self._prepared is None:
+                self._prepared = self._prepare()
+            return self._prepared
 
     def add(self, count: int) -> None:
         """Start instances, and give them requests once all of them answer.
@@ -46,13 +58,12 @@ class Pool:
         """
         if count <= 0:
             return
-        if self._prepared is None:
-            self._prepared = self._prepare()
+        prepared = self.files()
         with self._lock:
             if self._closed:
-                self._prepared.layout.remove()
+                prepared.layout.remove()
                 raise StartError("the endpoint was deleted")
-            new = [self._server(f"i-{uuid.uuid4().hex[:17]}", self._prepared) for _ in range(count)]
+            new = [self._server(f"i-{uuid.uuid4().hex[:17]}", prepared) for _ in range(count)]
             self._starting += new
         try:
             with ThreadPoolExecutor(count, thread_name_prefix="start") as executor:

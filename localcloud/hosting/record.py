@@ -54,19 +54,23 @@ def show(doc: Document, spec: Document) -> None:
 def variant_summary(item: Document) -> dict[str, Any]:
     """A ProductionVariantSummary of a fleet's variant that runs as it was asked for."""
     variant = item["Variant"]
-    image = container_of(item["Model"]).get("Image", "")
     count, weight = variant["InitialInstanceCount"], variant.get("InitialVariantWeight", 1.0)
     summary = {
         "VariantName": variant["VariantName"],
-        "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": time.time()}],
         "CurrentWeight": weight,
         "DesiredWeight": weight,
         "CurrentInstanceCount": count,
         "DesiredInstanceCount": count,
     }
-    if variant.get("RoutingConfig"):
-        summary["RoutingConfig"] = variant["RoutingConfig"]
-    return summary
+    if "Model" in item:
+        summary["DeployedImages"] = [deployed_image(item["Model"])]
+    return summary | {key: variant[key] for key in ("RoutingConfig", "ManagedInstanceScaling") if key in variant}
+
+
+def deployed_image(model: Document) -> dict[str, Any]:
+    """The DeployedImage of a model's container."""
+    image = container_of(model).get("Image", "")
+    return {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": time.time()}
 
 
 def pending(spec: Document) -> dict[str, Any]:
@@ -82,13 +86,14 @@ def pending(spec: Document) -> dict[str, Any]:
     }
 
 
-def stage(ctx: Context, name: str, where: str, status: str, message: Mapping[str, str], **counts: Any) -> None:
+def stage(
+    ctx: Context, name: str, where: str, status: str, message: Mapping[str, str], active: Mapping[str, int]
+) -> None:
     """Set the VariantStatus of variants and tell EventBridge of the deployment's new state.
 
     `where` is "PendingDeploymentSummary" (the new fleet) or "ProductionVariants" (the one that serves); `message` maps
     variants to what is being done; `active` maps variants to the instances that take requests.
     """
-    active: Mapping[str, int] = counts.get("active") or {}
 
     def apply(doc: Document) -> None:
         variants = doc.get(where) or []

@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable, Mapping
 
 from localcloud.context import Context
-from localcloud.hosting import record
 from localcloud.hosting.fleet import Fleet
 from localcloud.hosting.policy import Policy, instances
 from localcloud.jobs.settings import Settings
 
 _WORDS = {"CANARY": "canary", "LINEAR": "linear step", "ROLLING": "batch"}
+
+
+Stage = Callable[[str, str, Mapping[str, str], Mapping[str, int]], None]
+"""Told of each stage: see localcloud.hosting.record.stage."""
 
 
 class Gone(Exception):
@@ -38,16 +41,16 @@ class Rollout:
     def __init__(
         self,
         ctx: Context,
-        name: str,
         fleets: tuple[Fleet, Fleet],
         policy: Policy,
         settings: Settings,
         gone: threading.Event,
         commit: Callable[[], None],
+        stage: Stage,
     ) -> None:
-        self._ctx, self._name, self._policy, self._settings = ctx, name, policy, settings
+        self._ctx, self._policy, self._settings = ctx, policy, settings
         self._old, self._new = fleets
-        self._gone, self._commit = gone, commit
+        self._gone, self._commit, self._stage = gone, commit, stage
         self._deadline = time.monotonic() + policy.limit_seconds if policy.limit_seconds is not None else math.inf
         self._before = {variant: pool.size for variant, pool in self._old.pools.items()}
 
@@ -171,7 +174,7 @@ class Rollout:
             if raised:
                 raise Refused(
                     f"One or more configured alarm(s) have gone into ALARM state: [{', '.join(raised)}] {when}. "
-                    f"All traffic is served by {self._old.spec['EndpointConfigName']} again."
+                    f"All traffic is served by {self._old.spec.get('EndpointConfigName', 'the old copies')} again."
                 )
 
     def _active(self, shares: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, int]:
@@ -181,7 +184,7 @@ class Rollout:
         return f"{_WORDS[self._policy.kind]} capacity" if share < 1 else "full capacity"
 
     def _say(self, status: str, text: Mapping[str, str], active: Mapping[str, int] | None = None) -> None:
-        record.stage(self._ctx, self._name, "PendingDeploymentSummary", status, text, active=active)
+        self._stage("PendingDeploymentSummary", status, text, active or {})
 
     def _say_old(self, status: str, text: Mapping[str, str], active: Mapping[str, int] | None = None) -> None:
-        record.stage(self._ctx, self._name, "ProductionVariants", status, text, active=active)
+        self._stage("ProductionVariants", status, text, active or {})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from localcloud.context import Cloud, Handler
 from localcloud.sagemaker import (
+    component_work,
     endpoint_configs,
     endpoints,
     executions,
+    inference_components,
     models,
     packages,
     pipelines,
@@ -27,6 +29,7 @@ OPERATIONS: dict[str, Handler] = {
     **models.OPERATIONS,
     **endpoint_configs.OPERATIONS,
     **endpoints.OPERATIONS,
+    **inference_components.OPERATIONS,
     **tags.OPERATIONS,
 }
 RUNTIME_OPERATIONS: dict[str, Handler] = {**runtime.RUNTIME_OPERATIONS}
@@ -37,4 +40,5 @@ def resume(cloud: Cloud) -> None:
     processing_jobs.resume(cloud)
     training_jobs.resume(cloud)
     endpoints.resume(cloud)
+    component_work.resume(cloud)
     executions.resume(cloud)

@@ -30,6 +30,7 @@ def _create(ctx: Context, request: Request) -> Response:
         raise validation("Variant names must be unique within an endpoint configuration.")
     for variant in variants:
         _check_variant(ctx, variant)
+    _check_hosting(request)
     arn = ctx.arn(f"endpoint-config/{name.lower()}")
     doc: Document = {key: value for key, value in request.items() if key != "Tags"}
     doc["ProductionVariants"] = [{"InitialVariantWeight": 1.0, **variant} for variant in variants]
@@ -47,13 +48,27 @@ def _check_variant(ctx: Context, variant: dict[str, Any]) -> None:
     for member in _REFUSED_VARIANT:
         if variant.get(member):
             raise validation(f"Variant {name}: {member} is not supported by localcloud")
-    if not variant.get("ModelName"):
-        raise validation(
-            f"Variant {name}: a variant without ModelName (inference components) is not supported by localcloud"
-        )
     if not variant.get("InstanceType") or not variant.get("InitialInstanceCount"):
         raise validation(f"Variant {name}: InstanceType and InitialInstanceCount are required.")
-    container_of(model_of(ctx, variant["ModelName"]))
+    if (variant.get("RoutingConfig") or {}).get("RoutingStrategy") == "PREFIX_AWARE":
+        raise validation(f"Variant {name}: RoutingStrategy PREFIX_AWARE is not supported by localcloud")
+    if variant.get("ModelName"):
+        container_of(model_of(ctx, variant["ModelName"]))
+        if variant.get("ManagedInstanceScaling"):
+            raise validation(f"Variant {name}: ManagedInstanceScaling is only for variants without ModelName.")
+
+
+def _check_hosting(request: Request) -> None:
+    """Variants without ModelName host inference components."""
+    without = [variant["VariantName"] for variant in request["ProductionVariants"] if not variant.get("ModelName")]
+    if not without:
+        return
+    if len(without) < len(request["ProductionVariants"]):
+        raise validation(f"Variants with ModelName can't be mixed with variants without: {', '.join(without)}.")
+    if not request.get("ExecutionRoleArn"):
+        raise validation(f"ExecutionRoleArn is required: ModelName is not specified for variant {without[0]}.")
+    if request.get("DataCaptureConfig"):
+        raise validation("DataCaptureConfig is not supported by localcloud for variants without ModelName")
 
 
 def model_of(ctx: Context, name: str) -> Document:

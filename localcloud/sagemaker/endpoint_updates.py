@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
 from localcloud.hosting import policy, record
-from localcloud.hosting.fleet import Fleet
+from localcloud.hosting.fleet import Fleet, counts_of
 from localcloud.hosting.host import Outcome, host
 from localcloud.hosting.record import KIND, change
 from localcloud.sagemaker import endpoint_configs
@@ -20,15 +21,13 @@ def spec_of(ctx: Context, config_name: str) -> Document:
     config = endpoint_configs.find(ctx, config_name)
     spec: Document = {"Id": uuid.uuid4().hex[:12], "EndpointConfigName": config_name, "Variants": []}
     for variant in config["ProductionVariants"]:
-        spec["Variants"].append({"Variant": variant, "Model": endpoint_configs.model_of(ctx, variant["ModelName"])})
+        item: Document = {"Variant": variant}
+        if variant.get("ModelName"):
+            item["Model"] = endpoint_configs.model_of(ctx, variant["ModelName"])
+        spec["Variants"].append(item)
     if config.get("DataCaptureConfig"):
         spec["DataCaptureConfig"] = config["DataCaptureConfig"]
     return spec
-
-
-def counts_of(spec: Document) -> dict[str, int]:
-    """Instances asked for, by variant."""
-    return {item["Variant"]["VariantName"]: item["Variant"]["InitialInstanceCount"] for item in spec["Variants"]}
 
 
 def check_limit(ctx: Context, current: int, wanted: int) -> None:
@@ -66,6 +65,7 @@ def _update(ctx: Context, request: Request) -> Response:
     deployment = request.get("DeploymentConfig")
     if not deployment and request.get("RetainDeploymentConfig"):
         deployment = found.get("LastDeploymentConfig")
+    _check_hosting(found["_fleet"], spec, deployment)
     policy.check(ctx, deployment, now, counts)
     check_limit(ctx, sum(now.values()), sum(counts.values()))
 
@@ -103,6 +103,27 @@ def _retain(doc: Document, spec: Document, request: Request) -> None:
         spec["DataCaptureConfig"] = doc["_fleet"]["DataCaptureConfig"]
 
 
+def hosts_components(spec: Document) -> bool:
+    """Whether an endpoint's variants have no model of their own."""
+    return any("Model" not in item for item in spec["Variants"])
+
+
+def _check_hosting(old: Document, new: Document, deployment: dict[str, Any] | None) -> None:
+    """Inference components stay where they are: only what surrounds them can be updated."""
+    if hosts_components(old) != hosts_components(new):
+        raise validation("An endpoint can't be updated between variants with ModelName and inference components.")
+    if not hosts_components(old):
+        return
+    if deployment:
+        raise validation(
+            "DeploymentConfig is not supported by localcloud for endpoints with inference components; deploy with "
+            "UpdateInferenceComponent"
+        )
+    names = [[item["Variant"]["VariantName"] for item in spec["Variants"]] for spec in (old, new)]
+    if set(names[0]) != set(names[1]):
+        raise validation(f"The variants of an endpoint with inference components must stay {sorted(names[0])}.")
+
+
 def deploy(ctx: Context, name: str, spec: Document, deployment: dict[str, Any] | None) -> None:
     """Replace what serves. Whatever goes wrong, the old fleet serves again and FailureReason says why."""
 
@@ -134,7 +155,10 @@ def deploy(ctx: Context, name: str, spec: Document, deployment: dict[str, Any] |
 
         change(ctx, name, apply)
 
-    host(ctx.cloud).update(ctx, name, spec, policy.read(deployment), Outcome(committed, rolling_back, ended))
+    def stage(where: str, status: str, text: Mapping[str, str], active: Mapping[str, int]) -> None:
+        record.stage(ctx, name, where, status, text, active)
+
+    host(ctx.cloud).update(ctx, name, spec, policy.read(deployment), Outcome(committed, rolling_back, ended, stage))
 
 
 def forget_update(doc: Document) -> None:
@@ -181,12 +205,17 @@ def _update_weights(ctx: Context, request: Request) -> Response:
 def _new_counts(ctx: Context, doc: Document, wanted: dict[str, Any]) -> dict[str, int]:
     """The variants whose number of instances is to change."""
     now = counts_of(doc["_fleet"])
-    unknown = wanted.keys() - now.keys()
+    unknown = wanted.keys() - {item["Variant"]["VariantName"] for item in doc["_fleet"]["Variants"]}
     if unknown:
         raise validation(f"Endpoint {doc['EndpointName']} has no variant {sorted(unknown)[0]}.")
     for variant, item in wanted.items():
         if item.get("ServerlessUpdateConfig"):
             raise validation(f"Variant {variant}: ServerlessUpdateConfig is only for serverless variants.")
+        if "DesiredInstanceCount" in item and variant not in now:
+            raise validation(
+                f"Variant {variant}: instances are not scaled by localcloud where inference components are hosted; "
+                "scale their copies with UpdateInferenceComponentRuntimeConfig"
+            )
         if item.get("DesiredInstanceCount") == 0:
             raise validation(f"Variant {variant}: DesiredInstanceCount must be at least 1.")
     asked = {
@@ -219,7 +248,7 @@ def _scale(ctx: Context, name: str, doc: Document, counts: dict[str, int]) -> No
 
         change(ctx, name, apply)
 
-    record.stage(ctx, name, "ProductionVariants", "Updating", text)
+    record.stage(ctx, name, "ProductionVariants", "Updating", text, {})
     host(ctx.cloud).scale(ctx, name, counts, done)
 
 

@@ -21,9 +21,10 @@ import time
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.errors import validation
 from localcloud.hosting import policy, record
+from localcloud.hosting.fleet import counts_of
 from localcloud.hosting.host import host
 from localcloud.hosting.record import KIND, change
-from localcloud.sagemaker import endpoint_updates, paging, tags
+from localcloud.sagemaker import component_documents, endpoint_updates, paging, tags
 from localcloud.store import Document
 
 _SUMMARY = paging.summary("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
@@ -32,7 +33,7 @@ _SUMMARY = paging.summary("EndpointName", "EndpointArn", "CreationTime", "LastMo
 def _create(ctx: Context, request: Request) -> Response:
     name = request["EndpointName"]
     spec = endpoint_updates.spec_of(ctx, request["EndpointConfigName"])
-    counts = endpoint_updates.counts_of(spec)
+    counts = counts_of(spec)
     policy.check(ctx, request.get("DeploymentConfig"), counts, counts)
     endpoint_updates.check_limit(ctx, 0, sum(counts.values()))
     now = time.time()
@@ -95,6 +96,12 @@ def _delete(ctx: Context, request: Request) -> Response:
     def apply(doc: Document) -> None:
         if doc["EndpointStatus"] == "Deleting":
             raise validation(f'Cannot delete endpoint "{doc["EndpointArn"]}": it is being deleted already.')
+        hosted = component_documents.on_endpoint(ctx, name)
+        if hosted:
+            raise validation(
+                f'Cannot delete endpoint "{doc["EndpointArn"]}" with inference components '
+                f"{', '.join(item['InferenceComponentName'] for item in hosted)}. Delete them first."
+            )
         doc["EndpointStatus"] = "Deleting"
 
     if change(ctx, name, apply) is None:
@@ -117,6 +124,7 @@ def resume(cloud: Cloud) -> None:
     for account, region, name, doc in cloud.store.scan(KIND):
         ctx = Context(account, region, cloud)
         if doc["EndpointStatus"] == "Deleting":
+            host(cloud).sweep(ctx, name, doc["_fleet"])
             _remove(ctx, name)
         elif doc["EndpointStatus"] != "Failed":
             if doc.get("_leaving"):

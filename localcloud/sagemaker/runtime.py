@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError
+from localcloud.hosting.component import component_key
 from localcloud.hosting.fleet import Fleet
 from localcloud.hosting.host import KIND, host
 from localcloud.hosting.model_server import Answer, ModelServer
+from localcloud.sagemaker import component_documents, endpoint_updates
+from localcloud.store import Document
 
 _MESSAGE_LIMIT = 4096
 
@@ -16,13 +19,17 @@ def _invoke(ctx: Context, request: Request) -> Response:
     for member in (
         "TargetModel",
         "TargetContainerHostname",
-        "InferenceComponentName",
         "EnableExplanations",
         "SessionId",
     ):
         if request.get(member):
             raise AwsError("ValidationError", f"{member} is not supported by localcloud")
-    variant, server, answer = host(ctx.cloud).using(ctx, name, lambda fleet: _serving(ctx, name, fleet).invoke(request))
+    component = _component(ctx, request)
+    variant, server, answer = host(ctx.cloud).using(
+        ctx,
+        component_key(component) if component else name,
+        lambda fleet: _serving(ctx, name, component, fleet).invoke(request),
+    )
     if not 200 <= answer.status < 300:
         raise _model_error(ctx, server, answer)
     response: Response = {"Body": answer.body, "ContentType": answer.content_type, "InvokedProductionVariant": variant}
@@ -31,11 +38,46 @@ def _invoke(ctx: Context, request: Request) -> Response:
     return response
 
 
-def _serving(ctx: Context, name: str, fleet: Fleet | None) -> Fleet:
-    """The fleet, when the endpoint may be invoked; ValidationError otherwise."""
+def _component(ctx: Context, request: Request) -> str | None:
+    """The inference component that a request is for; ValidationError when the endpoint needs one, or has none."""
+    endpoint, name = request["EndpointName"], request.get("InferenceComponentName")
+    doc = _endpoint(ctx, endpoint)
+    if not endpoint_updates.hosts_components(doc["_fleet"]):
+        if name:
+            raise AwsError(
+                "ValidationError",
+                "Inference Component Name header is not allowed for endpoints to which you don't deploy inference "
+                "components. Please remove the Inference Component Name header and try again.",
+            )
+        return None
+    if not name:
+        raise AwsError(
+            "ValidationError",
+            "Inference Component Name header is required for endpoints to which you plan to deploy inference "
+            "components. Please include Inference Component Name header or consider using SageMaker models.",
+        )
+    found = ctx.cloud.store.get(component_documents.KIND, ctx.account, ctx.region, name)
+    if found is None or found["EndpointName"] != endpoint:
+        raise AwsError("ValidationError", f"Inference Component {name} of endpoint {endpoint} not found.")
+    return str(name)
+
+
+def _endpoint(ctx: Context, name: str) -> Document:
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
     if doc is None:
         raise AwsError("ValidationError", f"Endpoint {name} of account {ctx.account} not found.")
+    return doc
+
+
+def _serving(ctx: Context, name: str, component: str | None, fleet: Fleet | None) -> Fleet:
+    """The fleet, when the endpoint or component may be invoked; ValidationError otherwise."""
+    doc = _endpoint(ctx, name)
+    if component:
+        found = ctx.cloud.store.get(component_documents.KIND, ctx.account, ctx.region, component) or {}
+        status = found.get("InferenceComponentStatus", "Deleting")
+        if fleet is None or status in ("Creating", "Failed", "Deleting"):
+            raise AwsError("ValidationError", f"Inference Component {component} is {status}, not InService.")
+        return fleet
     if fleet is None or doc["EndpointStatus"] in ("Creating", "Failed", "Deleting"):
         status = doc["EndpointStatus"]
         raise AwsError("ValidationError", f"Endpoint {name} of account {ctx.account} is {status}, not InService.")
