@@ -148,8 +148,12 @@ def test_an_endpoint_hosts_components_with_copies(bench: Bench, monkeypatch: pyt
     until(lambda: values(bench, "Invocations", "base"), lambda found: found == [1.0] * 41)
     assert values(bench, "InvocationsPerCopy", "base") == [0.5] * 41
     until(lambda: values(bench, "ConcurrentRequestsPerCopy", "base"), lambda found: 1.0 in found and 0.0 in found)
-    streams = [stream for group, stream in bench.delegate.logs if group == "/aws/sagemaker/InferenceComponents/base"]
-    assert len(streams) == 2
+
+    def streams() -> list[str]:
+        with bench.delegate.lock:
+            return [stream for group, stream in bench.delegate.logs if group.endswith("/InferenceComponents/base")]
+
+    until(streams, lambda found: len(found) == 2)
 
 
 def test_components_are_listed_and_leave_before_their_endpoint(bench: Bench) -> None:
