@@ -52,8 +52,8 @@ class Outcome:
 class _Change:
     """A change of an endpoint under way."""
 
-    fleet: Fleet | None = None
-    """The one that it brings up."""
+    fleets: tuple[Fleet, ...]
+    """Those that it brings up or ends."""
     gone: threading.Event = field(default_factory=threading.Event)
 
 
@@ -100,7 +100,7 @@ class Host:
             self._finish(key, under_way)
             done(None)
 
-        self._change(ctx, name, work, fleet, "create")
+        self._change(ctx, name, work, (fleet,), "create")
 
     def update(self, ctx: Context, name: str, spec: Document, policy: Policy, outcome: Outcome) -> None:
         """Replace the fleet that serves: see localcloud.hosting.rollout."""
@@ -133,7 +133,7 @@ class Host:
             self._finish(key, under_way)
             outcome.ended(reason, trouble)
 
-        self._change(ctx, name, work, new, "update")
+        self._change(ctx, name, work, (new, old), "update")
 
     def scale(
         self, ctx: Context, name: str, counts: Mapping[str, int], done: Callable[[str | None, Fleet], None]
@@ -151,7 +151,7 @@ class Host:
             self._finish(key, under_way)
             done(reason, fleet)
 
-        self._change(ctx, name, work, None, "scale")
+        self._change(ctx, name, work, (fleet,), "scale")
 
     def sweep(self, ctx: Context, name: str, spec: Document) -> None:
         """Clear away a fleet that a killed process was ending."""
@@ -177,10 +177,11 @@ class Host:
         if under_way is not None:
             under_way.gone.set()
 
+        fleets = {*(under_way.fleets if under_way else ()), *((serving,) if serving else ())}
+
         def work() -> None:
-            for fleet in (under_way.fleet if under_way else None, serving):
-                if fleet is not None:
-                    fleet.stop(DELETE_SECONDS)
+            for fleet in fleets:
+                fleet.stop(DELETE_SECONDS)
             done()
 
         self._run(work, f"delete-{name}")
@@ -190,7 +191,7 @@ class Host:
         with self._lock:
             self._closed = True
             changes = list(self._changes.values())
-            fleets = [*self._serving.values(), *(item.fleet for item in changes if item.fleet is not None)]
+            fleets = {*self._serving.values(), *(fleet for item in changes for fleet in item.fleets)}
             threads = list(self._threads)
             self._serving.clear()
             self._changes.clear()
@@ -204,9 +205,9 @@ class Host:
         self.metrics.close()
 
     def _change(
-        self, ctx: Context, name: str, work: Callable[[Key, _Change], None], fleet: Fleet | None, verb: str
+        self, ctx: Context, name: str, work: Callable[[Key, _Change], None], fleets: tuple[Fleet, ...], verb: str
     ) -> None:
-        key, under_way = (ctx.account, ctx.region, name), _Change(fleet)
+        key, under_way = (ctx.account, ctx.region, name), _Change(fleets)
         with self._lock:
             self._changes[key] = under_way
 
@@ -233,7 +234,7 @@ class Host:
 
     def _loads(self) -> Iterable[Load]:
         with self._lock:
-            fleets = {*self._serving.values(), *(item.fleet for item in self._changes.values() if item.fleet)}
+            fleets = {*self._serving.values(), *(fleet for item in self._changes.values() for fleet in item.fleets)}
         for fleet in fleets:
             yield from fleet.loads()
 

@@ -110,6 +110,8 @@ class Pool:
         self.remove(self.size, drain_seconds)
         with self._lock:
             leaving, self._leaving = self._leaving, []
+        for server in leaving:
+            server.drain(drain_seconds)
         _stop_all(leaving)
         if self._prepared is not None:
             self._prepared.layout.remove()

@@ -84,16 +84,22 @@ def update(ctx: Context, name: str, spec: Document, deployment: dict[str, Any] |
         def apply(doc: Document) -> None:
             doc.pop("_deployment", None)
             documents.show(doc, doc["_fleet"], documents.copies_of(doc["_fleet"]))
-            if reason and trouble:
-                doc["FailureReason"] = f"{reason} Going back failed: {trouble}"
 
         documents.change(ctx, name, apply)
         adapters = [] if reason else _adapters(ctx, name)
         copies = documents.copies_of(spec)
-        _follow(ctx, adapters, lambda doc, ready: _move_adapter(ctx, doc, min(1, copies), ready), settle)
+        lost = f"{reason} Going back failed: {trouble}" if reason and trouble else None
+        _follow(ctx, adapters, lambda doc, ready: _move_adapter(ctx, doc, min(1, copies), ready), lambda: settle(lost))
 
-    def settle() -> None:
-        documents.change(ctx, name, lambda doc: doc.update(InferenceComponentStatus="InService"))
+    def settle(lost: str | None) -> None:
+        """`lost`: copies of both kinds answer, until the component is deleted."""
+
+        def apply(doc: Document) -> None:
+            doc["InferenceComponentStatus"] = "Failed" if lost else "InService"
+            if lost:
+                doc["FailureReason"] = lost
+
+        documents.change(ctx, name, apply)
 
     outcome = Outcome(committed, rolling_back, ended)
     host(ctx.cloud).update(ctx, component_key(name), spec, policy.read(in_instances(deployment)), outcome)

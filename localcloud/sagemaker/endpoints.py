@@ -124,7 +124,9 @@ def resume(cloud: Cloud) -> None:
     for account, region, name, doc in cloud.store.scan(KIND):
         ctx = Context(account, region, cloud)
         if doc["EndpointStatus"] == "Deleting":
-            host(cloud).sweep(ctx, name, doc["_fleet"])
+            for spec in ("_fleet", "_next", "_leaving"):
+                if doc.get(spec):
+                    host(cloud).sweep(ctx, name, doc[spec])
             _remove(ctx, name)
         elif doc["EndpointStatus"] != "Failed":
             if doc.get("_leaving"):

@@ -75,7 +75,7 @@ def _serving(ctx: Context, name: str, component: str | None, fleet: Fleet | None
     if component:
         found = ctx.cloud.store.get(component_documents.KIND, ctx.account, ctx.region, component) or {}
         status = found.get("InferenceComponentStatus", "Deleting")
-        if fleet is None or status in ("Creating", "Failed", "Deleting"):
+        if fleet is None or status in ("Creating", "Deleting"):
             raise AwsError("ValidationError", f"Inference Component {component} is {status}, not InService.")
         return fleet
     if fleet is None or doc["EndpointStatus"] in ("Creating", "Failed", "Deleting"):

@@ -261,6 +261,24 @@ def test_an_endpoint_can_be_deleted_in_the_middle(bench: Bench) -> None:
     until(lambda: (bench.cloud.home / "endpoints" / "chat").exists(), lambda there: not there)
 
 
+def test_a_deletion_lets_the_leaving_fleet_answer_what_it_has(bench: Bench) -> None:
+    serve_old(bench)
+    slow: list[Any] = []
+    caller = threading.Thread(target=lambda: slow.append(invoke(bench, "chat", {"inputs": "slow", "sleep": 3})["Body"]))
+    caller.start()
+    update(bench)
+    until(
+        lambda: describe(bench)["ProductionVariants"][0].get("VariantStatus"),
+        lambda status: status and status[0]["Status"] == "Deleting",
+    )
+    assert word(bench, "chat") == "new"
+    bench.call("DeleteEndpoint", EndpointName="chat")
+    until(lambda: bench.call("ListEndpoints")["Endpoints"], lambda found: found == [])
+    caller.join()
+    assert slow == [b'[{"generated_text": "old slow"}]']
+    until(lambda: (bench.cloud.home / "endpoints" / "chat").exists(), lambda there: not there)
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (blue_green("CANARY"), "type CANARY must have CanarySize"),
     (blue_green("LINEAR"), "type LINEAR must have LinearStepSize"),

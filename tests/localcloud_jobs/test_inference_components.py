@@ -341,6 +341,36 @@ def test_a_component_that_does_not_start_says_why(bench: Bench) -> None:
     assert ask(bench, "base")["word"] == "one"
 
 
+def test_an_update_that_cannot_go_back_says_so_and_serves(bench: Bench) -> None:
+    serve(bench)
+    for word in ("one", "two"):
+        make_model(bench, word)
+    base(bench, "base", "one", copies=2)
+    bench.delegate.alarms["errors"] = "OK"
+    code = next((bench.cloud.home / "inference-components" / "base").glob("*/All/opt/ml/model/code/inference.py"))
+    half = {"Type": "CAPACITY_PERCENT", "Value": 50}
+    bench.call(
+        "UpdateInferenceComponent",
+        InferenceComponentName="base",
+        Specification={"ModelName": "two"},
+        DeploymentConfig={
+            "RollingUpdatePolicy": {"MaximumBatchSize": half, "WaitIntervalInSeconds": 1},
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "errors"}]},
+        },
+    )
+    # The first batch is over when one of the old copies has left.
+    until(lambda: len(list(code.parents[4].glob("instances/*"))), lambda count: count == 1)
+    code.unlink()
+    bench.delegate.alarms["errors"] = "ALARM"
+    found = component(bench, "base")
+    assert found["InferenceComponentStatus"] == "Failed"
+    assert "Going back failed" in found["FailureReason"]
+    assert {ask(bench, "base")["word"] for _ in range(40)} == {"one", "two"}
+    bench.call("DeleteInferenceComponent", InferenceComponentName="base")
+    gone(bench)
+    assert list((bench.cloud.home / "inference-components").iterdir()) == []
+
+
 def test_what_cannot_be_a_component_is_refused(bench: Bench) -> None:
     make_model(bench, "one")
     variant = {"VariantName": "All", "InstanceType": "ml.g5.2xlarge", "InitialInstanceCount": 1}
