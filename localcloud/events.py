@@ -51,7 +51,10 @@ class _Sender:
 
 
 def emit(ctx: Context, detail_type: str, detail: dict[str, Any], resources: list[str]) -> None:
-    """Put an `aws.sagemaker` event on the default bus, soon and in order; never raises."""
+    """Put an `aws.sagemaker` event on the default bus, soon and in order, and record its lineage; never raises."""
+    from localcloud.sagemaker import lineage_recorder  # whose package imports this module
+
+    lineage_recorder.observe(ctx, detail_type, detail)
     cloud = ctx.cloud
     with _lock:
         sender = _senders.get(id(cloud))

@@ -9,6 +9,7 @@ from localcloud.sagemaker import (
     endpoints,
     executions,
     inference_components,
+    lineage,
     models,
     packages,
     pipelines,
@@ -30,6 +31,7 @@ OPERATIONS: dict[str, Handler] = {
     **endpoint_configs.OPERATIONS,
     **endpoints.OPERATIONS,
     **inference_components.OPERATIONS,
+    **lineage.OPERATIONS,
     **tags.OPERATIONS,
 }
 RUNTIME_OPERATIONS: dict[str, Handler] = {**runtime.RUNTIME_OPERATIONS}
