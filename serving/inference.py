@@ -3,39 +3,41 @@
     POST /invocations  {"inputs": "turn on the lamp", "parameters": {"max_new_tokens": 64, "temperature": 0}}
     200                [{"generated_text": "{\\"name\\": \\"HassTurnOn\\"}"}]
 
+    POST /invocations  {"inputs": "turn on the lamp", "stream": true}
+    200                {"token": {"id": 7, "text": "{"}}
+                       {"token": {"id": 2, "text": ""}, "generated_text": "{...}",
+                        "details": {"finish_reason": "eos_token", "generated_tokens": 12}}
+
 `inputs` is one user message or a list of `{"role", "content"}`; both go through the chat template saved with the
-model. A request that cannot be served raises ValueError with the reason (a 400). Model directory: merged weights at the
-root, or `adapter/` for the base model in `$FMOPS_BASE_MODEL_DIR`. Only safetensors are loaded. Not covered: streaming,
-tools, images.
+model. Parameters: max_new_tokens, temperature (0, the default, is greedy), top_p, do_sample, seed, stop. Concurrent
+greedy requests run as one batch; those that sample run one by one (batching.py). A request that cannot be served raises
+ValueError with the reason (a 400).
+
+The stream is JSON lines as LMI containers send them, without log_prob. It needs a server that passes on an iterator
+piece by piece: AWS's Hugging Face image (Multi Model Server) doesn't, so there "stream" is refused.
+
+Model directory: merged weights at the root, or `adapter/` for the base model in `$FMOPS_BASE_MODEL_DIR`. With
+`$SAGEMAKER_ADAPTER_DIR` the PEFT adapter in that directory is applied to the weights in the model directory. Only
+safetensors are loaded. Not covered: tools, images.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import threading
+import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-JSON = "application/json"
+from chat_request import JSON, Request, parse
+from text_model import Piece, TextModel
+
+JSON_LINES = "application/jsonlines"
 BASE_MODEL_DIR = "/opt/ml/additional-model-data-sources/base"
-DEFAULT_NEW_TOKENS = 128
-ROLES = ("system", "user", "assistant")
-MOST_STOPS = 8
 
-
-@dataclass(frozen=True)
-class Request:
-    """A checked request. `temperature` 0 is greedy; `stop` ends the text before the first of these strings."""
-
-    messages: tuple[dict[str, str], ...]
-    max_new_tokens: int = DEFAULT_NEW_TOKENS
-    temperature: float = 0.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
+Prediction = list[dict[str, str]] | Iterator[Piece]
 
 
 def model_fn(model_dir: str) -> TextModel:
@@ -59,210 +61,74 @@ def model_fn(model_dir: str) -> TextModel:
 
 def input_fn(body: str | bytes, content_type: str = JSON) -> Request:
     """The request's JSON, checked. Raises ValueError with the first thing that is wrong and what is allowed."""
-    if content_type.split(";")[0].strip().lower() != JSON:
-        raise ValueError(f"content type {content_type!r} is not supported; send {JSON}")
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the body is not JSON: {error}") from None
-    if not isinstance(data, dict) or "inputs" not in data:
-        raise ValueError('the body must be {"inputs": text or messages, "parameters": {...}}')
-    _refuse_unknown("key", set(data) - {"inputs", "parameters"}, ("inputs", "parameters"))
-    parameters = data.get("parameters")
-    return Request(messages=_messages(data["inputs"]), **_parameters({} if parameters is None else parameters))
+    return parse(body, content_type)
 
 
-def predict_fn(data: Request, model: TextModel) -> list[dict[str, str]]:
-    """Answer one request."""
-    return [{"generated_text": text} for text in model.generate([data])]
+def predict_fn(data: Request, model: TextModel) -> Prediction:
+    """Answer one request: the whole text, or an iterator of pieces for a stream."""
+    if not data.stream:
+        return [{"generated_text": model.generate(data)}]
+    if "mms" in sys.modules:
+        raise ValueError("this container's server can't stream: leave \"stream\" out, or deploy with an LMI image")
+    return model.pieces(model.submit(data), data)
 
 
-def output_fn(prediction: list[dict[str, str]], accept: str = JSON) -> str:
-    """The answer as JSON. Raises ValueError for another media type."""
+def output_fn(prediction: Prediction, accept: str = JSON) -> str | tuple[Iterator[bytes], str]:
+    """The answer as JSON, a stream as (JSON lines, content type). Raises ValueError for another media type."""
     wanted = {part.split(";")[0].strip().lower() for part in accept.split(",")}
-    if not wanted & {JSON, "application/*", "*/*", ""}:
-        raise ValueError(f"accept {accept!r} is not supported; the answer is {JSON}")
-    return json.dumps(prediction, ensure_ascii=False)
+    streams = not isinstance(prediction, list)
+    if not wanted & {JSON, "application/*", "*/*", "", *((JSON_LINES,) if streams else ())}:
+        if streams:
+            prediction.close()  # type: ignore[union-attr]
+        raise ValueError(f"accept {accept[:100]!r} is not supported; the answer is {JSON_LINES if streams else JSON}")
+    if isinstance(prediction, list):
+        return json.dumps(prediction, ensure_ascii=False)
+    return _lines(prediction), JSON_LINES
 
 
-class TextModel:
-    """Weights and tokenizer behind one lock: the place where concurrent requests can be batched."""
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
-        self._lock = threading.Lock()
-
-    def generate(self, requests: list[Request]) -> list[str]:
-        """The new text for each request, in order. Raises ValueError for a prompt that does not fit the context."""
-        with self._lock:
-            return [self._generate_one(request) for request in requests]
-
-    def _generate_one(self, request: Request) -> str:
-        import torch
-        from transformers import GenerationConfig, StoppingCriteriaList
-
-        prompt = self._encode(request)
-        stopping = StoppingCriteriaList(
-            [_stop_criterion(self.tokenizer, len(prompt), request.stop)] if request.stop else []
-        )
-        sampling = (
-            {"temperature": request.temperature, "top_p": request.top_p, "top_k": 0} if request.temperature else {}
-        )
-        config = GenerationConfig(
-            max_new_tokens=request.max_new_tokens,
-            do_sample=bool(sampling),
-            eos_token_id=_end_tokens(self.model, self.tokenizer),
-            pad_token_id=self.tokenizer.pad_token_id,
-            use_cache=True,
-            **sampling,
-        )
-        ids = torch.tensor([prompt], device=self.model.device)
-        with torch.inference_mode():
-            out = self.model.generate(
-                ids, attention_mask=torch.ones_like(ids), generation_config=config, stopping_criteria=stopping
-            )
-        text = self.tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True)
-        return _cut(text, request.stop)
-
-    def _encode(self, request: Request) -> list[int]:
-        try:
-            text = self.tokenizer.apply_chat_template(
-                list(request.messages), add_generation_prompt=True, tokenize=False
-            )
-        except Exception as error:  # templates raise jinja2's errors for conversations they do not allow
-            raise ValueError(f"the model's chat template refuses these messages: {error}") from None
-        prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(prompt) + request.max_new_tokens > self.context:
-            raise ValueError(
-                f"the prompt has {len(prompt)} tokens and max_new_tokens is {request.max_new_tokens}; "
-                f"together they may be {self.context}, the model's context: shorten the prompt or ask for fewer tokens"
-            )
-        return list(prompt)
-
-
-def most_new_tokens() -> int:
-    """The limit on `max_new_tokens`: `$FMOPS_MAX_NEW_TOKENS`, 1024 unless set."""
-    return int(os.environ.get("FMOPS_MAX_NEW_TOKENS", "1024"))
-
-
-def _messages(inputs: Any) -> tuple[dict[str, str], ...]:
-    if isinstance(inputs, str):
-        if not inputs.strip():
-            raise ValueError("inputs is empty")
-        return ({"role": "user", "content": inputs},)
-    if not isinstance(inputs, list) or not inputs:
-        raise ValueError(f"inputs must be a text or a list of messages, not {_kind(inputs)}")
-    for number, message in enumerate(inputs):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise ValueError(f'inputs[{number}] must be {{"role": ..., "content": text}}')
-        if message.get("role") not in ROLES:
-            raise ValueError(f"inputs[{number}].role is {message.get('role')!r}; allowed are {', '.join(ROLES)}")
-        _refuse_unknown(f"key in inputs[{number}]", set(message) - {"role", "content"}, ("role", "content"))
-    if inputs[-1]["role"] == "assistant":
-        raise ValueError("the last message is the assistant's; there is nothing to answer")
-    return tuple({"role": message["role"], "content": message["content"]} for message in inputs)
-
-
-def _parameters(given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise ValueError(f"parameters must be an object, not {_kind(given)}")
-    _refuse_unknown("parameter", set(given) - {"max_new_tokens", "temperature", "top_p", "stop"}, _PARAMETERS)
-    checked: dict[str, Any] = {
-        "max_new_tokens": _number(given, "max_new_tokens", 1, most_new_tokens(), whole=True, default=None),
-        "temperature": _number(given, "temperature", 0, 5, whole=False, default=0.0),
-        "top_p": _number(given, "top_p", 0.001, 1, whole=False, default=1.0),
-        "stop": _stop(given.get("stop")),
-    }
-    if checked["max_new_tokens"] is None:
-        checked["max_new_tokens"] = min(DEFAULT_NEW_TOKENS, most_new_tokens())
-    return checked
-
-
-_PARAMETERS = ("max_new_tokens", "temperature", "top_p", "stop")
-
-
-def _number(given: dict[str, Any], key: str, low: float, high: float, *, whole: bool, default: float | None) -> Any:
-    value = given.get(key)
-    if value is None:
-        return default
-    right = isinstance(value, int) if whole else isinstance(value, (int, float)) and math.isfinite(value)
-    if isinstance(value, bool) or not right or not low <= value <= high:
-        raise ValueError(f"{key} is {value!r}; allowed is a {'whole ' * whole}number from {low:g} to {high:g}")
-    return value if whole else float(value)
-
-
-def _stop(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(s, str) and s for s in stops):
-        raise ValueError(f"stop must be a text or a list of at most {MOST_STOPS} texts, none empty")
-    return tuple(stops)
-
-
-def _refuse_unknown(what: str, unknown: set[Any], allowed: tuple[str, ...]) -> None:
-    if unknown:
-        raise ValueError(f"unknown {what} {', '.join(sorted(map(str, unknown)))}; allowed are {', '.join(allowed)}")
-
-
-def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "an empty list",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        type(None): "null",
-    }
-    return names.get(type(value), type(value).__name__)
-
-
-def _cut(text: str, stops: tuple[str, ...]) -> str:
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
-
-
-def _stop_criterion(tokenizer: Any, prompt_length: int, stops: tuple[str, ...]) -> Any:
-    import torch
-    from transformers import StoppingCriteria
-
-    # A token is at least one byte, so a stop and the character it may begin in lie within these last tokens.
-    window = max(len(stop.encode()) for stop in stops) + 4
-
-    class StopTexts(StoppingCriteria):  # type: ignore[misc]
-        def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-            tails = [
-                tokenizer.decode(row[max(prompt_length, len(row) - window) :], skip_special_tokens=True)
-                for row in input_ids
-            ]
-            return torch.tensor([any(stop in tail for stop in stops) for tail in tails], device=input_ids.device)
-
-    return StopTexts()
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return sorted({*ends, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
+def _lines(pieces: Iterator[Piece]) -> Iterator[bytes]:
+    try:
+        for piece in pieces:
+            line: dict[str, Any] = {"token": {"id": piece.token, "text": piece.text}}
+            if piece.finish_reason is not None:
+                line["generated_text"] = piece.generated_text
+                line["details"] = {
+                    "finish_reason": piece.finish_reason,
+                    "generated_tokens": piece.generated_tokens,
+                }
+            yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    finally:
+        pieces.close()  # type: ignore[attr-defined]
 
 
 def _load_weights(folder: Path, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    component = os.environ.get("SAGEMAKER_ADAPTER_DIR")
     if (folder / "config.json").is_file():
-        return AutoModelForCausalLM.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        return _apply(model, Path(component)) if component else model
     adapter = folder / "adapter"
     if not (adapter / "adapter_model.safetensors").is_file():
         raise RuntimeError(
             f"{folder} holds no model: neither config.json with weights nor adapter/adapter_model.safetensors"
         )
+    if component:
+        raise RuntimeError(f"SAGEMAKER_ADAPTER_DIR is set, but {folder} holds no base weights, only an adapter")
     base = Path(os.environ.get("FMOPS_BASE_MODEL_DIR") or BASE_MODEL_DIR)
     if not (base / "config.json").is_file():
         raise RuntimeError(f"{folder} holds only an adapter and its base model is not in {base} (FMOPS_BASE_MODEL_DIR)")
+    return _apply(AutoModelForCausalLM.from_pretrained(base, **options), adapter)
+
+
+def _apply(model: Any, adapter: Path) -> Any:
+    """The model with a PEFT adapter merged into its weights."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise RuntimeError(f"{adapter} is no PEFT adapter: it has no {name}")
     from peft import PeftModel
 
-    model = AutoModelForCausalLM.from_pretrained(base, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 for a renamed attribute
         return PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True).merge_and_unload()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,15 +18,26 @@ HANDLER = Path(__file__).resolve().parents[2] / "serving" / "inference.py"
 
 
 @pytest.fixture(scope="session")
-def inference() -> ModuleType:
-    """Loaded under a name of its own: `inference` may be another package's module."""
+def inference() -> Iterator[ModuleType]:
+    """Loaded under a name of its own: `inference` may be another package's module. Models end with the session."""
+    sys.path.insert(0, str(HANDLER.parent))
     spec = importlib.util.spec_from_file_location("fmops_serving_inference", HANDLER)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module
+    models: list[Any] = []
+    load = module.model_fn
+
+    def model_fn(model_dir: str) -> Any:
+        models.append(load(model_dir))
+        return models[-1]
+
+    module.model_fn = model_fn
+    yield module
+    for model in models:
+        model.close()
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +51,25 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(inference: ModuleType, base: Path) -> Any:
     return inference.model_fn(str(base))
+
+
+@pytest.fixture(scope="session")
+def lively_weights(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model with larger weights, whose answers depend on the prompt."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("lively")
+    weights = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        for parameter in weights.model.layers.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(12)
+    weights.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lively(inference: ModuleType, lively_weights: Path) -> Any:
+    return inference.model_fn(str(lively_weights))

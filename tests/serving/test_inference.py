@@ -28,6 +28,17 @@ def ask(inference: ModuleType, model: Any, inputs: Any, **parameters: Any) -> st
     return text
 
 
+def stream(inference: ModuleType, model: Any, inputs: Any, **parameters: Any) -> list[dict[str, Any]]:
+    """The lines of a streamed answer."""
+    request = inference.input_fn(json.dumps({"inputs": inputs, "parameters": parameters, "stream": True}))
+    lines, content_type = inference.output_fn(inference.predict_fn(request, model), "*/*")
+    assert content_type == "application/jsonlines"
+    found = [json.loads(line) for line in lines]
+    assert all(set(line) == {"token"} for line in found[:-1])
+    assert "".join(line["token"]["text"] for line in found) == found[-1]["generated_text"]
+    return found
+
+
 def reference(model: Any, messages: list[dict[str, str]], new_tokens: int) -> str:
     """Greedy decoding spelled out, without generate()."""
     import torch
@@ -83,30 +94,30 @@ def test_sampling_differs_from_greedy(inference: ModuleType, model: Any) -> None
 def test_stop_ends_before_the_first_stop_text(inference: ModuleType, model: Any) -> None:
     whole = ask(inference, model, MESSAGES, max_new_tokens=40)
     stop = whole[5:8]
-    calls = []
-    handle = model.model.register_forward_hook(lambda *_: calls.append(1))
-    try:
-        assert (
-            ask(inference, model, MESSAGES, max_new_tokens=40, stop=["never there", stop]) == whole[: whole.find(stop)]
-        )
-    finally:
-        handle.remove()
-    assert len(calls) < 40, "generation ends there, it is not only cut"
+    stopped = ask(inference, model, MESSAGES, max_new_tokens=40, stop=["never there", stop])
+    assert stopped == whole[: whole.find(stop)]
     assert ask(inference, model, MESSAGES, max_new_tokens=40, stop="never there") == whole
+    last = stream(inference, model, MESSAGES, max_new_tokens=40, stop=stop)[-1]
+    assert last["details"]["finish_reason"] == "stop_sequence"
+    assert last["details"]["generated_tokens"] < 40, "generation ends there, it is not only cut"
 
 
-def test_end_token_ends_the_answer(inference: ModuleType, base: Path) -> None:
+def test_end_token_ends_the_answer(inference: ModuleType, base: Path, tmp_path: Path) -> None:
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = inference.model_fn(str(base))
+    weights = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
-        # A head that always prefers the end token: the answer is empty.
-        bias = torch.nn.Linear(model.model.config.hidden_size, model.model.config.vocab_size)
-        bias.weight.zero_()
-        bias.bias.zero_()
-        bias.bias[model.tokenizer.eos_token_id] = 1.0
-        model.model.lm_head = bias.to(model.model.dtype)
+        # Embeddings for which the end token always wins: the answer is empty.
+        weights.model.norm.weight.zero_()
+        weights.lm_head.weight.zero_()
+    weights.generation_config.eos_token_id = [0, 5]
+    weights.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    model = inference.model_fn(str(tmp_path))
     assert ask(inference, model, "hi", max_new_tokens=10) == ""
+    last = stream(inference, model, "hi", max_new_tokens=10)[-1]
+    assert last["details"] == {"finish_reason": "eos_token", "generated_tokens": 1}
 
 
 def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
@@ -125,7 +136,10 @@ def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
         (b"[" * 100_000, "the body is not JSON"),
         ("[]", '"inputs"'),
         ("{}", '"inputs"'),
-        ('{"inputs": "hi", "stream": true}', "unknown key stream; allowed are inputs, parameters"),
+        ('{"inputs": "hi", "streams": true}', "unknown key streams; allowed are inputs, parameters, stream"),
+        ('{"inputs": "hi", "stream": 1}', "stream is 1; allowed are true and false"),
+        (r'{"inputs": "\ud800"}', "inputs is not valid Unicode at character 0"),
+        (b'{"inputs": "' + b"x" * (6 << 20) + b'"}', "at most 6291456 are allowed"),
         ('{"inputs": ""}', "inputs is empty"),
         ('{"inputs": 3}', "inputs must be a text or a list of messages, not a number"),
         ('{"inputs": []}', "not an empty list"),
@@ -139,7 +153,7 @@ def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
         ('{"inputs": "hi", "parameters": []}', "parameters must be an object"),
         (
             '{"inputs": "hi", "parameters": {"top_k": 3}}',
-            "unknown parameter top_k; allowed are max_new_tokens, temperature, top_p, stop",
+            "unknown parameter top_k; allowed are max_new_tokens, temperature, top_p, do_sample, seed, stop",
         ),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": 0}}', "max_new_tokens is 0"),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": true}}', "max_new_tokens is True"),
@@ -147,6 +161,10 @@ def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
         ('{"inputs": "hi", "parameters": {"max_new_tokens": 2.0}}', "max_new_tokens is 2.0"),
         ('{"inputs": "hi", "parameters": {"temperature": -1}}', "temperature is -1; allowed is a number from 0 to 5"),
         ('{"inputs": "hi", "parameters": {"temperature": NaN}}', "temperature is nan"),
+        ('{"inputs": "hi", "parameters": {"temperature": 1%s}}' % ("0" * 400), "temperature is 1000"),
+        ('{"inputs": "hi", "parameters": {"do_sample": 1}}', "do_sample is 1; allowed are true and false"),
+        ('{"inputs": "hi", "parameters": {"do_sample": true, "temperature": 0}}', "temperature is 0: leave one"),
+        ('{"inputs": "hi", "parameters": {"seed": -1}}', "seed is -1; allowed is a whole number from 0"),
         ('{"inputs": "hi", "parameters": {"top_p": 1.5}}', "top_p is 1.5"),
         ('{"inputs": "hi", "parameters": {"top_p": 0}}', "top_p is 0"),
         ('{"inputs": "hi", "parameters": {"stop": [""]}}', "stop must be a text or a list"),
@@ -184,19 +202,6 @@ def test_many_threads_get_their_own_answers(inference: ModuleType, lively: Any) 
         thread.join()
     assert [answers[number] for number in range(len(prompts))] == expected
     assert len(set(expected)) > 1
-
-
-@pytest.fixture
-def lively(inference: ModuleType, base: Path) -> Any:
-    """An untrained model with larger weights, whose answers depend on the prompt."""
-    import torch
-
-    model = inference.model_fn(str(base))
-    with torch.no_grad():
-        for parameter in model.model.model.layers.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(12)
-    return model
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""Runs in the inference container: from messages to text, whole or token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from batching import OneByOne, Sampling, Ticket, make_batched
+from chat_request import Request
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One new token. `text` is what can be said now: nothing while a character or a possible stop text is incomplete.
+
+    The last piece has `finish_reason` ("eos_token", "length" or "stop_sequence") and the whole text.
+    """
+
+    token: int
+    text: str
+    finish_reason: str | None = None
+    generated_text: str = ""
+    generated_tokens: int = 0
+
+
+class TextModel:
+    """Weights and tokenizer; any number of threads may ask at once."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self._ends = _end_tokens(model, tokenizer)
+        self._one_by_one = OneByOne(model, self._ends, tokenizer.pad_token_id)
+        self._batched = make_batched(model, self._ends, tokenizer.pad_token_id)
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+        self._limit = "the model's context"
+        if self._batched is not None and self._batched.room < self.context:
+            self.context, self._limit = self._batched.room, "what this server keeps at once"
+
+    @property
+    def batches(self) -> bool:
+        """Whether concurrent requests run as one batch."""
+        return self._batched is not None
+
+    def generate(self, request: Request) -> str:
+        """The new text. Raises ValueError for a prompt that does not fit, RuntimeError when generation fails."""
+        ticket = self.submit(request)
+        if request.stop:
+            return [piece.generated_text for piece in self.pieces(ticket, request)][-1]
+        tokens = list(ticket)
+        self._check_end(tokens, request)
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def submit(self, request: Request) -> Ticket:
+        """Begin an answer; ValueError for a prompt that does not fit the context."""
+        sampling = Sampling(request.temperature, request.top_p, request.seed) if request.temperature else None
+        ticket = Ticket(self._encode(request), request.max_new_tokens, sampling)
+        if sampling is None and self._batched is not None:
+            self._batched.submit(ticket)
+        else:
+            self._one_by_one.submit(ticket)
+        return ticket
+
+    def pieces(self, ticket: Ticket, request: Request) -> Iterator[Piece]:
+        """The answer as it comes. Closing the iterator early ends the generation."""
+        text = _GrowingText(self.tokenizer, request.stop)
+        tokens = []
+        try:
+            for token in ticket:
+                tokens.append(token)
+                reason = "eos_token" if token in self._ends else None
+                if reason is None and len(tokens) == request.max_new_tokens:
+                    reason = "length"
+                new = text.add(token, last=reason is not None)
+                reason = "stop_sequence" if text.stopped else reason
+                if reason is not None:
+                    yield Piece(token, new, reason, text.said, len(tokens))
+                    return
+                yield Piece(token, new)
+            self._check_end(tokens, request)
+        finally:
+            ticket.cancel()
+
+    def close(self) -> None:
+        """End the threads; requests under way fail."""
+        if self._batched is not None:
+            self._batched.close()
+        self._one_by_one.close()
+
+    def _check_end(self, tokens: list[int], request: Request) -> None:
+        if len(tokens) < request.max_new_tokens and not (tokens and tokens[-1] in self._ends):
+            raise RuntimeError(f"generation ended after {len(tokens)} tokens without an end token")
+
+    def _encode(self, request: Request) -> list[int]:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(request.messages), add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # templates raise jinja2's errors for conversations they do not allow
+            raise ValueError(f"the model's chat template refuses these messages: {error}") from None
+        prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(prompt) + request.max_new_tokens > self.context:
+            raise ValueError(
+                f"the prompt has {len(prompt)} tokens and max_new_tokens is {request.max_new_tokens}; "
+                f"together they may be {self.context}, {self._limit}: shorten the prompt or ask for fewer tokens"
+            )
+        return list(prompt)
+
+
+class _GrowingText:
+    """Tokens in, text out, without a half character and without what may become a stop text."""
+
+    def __init__(self, tokenizer: Any, stops: tuple[str, ...]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        self._longest = max((len(stop) for stop in stops), default=1)
+        self._tokens: list[int] = []
+        self._context = self._decoded = 0
+        self._text = ""
+        self._given = 0
+        self.stopped = False
+
+    @property
+    def said(self) -> str:
+        return self._text[: self._given]
+
+    def add(self, token: int, *, last: bool) -> str:
+        """The text that this token adds; sets `stopped` when a stop text is complete."""
+        self._tokens.append(token)
+        searched = max(0, len(self._text) - self._longest)
+        self._text += self._new_text(last)
+        found = [at for stop in self._stops if (at := self._text.find(stop, searched)) >= 0]
+        if found:
+            self.stopped = True
+            self._text = self._text[: min(found)]
+        end = len(self._text) if last or self.stopped else len(self._text) - self._possible_stop()
+        new = self._text[self._given : end]
+        self._given = end
+        return new
+
+    def _new_text(self, last: bool) -> str:
+        # Decoded together with the tokens before it: some tokenizers drop a space at the beginning.
+        before = self._decode(self._tokens[self._context : self._decoded])
+        both = self._decode(self._tokens[self._context :])
+        if both.endswith("\ufffd") and not last:
+            return ""
+        self._context, self._decoded = self._decoded, len(self._tokens)
+        return both[len(before) :]
+
+    def _decode(self, tokens: list[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def _possible_stop(self) -> int:
+        """How many characters at the end may be the beginning of a stop text."""
+        tail = self._text[max(self._given, len(self._text) - self._longest + 1) :]
+        starts = (at for at in range(len(tail)) if any(stop.startswith(tail[at:]) for stop in self._stops))
+        return len(tail) - next(starts, len(tail))
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return sorted({*ends, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
