@@ -14,7 +14,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,7 +162,7 @@ class Front:
                     )
                 except AwsError as error:
                     reply = wire.write_error(error, "rest-json")
-                await send_reply(reply, send, self._runtime)
+                await send_reply(reply, send, self._runtime, receive)
                 return
         for service in _REST_REFUSED:
             found = wire.match_rest(service, scope["method"], raw.split("?")[0])
@@ -233,8 +233,13 @@ async def read_body(receive: Receive, limit: int = _MAXIMUM_BODY) -> bytes:
     return b"".join(pieces)
 
 
-async def send_reply(reply: Reply, send: Send, pool: ThreadPoolExecutor | None = None) -> None:
-    """Send a reply; files and iterators are read on the pool's threads, chunk by chunk."""
+async def send_reply(
+    reply: Reply, send: Send, pool: ThreadPoolExecutor | None = None, receive: Receive | None = None
+) -> None:
+    """Send a reply; files and iterators are read on the pool's threads, chunk by chunk.
+
+    With `receive` (the body must have been read) an iterator is closed when the client goes away.
+    """
     headers = wire.wire_headers(reply)
     body = reply.body
     if isinstance(body, Path):
@@ -249,6 +254,20 @@ async def send_reply(reply: Reply, send: Send, pool: ThreadPoolExecutor | None =
         return
     loop = asyncio.get_running_loop()
     pieces = body.pieces() if isinstance(body, FileRange) else body
-    while (chunk := await loop.run_in_executor(pool, next, pieces, None)) is not None:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    gone = asyncio.ensure_future(_disconnected(receive)) if receive else None
+    try:
+        while (chunk := await loop.run_in_executor(pool, next, pieces, None)) is not None:
+            if gone is not None and gone.done():
+                if isinstance(pieces, Generator):
+                    await loop.run_in_executor(pool, pieces.close)
+                return
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    finally:
+        if gone is not None:
+            gone.cancel()
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

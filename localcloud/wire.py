@@ -217,7 +217,10 @@ def _encode(value: Any) -> str:
 
 
 def _event_stream(events: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    """`{"PayloadPart": {"Bytes": b"..."}}` -> frames; an AwsError on the way ends the stream as an exception event."""
+    """`{"PayloadPart": {"Bytes": b"..."}}` -> frames; an AwsError on the way ends the stream as an exception event.
+
+    Closing it closes the events.
+    """
     try:
         for event in events:
             ((kind, members),) = event.items()
@@ -228,6 +231,9 @@ def _event_stream(events: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     except AwsError as error:
         headers = {":message-type": "exception", ":exception-type": error.code, ":content-type": "application/json"}
         yield event_frame(headers, _dump({"Message": error.message, **error.extra}))
+    finally:
+        if isinstance(events, Generator):
+            events.close()
 
 
 def event_frame(headers: Mapping[str, str], payload: bytes) -> bytes:

@@ -216,7 +216,7 @@ class Batched:
     def _lost(self, ticket: Ticket, *, begun: bool) -> None:
         """A request whose thread ended. One that came too late to be begun there gets a second chance."""
         error: Exception = RuntimeError("the batching thread ended")
-        if not begun and not ticket.second_chance:
+        if not (begun or ticket.second_chance or ticket.cancelled.is_set()):
             ticket.second_chance = True
             try:
                 self.submit(ticket)

@@ -7,10 +7,11 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from localcloud.context import Context
 from localcloud.errors import AwsError
@@ -22,6 +23,7 @@ from localcloud.hosting.pool import Pool
 from localcloud.jobs.settings import Settings
 from localcloud.store import Document
 
+T = TypeVar("T")
 DELETE_SECONDS = 60.0
 """How long a deleted endpoint's last invocations may take."""
 _STARTUP_SECONDS = 480
@@ -154,58 +156,121 @@ class Fleet:
         fleet was replaced in between.
         """
         variant = self._choose(request.get("TargetVariant"))
+        return self._target(variant)._invoke(variant, request)
+
+    def invoke_stream(self, request: dict[str, Any]) -> tuple[str, ModelServer, Answer, Generator[bytes, None, None]]:
+        """As `invoke`, with the answer's body in pieces as they come; whoever gets them closes them.
+
+        Counted once, when the last byte is there or the stream is given up; captured only when it is whole.
+        """
+        variant = self._choose(request.get("TargetVariant"))
+        return self._target(variant)._invoke_stream(variant, request)
+
+    def _target(self, variant: str) -> Fleet:
+        """This fleet, or the one that some of the variant's requests are diverted to."""
         diversion = self._diversion
         if diversion is not None and random.random() < diversion[1].get(variant, 0.0):  # noqa: S311 - not a secret
-            return diversion[0]._invoke(variant, request)
-        return self._invoke(variant, request)
+            return diversion[0]
+        return self
 
     def _invoke(self, variant: str, request: dict[str, Any]) -> tuple[str, ModelServer, Answer]:
-        arrived = time.perf_counter()
-        headers = _headers(request)
-        body: bytes = request["Body"]
+        arrived, headers = time.perf_counter(), _headers(request)
+        server, answer, began = self._ask(variant, lambda one: one.invoke(request["Body"], headers), arrived)
+        try:
+            self._account(variant, request, answer, answer.body, (arrived, began))
+        finally:
+            # Not before the answer is captured: a fleet that ends waits for this.
+            server.release()
+        return variant, server, answer
+
+    def _invoke_stream(
+        self, variant: str, request: dict[str, Any]
+    ) -> tuple[str, ModelServer, Answer, Generator[bytes, None, None]]:
+        arrived, headers = time.perf_counter(), _headers(request)
+        sent = self._ask(variant, lambda one: one.invoke_stream(request["Body"], headers), arrived)
+        server, (head, pieces), began = sent
+        watched = self._watched(variant, request, (server, head, pieces), (arrived, began))
+        next(watched)
+        if not 200 <= head.status < 300:
+            watched.close()
+        return variant, server, head, watched
+
+    def _watched(
+        self,
+        variant: str,
+        request: dict[str, Any],
+        sent: tuple[ModelServer, Answer, Generator[bytes, None, None]],
+        times: tuple[float, float],
+    ) -> Generator[bytes, None, None]:
+        """The pieces; the instance is held until the last of them, or until they are closed."""
+        server, head, pieces = sent
+        kept: list[bytes] | None = [] if self._capture is not None else None
+        status, whole = head.status, None
+        try:
+            yield b""
+            for piece in pieces:
+                if kept is not None:
+                    kept.append(piece)
+                yield piece
+            whole = None if kept is None else b"".join(kept)
+        except AwsError:
+            status = 500
+            raise
+        finally:
+            pieces.close()
+            try:
+                self._account(variant, request, replace(head, status=status), whole, times)
+            finally:
+                server.release()
+
+    def _ask(self, variant: str, send: Callable[[ModelServer], T], arrived: float) -> tuple[ModelServer, T, float]:
+        """(the instance that answered, still held; what it answered; when it was asked).
+
+        One whose process ended before it answered anything is replaced by another one, once.
+        """
         pool = self.pools[variant]
         server = pool.take()
         try:
             began = time.perf_counter()
             try:
-                answer = server.invoke(body, headers)
+                return server, send(server), began
             except Unanswered:
-                # Its process ended before it answered anything: once more, on another one.
                 if not pool.has_other(server):
                     raise
                 other = pool.take(avoid=server)
                 server.release()
                 server = other
                 began = time.perf_counter()
-                answer = server.invoke(body, headers)
-            self._measure(variant, pool, answer.status, time.perf_counter() - began, began - arrived)
-            if self._capture is not None and answer.status == 200:
-                self._keep(variant, request, headers["Content-Type"], answer)
-        except Unanswered as error:
-            self._measure(variant, pool, error.status, None, time.perf_counter() - arrived)
-            raise
-        finally:
-            # Not before the answer is captured: a fleet that ends waits for this.
+                return server, send(server), began
+        except BaseException as error:
             server.release()
-        return variant, server, answer
+            if isinstance(error, Unanswered):
+                self._measure(variant, error.status, None, time.perf_counter() - arrived)
+            raise
 
-    def _measure(self, variant: str, pool: Pool, status: int, seconds: float | None, overhead: float) -> None:
-        per_instance = (self.per_instance, pool.size)
-        self._metrics.invocation(self._ctx, self._dimensions(variant), status, seconds, overhead, per_instance)
-
-    def _keep(self, variant: str, request: dict[str, Any], content_type: str, answer: Answer) -> None:
-        assert self._capture is not None
+    def _account(
+        self, variant: str, request: dict[str, Any], answer: Answer, body: bytes | None, times: tuple[float, float]
+    ) -> None:
+        """Count an invocation and capture it, if there is a body to capture."""
+        arrived, began = times
+        self._measure(variant, answer.status, time.perf_counter() - began, began - arrived)
+        if self._capture is None or answer.status != 200 or body is None:
+            return
         self._capture.keep(
             Exchange(
                 variant,
                 request["Body"],
-                content_type,
-                answer.body,
+                _headers(request)["Content-Type"],
+                body,
                 answer.content_type,
                 request.get("InferenceId"),
                 request.get("CustomAttributes"),
             )
         )
+
+    def _measure(self, variant: str, status: int, seconds: float | None, overhead: float) -> None:
+        per_instance = (self.per_instance, self.pools[variant].size)
+        self._metrics.invocation(self._ctx, self._dimensions(variant), status, seconds, overhead, per_instance)
 
     def _dimensions(self, variant: str) -> dict[str, str]:
         return {"EndpointName": self._endpoint, "VariantName": variant}

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _LOG = logging.getLogger("localcloud.hosting")
 _TOOLKIT = Path(__file__).with_name("toolkit_server.py")
 _MAX_BACKOFF_SECONDS = 30.0
 _STOP_SECONDS = 5.0
+_PIECE_BYTES = 1 << 16
 
 
 class StartError(Exception):
@@ -139,31 +141,83 @@ class ModelServer:
 
         Unanswered (ServiceUnavailable) while the server is down, or when it ends before it answers.
         """
+        sent = self._send(body, headers)
+        if isinstance(sent, Answer):
+            return sent
+        connection, response = sent
+        try:
+            data = response.read()
+        except TimeoutError:
+            connection.close()
+            return self._too_late()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            raise Unanswered(self._subject) from None
+        self._give_back(connection)
+        return _answer(response, data)
+
+    def invoke_stream(self, body: bytes, headers: dict[str, str]) -> tuple[Answer, Generator[bytes, None, None]]:
+        """POST /invocations; (the answer's head, its body in pieces as they come). Whoever gets it closes the pieces.
+
+        A refusal has its whole body in the head. AwsError ModelStreamError from the pieces when the stream breaks off,
+        Unanswered while the server is down.
+        """
+        sent = self._send(body, headers)
+        if isinstance(sent, Answer):
+            return sent, _nothing()
+        connection, response = sent
+        if not 200 <= response.status < 300:
+            head = _answer(response, response.read())
+            self._give_back(connection)
+            return head, _nothing()
+        pieces = self._pieces(connection, response)
+        next(pieces)  # it has begun: closing it now frees the connection even if nothing is read
+        return _answer(response, b""), pieces
+
+    def _pieces(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> Generator[bytes, None, None]:
+        whole = False
+        try:
+            yield b""
+            while piece := response.read1(_PIECE_BYTES):
+                yield piece
+            whole = not response.length
+        except TimeoutError:
+            reason = f"The model did not finish its response within {self._timeout:g} s."
+            raise _stream_error("ModelInvocationTimeExceeded", reason) from None
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            if whole:
+                self._give_back(connection)
+            else:
+                connection.close()
+        if not whole:
+            raise _stream_error("StreamBroken", "The connection to the model was closed before the response ended.")
+
+    def _send(
+        self, body: bytes, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse] | Answer:
         for attempt in range(2):
             connection, reused = self._connection()
             try:
                 connection.request("POST", "/invocations", body, headers)
-                response = connection.getresponse()
-                data = response.read()
+                return connection, connection.getresponse()
             except TimeoutError:
                 connection.close()
-                reason = f"the invocation timed out waiting for container primary ({self._timeout:g} s)"
-                return Answer(0, reason.encode(), "text/plain", None)
+                return self._too_late()
             except (OSError, http.client.HTTPException):
                 connection.close()
                 # An idle connection may have died with the last process; a fresh one tells the truth.
-                if reused and attempt == 0:
-                    self._forget_idle()
-                    continue
-                raise Unanswered(self._subject) from None
-            self._give_back(connection)
-            return Answer(
-                response.status,
-                data,
-                response.headers.get("Content-Type") or "application/json",
-                response.headers.get("X-Amzn-SageMaker-Custom-Attributes"),
-            )
+                if not reused or attempt:
+                    break
+                self._forget_idle()
         raise Unanswered(self._subject)
+
+    def _too_late(self) -> Answer:
+        reason = f"the invocation timed out waiting for container primary ({self._timeout:g} s)"
+        return Answer(0, reason.encode(), "text/plain", None)
 
     def _launch(self) -> Process:
         prepared, port_file = self._prepared, self._home / "port"
@@ -255,3 +309,20 @@ def _pings(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _answer(response: http.client.HTTPResponse, body: bytes) -> Answer:
+    return Answer(
+        response.status,
+        body,
+        response.headers.get("Content-Type") or "application/json",
+        response.headers.get("X-Amzn-SageMaker-Custom-Attributes"),
+    )
+
+
+def _nothing() -> Generator[bytes, None, None]:
+    yield from ()
+
+
+def _stream_error(code: str, message: str) -> AwsError:
+    return AwsError("ModelStreamError", message, 400, {"ErrorCode": code})

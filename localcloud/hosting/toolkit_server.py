@@ -8,7 +8,10 @@
 `model.predict(data)` or `model(data)`; JSON or CSV out. GET /ping is 200 once the model is loaded, 503 before.
 POST /invocations answers the output; a ValueError of input_fn or predict_fn is the caller's fault: 400 with
 `{"error": reason}`; any other exception is 500 with one line, its traceback goes to the log, and the server stays up.
-A requirements.txt beside the program is not installed.
+Where the prediction or the output is an iterator (text, bytes, or objects that become JSON lines), its pieces are sent
+as they come, in chunked transfer encoding; an error on the way breaks the connection off, and a caller that goes away
+closes the iterator. A body of more than 64 MiB is refused with 413. A requirements.txt beside the program is not
+installed.
 
 It knows nothing of localcloud's state, and stands on the standard library's threaded server: one local process with few
 connections, handlers that block in native code, and nothing to install beside what the model needs.
@@ -27,13 +30,17 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
+JSON_LINES = "application/jsonlines"
+MOST_BYTES = 64 << 20
+
+Output = bytes | Generator[bytes, None, None]
 
 
 class BadRequest(ValueError):
@@ -61,8 +68,8 @@ class Model:
             raise RuntimeError(f"{program} has no model_fn(model_dir): localcloud can't load a model without one")
         self.model = self._call("model_fn", 1, str(model_dir))
 
-    def answer(self, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
-        """(response body, its content type); BadRequest or whatever the functions raise."""
+    def answer(self, body: bytes, content_type: str, accept: str) -> tuple[Output, str]:
+        """(response body or its pieces, its content type); BadRequest or whatever the functions raise."""
         kind = content_type.split(";")[0].strip().lower()
         data: Any = body
         if kind.startswith("text/") or kind.endswith("json") or kind in ("", JSON):
@@ -111,8 +118,10 @@ def default_predict(data: Any, model: Any) -> Any:
     return predict(data)
 
 
-def default_output(prediction: Any, accept: str) -> tuple[bytes, str]:
-    """The prediction as CSV when asked for, else as JSON; arrays and tensors become lists."""
+def default_output(prediction: Any, accept: str) -> tuple[Output, str]:
+    """The prediction as CSV when asked for, else as JSON; arrays and tensors become lists, iterators JSON lines."""
+    if isinstance(prediction, Iterator):
+        return _begun(prediction), JSON_LINES
     value = prediction.tolist() if hasattr(prediction, "tolist") else prediction
     if accept.split(";")[0].strip().lower() == CSV:
         rows = value if isinstance(value, list) else [value]
@@ -122,8 +131,8 @@ def default_output(prediction: Any, accept: str) -> tuple[bytes, str]:
     return json.dumps(value, default=_plain).encode(), JSON
 
 
-def _response(value: Any, accept: str) -> tuple[bytes, str]:
-    """What output_fn or transform_fn may return: str, bytes, or (one of them, content type)."""
+def _response(value: Any, accept: str) -> tuple[Output, str]:
+    """What output_fn or transform_fn may return: str, bytes, an iterator of them, or (one of these, content type)."""
     content_type = accept if accept and "*" not in accept else JSON
     if isinstance(value, tuple) and len(value) == 2:
         value, content_type = value
@@ -131,7 +140,39 @@ def _response(value: Any, accept: str) -> tuple[bytes, str]:
         return value.encode(), content_type
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value), content_type
+    if isinstance(value, Iterator):
+        return _begun(value), content_type
     return default_output(value, content_type)
+
+
+def _begun(pieces: Iterator[Any]) -> Generator[bytes, None, None]:
+    """The pieces as bytes. The first one is made now: what goes wrong before it can still be answered properly."""
+    encoded = _encoded(pieces)
+    first = next(encoded, None)
+
+    def rest() -> Generator[bytes, None, None]:
+        yield b""  # so that closing it reaches the iterator even when nothing was sent
+        if first is not None:
+            yield first
+            yield from encoded
+
+    begun = rest()
+    next(begun)
+    return begun
+
+
+def _encoded(pieces: Iterator[Any]) -> Generator[bytes, None, None]:
+    try:
+        for piece in pieces:
+            if isinstance(piece, str):
+                yield piece.encode()
+            elif isinstance(piece, bytes | bytearray | memoryview):
+                yield bytes(piece)
+            else:
+                yield json.dumps(piece, default=_plain).encode() + b"\n"
+    finally:
+        if isinstance(pieces, Generator):
+            pieces.close()
 
 
 def _plain(value: Any) -> Any:
@@ -197,7 +238,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(503 if self._model is None else 200, b"\n", TEXT)
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
+        if body is None:
+            return
         model = self._model
         if self.path != "/invocations":
             self._send(404, b"", TEXT)
@@ -205,6 +248,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(503, "the model is not loaded yet")
         else:
             self._invoke(model, body)
+
+    def _body(self) -> bytes | None:
+        """The request's body; None when it was refused. What is not read stays in the connection, which is closed."""
+        given = self.headers.get("Content-Length", "")
+        if self.headers.get("Transfer-Encoding") or not given.isdecimal():
+            self.close_connection = True
+            self._fail(411, "Content-Length is missing")
+        elif int(given) > MOST_BYTES:
+            self.close_connection = True
+            self._fail(413, f"the body has {int(given)} bytes; at most {MOST_BYTES} are allowed")
+        else:
+            return self.rfile.read(int(given))
+        return None
 
     def _invoke(self, model: Model, body: bytes) -> None:
         accept = self.headers.get("Accept") or os.environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or JSON
@@ -221,7 +277,29 @@ class _Handler(BaseHTTPRequestHandler):
             first = next(iter(str(error).splitlines()), "")
             self._fail(500, f"{type(error).__name__}: {first}")
         else:
-            self._send(200, out, content_type)
+            if isinstance(out, bytes):
+                self._send(200, out, content_type)
+            else:
+                self._stream(out, content_type)
+
+    def _stream(self, pieces: Generator[bytes, None, None], content_type: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for piece in pieces:
+                if piece:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        except Exception:
+            # The answer has begun: without its last chunk the caller sees that it is not whole.
+            traceback.print_exc()
+            self.close_connection = True
+        finally:
+            pieces.close()
 
     def _fail(self, status: int, reason: str) -> None:
         self._send(status, json.dumps({"error": reason}).encode(), JSON)

@@ -1,6 +1,9 @@
-"""sagemaker-runtime: InvokeEndpoint."""
+"""sagemaker-runtime: InvokeEndpoint and InvokeEndpointWithResponseStream."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError
@@ -11,28 +14,45 @@ from localcloud.hosting.model_server import Answer, ModelServer
 from localcloud.sagemaker import component_documents, endpoint_updates
 from localcloud.store import Document
 
+T = TypeVar("T")
 _MESSAGE_LIMIT = 4096
+_REFUSED = ("TargetModel", "TargetContainerHostname", "EnableExplanations", "SessionId")
 
 
 def _invoke(ctx: Context, request: Request) -> Response:
-    name = request["EndpointName"]
-    for member in (
-        "TargetModel",
-        "TargetContainerHostname",
-        "EnableExplanations",
-        "SessionId",
-    ):
-        if request.get(member):
-            raise AwsError("ValidationError", f"{member} is not supported by localcloud")
-    component = _component(ctx, request)
-    variant, server, answer = host(ctx.cloud).using(
-        ctx,
-        component_key(component) if component else name,
-        lambda fleet: _serving(ctx, name, component, fleet).invoke(request),
-    )
+    variant, server, answer = _use(ctx, request, lambda fleet: fleet.invoke(request))
     if not 200 <= answer.status < 300:
         raise _model_error(ctx, server, answer)
-    response: Response = {"Body": answer.body, "ContentType": answer.content_type, "InvokedProductionVariant": variant}
+    return _head(variant, answer) | {"Body": answer.body}
+
+
+def _invoke_stream(ctx: Context, request: Request) -> Response:
+    variant, server, answer, pieces = _use(ctx, request, lambda fleet: fleet.invoke_stream(request))
+    if not 200 <= answer.status < 300:
+        raise _model_error(ctx, server, answer)
+    return _head(variant, answer) | {"Body": _parts(pieces)}
+
+
+def _parts(pieces: Generator[bytes, None, None]) -> Generator[dict[str, Any], None, None]:
+    try:
+        for piece in pieces:
+            yield {"PayloadPart": {"Bytes": piece}}
+    finally:
+        pieces.close()
+
+
+def _use(ctx: Context, request: Request, use: Callable[[Fleet], T]) -> T:
+    """`use` with what answers for the endpoint or component now; AwsError ValidationError when nothing does."""
+    for member in _REFUSED:
+        if request.get(member):
+            raise AwsError("ValidationError", f"{member} is not supported by localcloud")
+    name, component = request["EndpointName"], _component(ctx, request)
+    key = component_key(component) if component else name
+    return host(ctx.cloud).using(ctx, key, lambda fleet: use(_serving(ctx, name, component, fleet)))
+
+
+def _head(variant: str, answer: Answer) -> Response:
+    response: Response = {"ContentType": answer.content_type, "InvokedProductionVariant": variant}
     if answer.custom_attributes:
         response["CustomAttributes"] = answer.custom_attributes
     return response
@@ -97,4 +117,7 @@ def _model_error(ctx: Context, server: ModelServer, answer: Answer) -> AwsError:
     return AwsError("ModelError", message, 424, extra)
 
 
-RUNTIME_OPERATIONS: dict[str, Handler] = {"InvokeEndpoint": _invoke}
+RUNTIME_OPERATIONS: dict[str, Handler] = {
+    "InvokeEndpoint": _invoke,
+    "InvokeEndpointWithResponseStream": _invoke_stream,
+}

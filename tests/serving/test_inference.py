@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -239,6 +240,35 @@ def test_an_adapter_is_applied_to_its_base_model(
     answer = ask(inference, tuned, MESSAGES, max_new_tokens=12)
     assert answer == reference(tuned, MESSAGES, 12)
     assert answer != ask(inference, model, MESSAGES, max_new_tokens=12)
+
+
+def test_an_adapter_component_is_applied_to_the_model(
+    inference: ModuleType, base: Path, adapter_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FMOPS_BASE_MODEL_DIR", str(base))
+    merged = ask(inference, inference.model_fn(str(adapter_only)), MESSAGES, max_new_tokens=12)
+    monkeypatch.setenv("SAGEMAKER_ADAPTER_DIR", str(adapter_only / "adapter"))
+    assert ask(inference, inference.model_fn(str(base)), MESSAGES, max_new_tokens=12) == merged
+    with pytest.raises(RuntimeError, match="holds no base weights, only an adapter"):
+        inference.model_fn(str(adapter_only))
+    monkeypatch.setenv("SAGEMAKER_ADAPTER_DIR", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"is no PEFT adapter: it has no adapter_config\.json"):
+        inference.model_fn(str(base))
+
+
+def test_sampling_can_be_switched_off_and_on(inference: ModuleType) -> None:
+    off = inference.input_fn('{"inputs": "hi", "parameters": {"do_sample": false, "temperature": 2}}')
+    on = inference.input_fn('{"inputs": "hi", "parameters": {"do_sample": true, "seed": 4}}')
+    assert (off.temperature, on.temperature, on.seed) == (0.0, 1.0, 4)
+
+
+def test_a_server_that_cannot_stream_says_so(
+    inference: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mms", ModuleType("mms"))
+    request = inference.input_fn('{"inputs": "hi", "stream": true, "parameters": {"max_new_tokens": 2}}')
+    with pytest.raises(ValueError, match="this container's server can't stream"):
+        inference.predict_fn(request, model)
 
 
 def test_what_cannot_be_loaded_is_said(
