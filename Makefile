@@ -33,14 +33,20 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-# The shipped scripts with the library versions of the AWS image that they run in.
-test-images: .venv-image/.installed
-	.venv-image/bin/python -m pytest tests/training tests/evaluation tests/serving
+# The shipped scripts with the library versions of the AWS images that they run in.
+test-images: .venv-image/.installed .venv-image-serving/.installed
+	.venv-image/bin/python -m pytest tests/training tests/evaluation
+	.venv-image-serving/bin/python -m pytest tests/serving
 
 .venv-image/.installed: pyproject.toml constraints.txt training/requirements-image.txt
 	$(PYTHON) -m venv .venv-image
 	.venv-image/bin/python -m pip install --quiet --disable-pip-version-check -r training/requirements-image.txt
 	touch $@
 
+.venv-image-serving/.installed: pyproject.toml constraints.txt serving/requirements-image.txt
+	$(PYTHON) -m venv .venv-image-serving
+	.venv-image-serving/bin/python -m pip install --quiet --disable-pip-version-check -r serving/requirements-image.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-image .fmops
+	rm -rf $(VENV) .venv-image .venv-image-serving .fmops

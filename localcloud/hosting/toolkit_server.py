@@ -220,6 +220,10 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
     model: Model | None = None
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a caller that went away is no news
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
