@@ -43,7 +43,7 @@ def settle(clients: Any, ledger: log.Ledger, environment: dict[str, str]) -> str
     entry = wanted[-1]
     settings, endpoint = entry["settings"], ledger.endpoint
     package = describe_package(clients.sagemaker, entry["model_package_arn"])
-    waiting = _put(clients.sagemaker, _base_request(entry, environment))
+    waiting = _put(clients.sagemaker, _base_request(entry, environment), ledger, entry)
     if waiting:
         return _report(ledger, entry, waiting)
     archive = adapter_archive(clients.s3, adapter_uri(package), environment["DEPLOYMENTS_URI"])
@@ -54,7 +54,8 @@ def settle(clients: Any, ledger: log.Ledger, environment: dict[str, str]) -> str
             "Container": {"ArtifactUrl": archive},
         },
     }
-    waiting = _put(clients.sagemaker, {**request, "EndpointName": endpoint, **optional("Tags", tags(environment))})
+    request |= {"EndpointName": endpoint, **optional("Tags", tags(environment))}
+    waiting = _put(clients.sagemaker, request, ledger, entry)
     if waiting:
         return _report(ledger, entry, waiting)
     ledger.change(lambda document: _in_service(document, entry["id"]))
@@ -88,8 +89,11 @@ def _base_request(entry: dict[str, Any], environment: dict[str, str]) -> dict[st
     }
 
 
-def _put(sagemaker: Any, request: dict[str, Any]) -> str:
-    """Create or update a component; returns what is waited for, "failed: ..." when it can't be, else nothing."""
+def _put(sagemaker: Any, request: dict[str, Any], ledger: log.Ledger, entry: dict[str, Any]) -> str:
+    """Create or update a component; returns what is waited for, "failed: ..." when it can't be, else nothing.
+
+    An update that was asked for and did not last has failed: SageMaker keeps what served before.
+    """
     name = request["InferenceComponentName"]
     found = find(sagemaker, name)
     if found is None:
@@ -102,12 +106,22 @@ def _put(sagemaker: Any, request: dict[str, Any]) -> str:
     status = found["InferenceComponentStatus"]
     if status in ("Creating", "Updating", "Deleting"):
         return f"{name} is {status}"
+    reason = f"failed: {found.get('FailureReason') or f'{name} went back to what it was'}"
     if _same(found["Specification"], request["Specification"]):
-        return f"failed: {found.get('FailureReason', f'{name} failed')}" if status == "Failed" else ""
+        return reason if status == "Failed" else ""
+    if name in entry.get("asked", ()):
+        return reason
     if status == "Failed":
         sagemaker.delete_inference_component(InferenceComponentName=name)
         return f"{name} had failed and is made anew"
     sagemaker.update_inference_component(InferenceComponentName=name, Specification=request["Specification"])
+
+    def remember(document: log.Document) -> None:
+        asked = log.find(document, entry["id"])
+        if asked:
+            asked["asked"] = [*asked.get("asked", []), name]
+
+    ledger.change(remember)
     return f"{name} is being updated"
 
 
@@ -135,6 +149,7 @@ def _in_service(document: log.Document, identity: str) -> None:
     serving = log.find(document, identity)
     for item in log.in_state(document, "deploying", "in_service"):
         if item is serving:
+            item.pop("asked", None)  # when it comes back one day, it has to be asked for again
             if item["state"] != "in_service":
                 item.update(state="in_service", reason="", changed=log.now())
         elif item["state"] == "in_service":

@@ -2,14 +2,15 @@
 
     s3://<artifacts bucket>/deployments/<endpoint>.json
     {"version": 1, "endpoint_name": "chat", "undeploying": false, "deployments": [
-        {"endpoint_config_name": "chat-1f2e...", "model_name": "fmops-models-3-9a8b...", "model_package_arn": "...",
-         "approved": "2026-11-24T10:00:00+00:00", "by": "approval", "state": "in_service", "reason": "",
-         "created": "...", "changed": "...", "settings": {...}}]}
+        {"id": "chat-1f2e...", "endpoint_config_name": "chat-1f2e...", "model_name": "fmops-models-3-9a8b...",
+         "model_package_arn": "...", "approved": "2026-11-24T10:00:00+00:00", "by": "approval", "state": "in_service",
+         "reason": "", "created": "...", "changed": "...", "settings": {...}}]}
 
-A deployment is known by the name of its endpoint configuration, which holds a hash of all that is deployed. States:
-waiting (the endpoint is changing) -> starting (UpdateEndpoint may have been called) -> deploying -> in_service ->
-replaced; or failed, rolled_back (by SageMaker or by hand), undeployed. The newest is last. This is what makes a
-delivery that comes twice, late or after a crash harmless: EventBridge promises at least one, in any order.
+A deployment's id is the name of its endpoint configuration, which holds a hash of all that is deployed; adapters share
+one configuration, so there the version follows. States: waiting (the endpoint is changing) -> starting (UpdateEndpoint
+may have been called) -> deploying -> in_service -> replaced; or failed, rolled_back (by SageMaker or by hand),
+undeployed. The newest is last. This is what makes a delivery that comes twice, late or after a crash harmless:
+EventBridge promises at least one, in any order.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ class Ledger:
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - so that rivals don't meet again
         raise RuntimeError(f"The deployment log of {self.endpoint} was changed by others {_ATTEMPTS} times in a row")
 
-    def set_state(self, configuration: str, state: str, reason: str = "", only: tuple[str, ...] = ()) -> Document:
+    def set_state(self, identity: str, state: str, reason: str = "", only: tuple[str, ...] = ()) -> Document:
         """Move a deployment to a state; with `only`, just from one of these."""
 
         def apply(document: Document) -> None:
-            found = find(document, configuration)
+            found = find(document, identity)
             if found and (not only or found["state"] in only) and (found["state"], found["reason"]) != (state, reason):
                 found.update(state=state, reason=reason[:1000], changed=now())
 
@@ -94,10 +95,10 @@ def endpoints(s3: Any, location: str) -> list[str]:
     return [key.removeprefix(prefix).removesuffix(".json") for key in keys if key.endswith(".json")]
 
 
-def find(document: Document, configuration: str) -> Deployment | None:
-    """The newest deployment of an endpoint configuration."""
+def find(document: Document, identity: str) -> Deployment | None:
+    """The newest deployment of that id."""
     for item in reversed(document["deployments"]):
-        if item["endpoint_config_name"] == configuration:
+        if item["id"] == identity:
             found: Deployment = item
             return found
     return None

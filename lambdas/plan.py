@@ -54,8 +54,8 @@ def model_request(package: dict[str, Any], settings: dict[str, Any], environment
 
 def base_model_container(package: dict[str, Any], metadata: dict[str, str], environment: dict[str, str]) -> Request:
     """The base model of an adapter, with the server's settings that the package was registered with."""
-    base = _base_in_s3(package, metadata, "set endpoint.mode to real-time, or copy the base model to S3")
     adapter = adapter_container(package)
+    base = _base_in_s3(package, metadata, "set endpoint.mode to real-time, or copy the base model to S3")
     sources = []
     code = metadata.get("code_serving")
     given = dict(adapter.get("Environment") or {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,12 @@ def versions(
     arns = []
     for number in range(3):
         torch.manual_seed(number)
-        model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(base),
-            LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 for a renamed attribute
+            model = get_peft_model(
+                AutoModelForCausalLM.from_pretrained(base),
+                LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False),
+            )
         folder = tmp_path_factory.mktemp(f"adapter-{number}")
         model.save_pretrained(folder)
         if number == 2:

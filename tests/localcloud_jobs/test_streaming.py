@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +73,9 @@ class Served:
             Namespace="AWS/SageMaker",
             MetricName=name,
             Dimensions=[{"Name": "EndpointName", "Value": "talk"}, {"Name": "VariantName", "Value": "AllTraffic"}],
-            StartTime=0,
-            EndTime=4_000_000_000,
-            Period=86400,
+            StartTime=time.time() - 3600,
+            EndTime=time.time() + 3600,
+            Period=3600,
             Statistics=["Sum"],
         )
         return float(sum(point["Sum"] for point in found["Datapoints"]))
