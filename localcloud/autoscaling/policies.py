@@ -6,6 +6,7 @@ DescribeScalingPolicies' answer plus `_high` and `_low` (the alarms of target tr
 
 from __future__ import annotations
 
+import copy
 import time
 import uuid
 from typing import Any
@@ -29,12 +30,21 @@ def _put(ctx: Context, request: Request) -> Response:
     resource = resources.scalable(request)
     find_target(ctx, resource, "registered")
     store, key = ctx.cloud.store, _key(resource, request["PolicyName"])
-    doc = store.get(KIND, ctx.account, ctx.region, key) or _new(ctx, resource, request)
+    before = store.get(KIND, ctx.account, ctx.region, key)
+    doc = copy.deepcopy(before) if before else _new(ctx, resource, request)
     _configure(doc, request, resource)
     wanted = tracking.alarms(doc, resource) if doc["PolicyType"] == "TargetTrackingScaling" else []
-    _replace_alarms(ctx, doc, wanted)
-    store.put(KIND, ctx.account, ctx.region, key, doc)
-    return {"PolicyARN": doc["PolicyARN"], "Alarms": doc["Alarms"]}
+    store.put(KIND, ctx.account, ctx.region, key, doc)  # first: an alarm may act as soon as it is there
+    try:
+        alarms = _replace_alarms(ctx, doc, wanted)
+    except AwsError as error:
+        if before:
+            store.put(KIND, ctx.account, ctx.region, key, before)
+        else:
+            store.delete(KIND, ctx.account, ctx.region, key)
+        raise validation(error.message) from None
+    remember(ctx, doc, Alarms=alarms)
+    return {"PolicyARN": doc["PolicyARN"], "Alarms": alarms}
 
 
 def _new(ctx: Context, resource: Scalable, request: Request) -> Document:
@@ -78,14 +88,15 @@ def configuration_of(doc: Document) -> dict[str, Any]:
     return found
 
 
-def _replace_alarms(ctx: Context, doc: Document, wanted: list[dict[str, Any]]) -> None:
+def _replace_alarms(ctx: Context, doc: Document, wanted: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Put the alarms that a policy is to have, delete others that it has; AwsError as CloudWatch refuses."""
     for alarm in wanted:
         ctx.cloud.delegate.cloudwatch(ctx.account, ctx.region, "PutMetricAlarm", alarm)
     names = [alarm["AlarmName"] for alarm in wanted]
     gone = [alarm["AlarmName"] for alarm in doc["Alarms"] if alarm["AlarmName"] not in names]
     if gone:
         ctx.cloud.delegate.cloudwatch(ctx.account, ctx.region, "DeleteAlarms", {"AlarmNames": gone})
-    doc["Alarms"] = [{"AlarmName": name, "AlarmARN": ctx.arn(f"alarm:{name}", "cloudwatch")} for name in names]
+    return [{"AlarmName": name, "AlarmARN": ctx.arn(f"alarm:{name}", "cloudwatch")} for name in names]
 
 
 def of_target(ctx: Context, resource: Scalable) -> list[Document]:

@@ -10,6 +10,8 @@ from localcloud.delegate.alarm_requests import period_of, queries_of, statistic_
 from localcloud.delegate.alarm_rules import Datapoint, Verdict
 
 Document = dict[str, Any]
+_EVALUATED = 10
+"""Datapoints that are told with their times: StateReasonData has room for 4000 characters."""
 
 
 def state_of(alarm: Document) -> Document:
@@ -57,7 +59,7 @@ def reason_data(alarm: Document, verdict: Verdict, now: float) -> Document:
     data["period"] = period_of(alarm)
     data["recentDatapoints"] = [point.value for point in verdict.used]
     data["threshold"] = alarm["Threshold"]
-    data["evaluatedDatapoints"] = [_evaluated(point) for point in reversed(verdict.used)]
+    data["evaluatedDatapoints"] = [_evaluated(point) for point in reversed(verdict.used[-_EVALUATED:])]
     return data
 
 

@@ -15,6 +15,8 @@ _COMPARISONS: dict[str, tuple[Callable[[float, float], bool], str]] = {
 }
 COMPARISONS = frozenset(_COMPARISONS)
 MISSING = frozenset({"missing", "ignore", "breaching", "notBreaching"})
+_NAMED = 10
+"""Datapoints that a reason names: it has room for 1023 characters."""
 _LOOK_BACK = 2
 """How many periods more than EvaluationPeriods an evaluation reads, to find late or sparse points."""
 
@@ -89,7 +91,8 @@ def _crossed(rule: Rule, state: str, real: list[Datapoint]) -> Verdict:
     """The reason names the datapoints that made the state, newest first."""
     alarm = state == "ALARM"
     named = [point for point in reversed(real) if point.value is not None and rule.breaches(point.value) == alarm]
-    shown = ", ".join(f"{point.value} ({_when(point.start)})" for point in named)
+    shown = ", ".join(f"{point.value} ({_when(point.start)})" for point in named[:_NAMED])
+    shown += ", ..." if len(named) > _NAMED else ""
     verb = "were" if len(named) > 1 else "was"
     least = rule.needed if alarm else rule.periods - rule.needed + 1
     path = "OK -> ALARM" if alarm else "ALARM -> OK"

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from localcloud.delegate import alarm_documents, metric_math
-from localcloud.delegate.alarm_requests import alarm_of, period_of, queries_of, rule_of, statistic_of, template_alarm
-from localcloud.delegate.alarm_rules import Datapoint, Rule, Verdict, judge
+from localcloud.delegate import alarm_documents
+from localcloud.delegate.alarm_evaluation import Evaluator, Name
+from localcloud.delegate.alarm_requests import alarm_of, template_alarm
+from localcloud.delegate.alarm_rules import Verdict
 from localcloud.delegate.cloudwatch_wire import Reply, answering, checked, refuse
-from localcloud.delegate.metric_queries import Queries, key_of
-from localcloud.delegate.series import Recent, percentile_of
+from localcloud.delegate.metric_queries import Queries
 from localcloud.errors import AwsError
 
 if TYPE_CHECKING:
@@ -28,14 +28,10 @@ if TYPE_CHECKING:
     from localcloud.delegate.persistence import Checkpoint
 
 Document = dict[str, Any]
-Name = tuple[str, str, str]
-"""Account, region, alarm name."""
 Action = Callable[[str, str, str, Document, list[float]], None]
 """What acts on alarms' actions of one kind: see `localcloud.context.Delegate.on_alarm_action`."""
 
 _INTERVAL_S = 1.0
-_SETTLE_S = 1.0
-"""How long after a period's end its points may still arrive before it is judged."""
 _HELD_S = 10.0
 """How long a state that was set by hand stays at least."""
 _EVICTION_S = 60.0
@@ -51,13 +47,12 @@ class Alarms:
 
         self._cloudwatch, self._events, self._checkpoint = cloudwatch, events, checkpoint
         self._originals: list[tuple[Any, str, Any]] = []
-        self._recent: dict[tuple[Any, ...], Recent] = {}
-        self._judged: dict[Name, tuple[Any, ...]] = {}
+        self.evaluator = Evaluator(cloudwatch)
         self._told: dict[Name, Document] = {}
         self._held: dict[Name, float] = {}
         self._actions: list[tuple[str, Action]] = []
-        self._values: dict[Name, list[float]] = {}
         self._acted: dict[Name, float] = {}
+        self._broken: dict[Name, float] = {}
         self._repeat_s = repeat_seconds()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticker: asyncio.Task[None] | None = None
@@ -161,15 +156,22 @@ class Alarms:
         from ministack.core.responses import request_scope
 
         for account, region, name in list(self._cloudwatch._alarms._data):
-            try:
-                with request_scope(account, region):
-                    alarm = self._cloudwatch._alarms[name]
-                    self._look(now, (account, region, name), alarm)
-                    if time.monotonic() > self._acted.get((account, region, name), 0.0) + self._repeat_s:
-                        self._act((account, region, name), alarm)
-            except Exception:
-                _log.exception("alarm %s in %s was not evaluated", name, region)
+            with request_scope(account, region):
+                self._look(now, (account, region, name), self._cloudwatch._alarms[name])
         self._remember()
+
+    def _look(self, now: float, name: Name, alarm: Document) -> None:
+        try:
+            verdict = None if now < self._held.get(name, 0.0) else self.evaluator.look(now, name, alarm)
+            if verdict is not None and verdict.state not in (None, alarm["StateValue"]):
+                self._change(alarm, verdict, now)
+            if time.monotonic() > self._acted.get(name, 0.0) + self._repeat_s:
+                self._act(name, alarm)
+        except Exception:
+            configured = alarm.get("AlarmConfigurationUpdatedTimestamp", 0.0)
+            if self._broken.get(name) != configured:  # once, not every second
+                _log.exception("alarm %s was not evaluated", name[2])
+            self._broken[name] = configured
 
     def _remember(self) -> None:
         """The states now are the next events' previous states."""
@@ -179,43 +181,11 @@ class Alarms:
             told = self._told.get(name)
             if told is None or told["value"] != alarm["StateValue"] or told["reason"] != alarm.get("StateReason"):
                 self._told[name] = alarm_documents.state_of(alarm)
-        memories: tuple[dict[Name, Any], ...] = (self._told, self._judged, self._held, self._values, self._acted)
+        memories: tuple[dict[Name, Any], ...] = (self._told, self._held, self._acted, self._broken)
         for memory in memories:
             for name in [name for name in memory if name not in known]:
                 del memory[name]
-        for cache in [cache for cache in self._recent if cache[:3] not in known]:
-            del self._recent[cache]
-
-    def _look(self, now: float, name: Name, alarm: Document) -> None:
-        if now < self._held.get(name, 0.0):
-            return
-        period, rule = period_of(alarm), rule_of(alarm)
-        step = 10 if period < 60 else 60
-        end = int((now - _SETTLE_S) // step) * step
-        since = end - rule.range * period
-        recent = {
-            query["Id"]: self._read(name, query["MetricStat"], step, since)
-            for query in queries_of(alarm)
-            if "MetricStat" in query
-        }
-        seen = (end, alarm["AlarmConfigurationUpdatedTimestamp"], *(found.version for found in recent.values()))
-        if self._judged.get(name) == seen:
-            return
-        self._judged[name] = seen
-        points = _datapoints(alarm, recent, end, period, rule)
-        verdict = judge(rule, points)
-        self._values[name] = [point.value for point in points if point.value is not None][-rule.periods :]
-        if _too_few_samples(alarm, recent, end, period, rule) or verdict.state in (None, alarm["StateValue"]):
-            return
-        self._change(alarm, verdict, now)
-
-    def _read(self, name: Name, stat: Document, step: int, since: int) -> Recent:
-        key = key_of(self._cloudwatch, stat["Metric"])
-        # Each alarm reads for itself: two that look back differently far must not make each other read all again.
-        cache = (*name, key, stat.get("Unit"), step, stat["Period"])
-        recent = self._recent.setdefault(cache, Recent(step, stat.get("Unit")))
-        recent.update(self._cloudwatch._metrics.get(key) or [], since)
-        return recent
+        self.evaluator.forget(known.keys())
 
     def _change(self, alarm: Document, verdict: Verdict, now: float) -> None:
         old = alarm["StateValue"]
@@ -252,7 +222,7 @@ class Alarms:
         for action in alarm.get(_FIELDS[alarm["StateValue"]]) or []:
             for prefix, act in self._actions:
                 if action.startswith(prefix):
-                    act(*name[:2], action, dict(alarm), list(self._values.get(name, [])))
+                    act(*name[:2], action, dict(alarm), self.evaluator.values(name))
 
     def _invoke(self, arn: str, payload: Document) -> None:
         """Run a Lambda function that is an action, and let nothing wait for it."""
@@ -280,31 +250,3 @@ def repeat_seconds() -> float:
         return float(text)
     except ValueError:
         raise SystemExit(f"LOCALCLOUD_SCALING_SECONDS={text!r} is not a number") from None
-
-
-def _datapoints(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> list[Datapoint]:
-    """The values that the alarm watches, oldest first; ValueError never, PutMetricAlarm has tried the expressions."""
-    queries = queries_of(alarm)
-    stats = {query["Id"]: query["MetricStat"]["Stat"] for query in queries if "MetricStat" in query}
-    values: dict[str, metric_math.Series] = {
-        name: [
-            None if found is None else found.statistic(stats[name])
-            for found in recent[name].periods(end, period, rule.range)
-        ]
-        for name in recent
-    }
-    watched = next(query["Id"] for query in queries if query.get("ReturnData", True))
-    series = metric_math.evaluate(queries, values)[watched]
-    first = end - rule.range * period
-    return [Datapoint(float(first + number * period), value) for number, value in enumerate(series)]
-
-
-def _too_few_samples(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> bool:
-    """EvaluateLowSampleCountPercentile "ignore": fewer than 10 / (1 - p) samples don't change the state."""
-    percent = percentile_of(statistic_of(alarm))
-    if alarm.get("EvaluateLowSampleCountPercentile") != "ignore" or percent is None:
-        return False
-    share = min(percent, 100.0 - percent) / 100.0
-    (only,) = recent.values()
-    samples = sum(found.count for found in only.periods(end, period, rule.periods) if found is not None)
-    return share == 0 or samples < 10 / share

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud
+from localcloud.delegate.alarm_evaluation import Evaluator
 from tests.localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside, function
 from tests.localcloud_front.test_delegate import bucket, eventually
 
@@ -71,18 +72,16 @@ def becomes(inside: Inside, name: str, wanted: str) -> None:
 
 
 def state_after(inside: Inside, name: str, seconds: float) -> str:
-    """The state that an alarm would have after some time without data; it is put back before anyone else looks."""
+    """The state that an alarm would have after some time without data."""
     delegate: Any = inside[0].cloud.delegate
 
     def look() -> str:
         from ministack.services import cloudwatch
 
-        before = dict(cloudwatch._alarms[name])
-        delegate.alarms._look(time.time() + seconds, (ACCOUNT, REGION, name), cloudwatch._alarms[name])
-        found: str = cloudwatch._alarms[name]["StateValue"]
-        cloudwatch._alarms[name].update(before)
-        delegate.alarms._judged.clear()
-        return found
+        evaluator, alarm = Evaluator(cloudwatch), cloudwatch._alarms[name]
+        verdict = evaluator.look(time.time() + seconds, (ACCOUNT, REGION, name), alarm)
+        assert verdict is not None
+        return verdict.state or str(alarm["StateValue"])
 
     found: str = delegate.on_loop(ACCOUNT, REGION, look)
     return found
@@ -298,6 +297,33 @@ def test_a_state_set_by_hand_is_told_and_stays_for_a_while(inside: Inside) -> No
     assert found[1]["detail"]["state"]["reason"] == "a test"
     assert state(inside, "hand") == "ALARM"
     assert state_after(inside, "hand", 120.0) == "OK"
+
+
+def test_a_state_that_many_datapoints_made_can_still_be_read(inside: Inside) -> None:
+    put(inside[1], "Long", dict.fromkeys(map(float, range(1, 71)), 1.23456789), E="long")
+    alarm(inside[1], "long", "Long", {"E": "long"}, EvaluationPeriods=60)
+    becomes(inside, "long", "OK")
+    (found,) = inside[1]("cloudwatch").describe_alarms(AlarmNames=["long"])["MetricAlarms"]
+    assert len(json.loads(found["StateReasonData"])["recentDatapoints"]) == 60
+    assert "60 out of the last 60 datapoints" in found["StateReason"]
+    assert found["StateReason"].endswith("for ALARM -> OK transition).")
+
+
+def test_an_alarm_that_can_not_be_judged_is_in_the_log_once(inside: Inside) -> None:
+    delegate: Any = inside[0].cloud.delegate
+
+    def broken_and_looked_at() -> None:
+        from ministack.services import cloudwatch
+
+        alarm = {"AlarmName": "broken", "StateValue": "OK", "AlarmArn": "a", "AlarmConfigurationUpdatedTimestamp": 1.0}
+        cloudwatch._alarms["broken"] = alarm
+        for _ in range(3):
+            delegate.alarms.tick(time.time())
+        del cloudwatch._alarms["broken"]
+
+    delegate.on_loop(ACCOUNT, REGION, broken_and_looked_at)
+    log = (inside[0].cloud.home / "localcloud.log").read_text()
+    assert log.count("alarm broken was not evaluated") == 1
 
 
 def test_a_composite_alarm_follows(inside: Inside) -> None:

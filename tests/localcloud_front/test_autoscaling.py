@@ -301,6 +301,16 @@ def test_a_policy_needs_a_target_and_keeps_its_kind(inside: Inside, shared: str)
     assert aws("cloudwatch").describe_alarms(AlarmNames=[high])["MetricAlarms"] == []
 
 
+def test_a_policy_whose_alarm_is_refused_is_not_kept(inside: Inside, shared: str) -> None:
+    aws = inside[1]
+    register(aws, shared, 1, 2)
+    spec = {"Namespace": ":no", "MetricName": "Depth", "Statistic": "Average"}
+    code, message = refused(lambda: track(aws, shared, "no", TargetValue=1, CustomizedMetricSpecification=spec))
+    assert (code, "at 'namespace' failed" in message) == ("ValidationException", True)
+    client = aws("application-autoscaling")
+    assert client.describe_scaling_policies(ServiceNamespace="sagemaker", PolicyNames=["no"])["ScalingPolicies"] == []
+
+
 def test_concurrency_scales_out_in_proportion_and_within_bounds(inside: Inside) -> None:
     aws = inside[1]
     ident = endpoint(aws, "busy")
