@@ -100,22 +100,42 @@ def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Ta
 STATUS = {"PendingManualApproval": "pending", "Approved": "approved", "Rejected": "rejected"}
 
 
-def lineage(session: boto3.Session, package_arn: str) -> list[tuple[str, str, str]]:
-    """(kind, name, ARN) of all that a version came from and led to, from the data to the endpoint."""
+def lineage(session: boto3.Session, package_arn: str) -> list[tuple[str, str]]:
+    """(kind, where it lies) of all that a version came from and led to, from the data to the endpoint.
+
+    SageMaker records it by itself: data sets and models as artifacts, jobs as trial components, the approval and the
+    deployment as actions, the endpoint as a context.
+    """
     sagemaker = client(session, "sagemaker")
     artifacts = sagemaker.list_artifacts(SourceUri=package_arn)["ArtifactSummaries"]
     if not artifacts:
-        raise UserError(
-            f"SageMaker keeps no lineage of {package_arn} (it does for versions that a pipeline registered)."
-        )
-    found: dict[str, tuple[str, str, str]] = {}
+        raise UserError(f"SageMaker keeps no lineage of {package_arn}.")
+    start = artifacts[0]["ArtifactArn"]
+    found: dict[str, tuple[str, str]] = {}
     for direction in ("Ascendants", "Descendants"):
-        answer = sagemaker.query_lineage(
-            StartArns=[artifacts[0]["ArtifactArn"]], Direction=direction, IncludeEdges=False, MaxDepth=10
-        )
-        vertices = answer["Vertices"]
+        pages = sagemaker.get_paginator("query_lineage") if sagemaker.can_paginate("query_lineage") else None
+        request = {"StartArns": [start], "Direction": direction, "IncludeEdges": False, "MaxDepth": 10}
+        answers = pages.paginate(**request) if pages else [sagemaker.query_lineage(**request)]
+        vertices = [vertex for answer in answers for vertex in answer["Vertices"] if vertex["Arn"] != start]
         for vertex in reversed(vertices) if direction == "Ascendants" else vertices:
-            found[vertex["Arn"]] = (vertex.get("Type", "-"), vertex.get("LineageType", "-"), vertex["Arn"])
+            found.setdefault(vertex["Arn"], (vertex.get("Type", "-"), _source(sagemaker, vertex)))
         if direction == "Ascendants":
-            found[artifacts[0]["ArtifactArn"]] = ("ModelPackage", "Artifact", package_arn)
+            found[start] = ("ModelPackage", package_arn)
     return list(found.values())
+
+
+def _source(sagemaker: Any, vertex: dict[str, Any]) -> str:
+    """Where a vertex's subject lies: an S3 URI, or the ARN of a job, model, package or endpoint."""
+    arn, kind = vertex["Arn"], vertex.get("LineageType")
+    name = arn.rsplit("/", 1)[1]
+    if kind == "Artifact":
+        source = sagemaker.describe_artifact(ArtifactArn=arn)["Source"]["SourceUri"]
+    elif kind == "Context":
+        source = sagemaker.describe_context(ContextName=name)["Source"]["SourceUri"]
+    elif kind == "Action":
+        source = sagemaker.describe_action(ActionName=name)["Source"]["SourceUri"]
+    elif kind == "TrialComponent":
+        source = sagemaker.describe_trial_component(TrialComponentName=name).get("Source", {}).get("SourceArn", arn)
+    else:
+        source = arn
+    return str(source)

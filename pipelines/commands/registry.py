@@ -119,5 +119,5 @@ def lineage(target: Target, version: int) -> None:
     from pipelines.names import model_package_group
 
     package = registry.find_version(target.session, model_package_group(target.config), version)
-    for kind, what, arn in registry.lineage(target.session, package["ModelPackageArn"]):
-        click.echo(f"{what:<15} {kind:<22} {arn}")
+    for kind, where in registry.lineage(target.session, package["ModelPackageArn"]):
+        click.echo(f"{kind:<26} {where}")
