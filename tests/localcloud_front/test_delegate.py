@@ -246,3 +246,15 @@ def test_no_container_is_looked_for(inside: Inside) -> None:
 
     with pytest.raises(RuntimeError, match="no containers"):
         docker.from_env()
+
+
+def test_a_message_is_published_to_a_topic(inside: Inside) -> None:
+    delegate, aws = inside[0].cloud.delegate, inside[1]
+    topic = aws("sns").create_topic(Name="told")["TopicArn"]
+    queue = aws("sqs").create_queue(QueueName="heard")["QueueUrl"]
+    aws("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:{REGION}:{ACCOUNT}:heard")
+    delegate.publish(ACCOUNT, REGION, topic, "hello")
+    found = eventually(lambda: aws("sqs").receive_message(QueueUrl=queue).get("Messages"))
+    assert json.loads(found[0]["Body"])["Message"] == "hello"
+    with pytest.raises(AwsError, match="does not exist"):
+        delegate.publish(ACCOUNT, REGION, f"arn:aws:sns:{REGION}:{ACCOUNT}:none", "lost")

@@ -1,0 +1,117 @@
+"""Settings for serving on GPUs with AWS's LMI image (DJL Serving with vLLM), derived from what is known offline.
+
+    lmi_environment("ml.g5.12xlarge", max_seq_length=4096)
+    -> {"HF_MODEL_ID": "/opt/ml/model", "OPTION_TENSOR_PARALLEL_DEGREE": "4", "OPTION_MAX_MODEL_LEN": "4096", ...}
+
+Sources, read 2026-11: DJL Serving's LMI guides and its vllm_rb_properties.py (0.31), published examples of the
+asynchronous vLLM service for the images 0.33.0-lmi15 to 0.36.0-lmi18, vLLM's LoRAConfig. The SageMaker SDK looks
+the image up offline as djl-lmi. Nothing here needs an account or a network, nothing is checked against the model itself,
+and no container has been started with it here.
+"""
+
+from __future__ import annotations
+
+import re
+
+LMI_VERSION = "0.36.0"
+"""`image_uris.retrieve("djl-lmi", region, version=LMI_VERSION)`: djl-inference:0.36.0-lmi27.0.0-cu130."""
+
+_SIZES_G = {"xlarge": 1, "2xlarge": 1, "4xlarge": 1, "8xlarge": 1, "12xlarge": 4, "16xlarge": 1}
+_GPUS: dict[str, dict[str, int]] = {
+    "g4dn": _SIZES_G,  # T4, 16 GB
+    "g5": {**_SIZES_G, "24xlarge": 4, "48xlarge": 8},  # A10G, 24 GB
+    "g6": {**_SIZES_G, "24xlarge": 4, "48xlarge": 8},  # L4, 24 GB
+    "g6e": {**_SIZES_G, "24xlarge": 4, "48xlarge": 8},  # L40S, 48 GB
+    "p4d": {"24xlarge": 8},  # A100, 40 GB
+    "p4de": {"24xlarge": 8},  # A100, 80 GB
+    "p5": {"4xlarge": 1, "48xlarge": 8},  # H100, 80 GB
+    "p5e": {"48xlarge": 8},  # H200, 141 GB
+    "p5en": {"48xlarge": 8},  # H200, 141 GB
+}
+_GPU_FAMILY = re.compile(r"ml\.(?:g|gr|p)\d[a-z\d-]*\.[a-z\d-]+")
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM has kernels for; adapters of a lower rank fit in."""
+
+
+def is_gpu(instance_type: str) -> bool:
+    """Whether an instance type has NVIDIA GPUs: its family is g, gr or p with a number (not inf, trn, m, c, r, t)."""
+    return _GPU_FAMILY.fullmatch(instance_type) is not None
+
+
+def gpu_count(instance_type: str) -> int:
+    """GPUs of an instance type; 0 for one without. ValueError for a GPU type that isn't in the table."""
+    if not is_gpu(instance_type):
+        return 0
+    family, size = instance_type.removeprefix("ml.").split(".", 1)
+    count = _GPUS.get(family, {}).get(size)
+    if count is None:
+        known = ", ".join(f"ml.{name}.{{{','.join(sizes)}}}" for name, sizes in _GPUS.items())
+        raise ValueError(f"the number of GPUs of {instance_type} is not known here; known are {known}")
+    return count
+
+
+def lmi_environment(
+    instance_type: str,
+    *,
+    max_seq_length: int,
+    adapters: bool = False,
+    lora_rank: int = 16,
+    max_loras: int = 4,
+    max_batch_size: int = 64,
+    tensor_parallel_degree: int | None = None,
+) -> dict[str, str]:
+    """The `Environment` of a model that the LMI image serves from its model data.
+
+    `max_seq_length` is in tokens, prompt and answer together; `adapters` is for LoRA adapters beside base weights, of
+    at most `lora_rank` each, `max_loras` of them in one batch. The model is spread over all GPUs of the instance unless
+    `tensor_parallel_degree` names fewer. That number has to divide the model's attention heads, which are not known
+    here: a wrong one is refused by vLLM when the model is loaded.
+
+    Raises ValueError, all reasons at once.
+    """
+    gpus = gpu_count(instance_type)
+    degree = gpus if tensor_parallel_degree is None else tensor_parallel_degree
+    rank = next((known for known in _LORA_RANKS if known >= lora_rank), None)
+    wrong = []
+    if not gpus:
+        wrong.append(f"{instance_type} has no GPU; LMI's vLLM needs one of {', '.join(_GPUS)}")
+    elif not 1 <= degree <= gpus or gpus % degree:
+        wrong.append(f"tensor_parallel_degree is {degree}; allowed are the divisors of {gpus}, the GPUs it has")
+    for name, value in (
+        ("max_seq_length", max_seq_length),
+        ("max_batch_size", max_batch_size),
+        ("max_loras", max_loras),
+        ("lora_rank", lora_rank),
+    ):
+        if value < 1:
+            wrong.append(f"{name} is {value}; allowed is 1 or more")
+    if adapters and rank is None:
+        wrong.append(f"lora_rank is {lora_rank}; vLLM takes at most {_LORA_RANKS[-1]}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+    environment = {
+        # Where SageMaker mounts the model data; without it LMI looks for a serving.properties.
+        "HF_MODEL_ID": "/opt/ml/model",
+        # vLLM's own asynchronous engine, LMI's way since v15; the rolling batch of earlier versions must be off for it.
+        "OPTION_ASYNC_MODE": "true",
+        "OPTION_ROLLING_BATCH": "disable",
+        "OPTION_ENTRYPOINT": "djl_python.lmi_vllm.vllm_async_service",
+        # One copy of the model over these GPUs; LMI starts more copies where GPUs are left.
+        "OPTION_TENSOR_PARALLEL_DEGREE": str(degree),
+        # Longer than the model was tuned on is never asked for, and the cache of vLLM is sized by it.
+        "OPTION_MAX_MODEL_LEN": str(max_seq_length),
+        # vLLM's max_num_seqs: sequences in one batch, the rest waits. 64 is the guide's start value; LMI's own is 256.
+        "OPTION_MAX_ROLLING_BATCH_SIZE": str(max_batch_size),
+        # A model that can't be loaded ends the container, so that CreateEndpoint fails with the reason in its log.
+        "SERVING_FAIL_FAST": "true",
+    }
+    if adapters:
+        environment |= {
+            "OPTION_ENABLE_LORA": "true",
+            # Different adapters in one batch; 4 is LMI's default. Each takes GPU memory of the largest rank.
+            "OPTION_MAX_LORAS": str(max_loras),
+            # vLLM's default is 16: an adapter of a higher rank would be refused when it is loaded.
+            "OPTION_MAX_LORA_RANK": str(rank),
+        }
+    return environment

@@ -1,0 +1,118 @@
+"""The LMI image's environment, and the GPU table against the API's own instance types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.loaders import Loader
+
+from pipelines import serving_settings
+from pipelines.serving_settings import gpu_count, is_gpu, lmi_environment
+
+
+@pytest.fixture(scope="module")
+def hosting_types() -> set[str]:
+    model = Loader().load_service_model("sagemaker", "service-2")
+    return set(model["shapes"]["ProductionVariantInstanceType"]["enum"])
+
+
+def test_the_table_has_every_size_that_sagemaker_hosts_on(hosting_types: set[str]) -> None:
+    listed = {f"ml.{family}.{size}" for family, sizes in serving_settings._GPUS.items() for size in sizes}
+    families = tuple(f"ml.{family}." for family in serving_settings._GPUS)
+    assert {name for name in hosting_types if name.startswith(families)} == listed
+    assert len(listed) >= 30
+
+
+def test_what_has_gpus(hosting_types: set[str]) -> None:
+    others = ("m", "c", "r", "t", "inf", "trn", "i", "d", "x", "u", "z")
+    found = {name for name in hosting_types if is_gpu(name)}
+    assert len(found) > 40
+    assert not [name for name in found if name.removeprefix("ml.").startswith(others)]
+    for name in ("ml.g5.xlarge", "ml.p4d.24xlarge", "ml.g6e.12xlarge", "ml.p3.2xlarge", "ml.gr6.4xlarge"):
+        assert is_gpu(name)
+    for name in ("ml.m5.xlarge", "ml.inf2.xlarge", "ml.trn1.2xlarge", "ml.c7g.large", "g5.xlarge", "", "ml.g5"):
+        assert not is_gpu(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("ml.g4dn.12xlarge", 4),
+        ("ml.g4dn.16xlarge", 1),
+        ("ml.g5.2xlarge", 1),
+        ("ml.g5.48xlarge", 8),
+        ("ml.g6.24xlarge", 4),
+        ("ml.p4de.24xlarge", 8),
+        ("ml.p5.4xlarge", 1),
+        ("ml.p5en.48xlarge", 8),
+        ("ml.m5.xlarge", 0),
+    ],
+)
+def test_gpu_counts(name: str, count: int) -> None:
+    assert gpu_count(name) == count
+
+
+def test_an_unknown_gpu_type_is_not_guessed() -> None:
+    with pytest.raises(ValueError, match=r"number of GPUs of ml\.p9\.48xlarge is not known.*ml\.p4d\.\{24xlarge\}"):
+        gpu_count("ml.p9.48xlarge")
+
+
+def test_the_environment_of_merged_weights() -> None:
+    assert lmi_environment("ml.g5.12xlarge", max_seq_length=4096) == {
+        "HF_MODEL_ID": "/opt/ml/model",
+        "OPTION_ASYNC_MODE": "true",
+        "OPTION_ROLLING_BATCH": "disable",
+        "OPTION_ENTRYPOINT": "djl_python.lmi_vllm.vllm_async_service",
+        "OPTION_TENSOR_PARALLEL_DEGREE": "4",
+        "OPTION_MAX_MODEL_LEN": "4096",
+        "OPTION_MAX_ROLLING_BATCH_SIZE": "64",
+        "SERVING_FAIL_FAST": "true",
+    }
+
+
+@pytest.mark.parametrize(("rank", "most"), [(1, "8"), (8, "8"), (16, "16"), (20, "32"), (257, "320"), (512, "512")])
+def test_adapters_add_lora_settings_with_a_rank_that_vllm_knows(rank: int, most: str) -> None:
+    plain = lmi_environment("ml.g5.xlarge", max_seq_length=1024)
+    with_adapters = lmi_environment("ml.g5.xlarge", max_seq_length=1024, adapters=True, lora_rank=rank)
+    added = {"OPTION_ENABLE_LORA": "true", "OPTION_MAX_LORAS": "4", "OPTION_MAX_LORA_RANK": most}
+    assert with_adapters == plain | added
+
+
+def test_fewer_gpus_and_other_limits_can_be_named() -> None:
+    found = lmi_environment(
+        "ml.p4d.24xlarge", max_seq_length=8192, tensor_parallel_degree=2, max_batch_size=16, adapters=True, max_loras=8
+    )
+    assert found["OPTION_TENSOR_PARALLEL_DEGREE"] == "2"
+    assert (found["OPTION_MAX_ROLLING_BATCH_SIZE"], found["OPTION_MAX_LORAS"]) == ("16", "8")
+    assert all(isinstance(value, str) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "more", "said"),
+    [
+        ("ml.m5.xlarge", {}, "ml.m5.xlarge has no GPU"),
+        ("ml.g5.12xlarge", {"tensor_parallel_degree": 3}, "tensor_parallel_degree is 3; allowed are the divisors of 4"),
+        ("ml.g5.12xlarge", {"tensor_parallel_degree": 8}, "allowed are the divisors of 4"),
+        ("ml.g5.xlarge", {"max_seq_length": 0}, "max_seq_length is 0; allowed is 1 or more"),
+        ("ml.g5.xlarge", {"adapters": True, "lora_rank": 513}, "lora_rank is 513; vLLM takes at most 512"),
+    ],
+)
+def test_what_cannot_work_is_refused(instance_type: str, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        lmi_environment(instance_type, **{"max_seq_length": 1024, **more})
+    assert said in str(caught.value)
+
+
+def test_all_reasons_come_at_once() -> None:
+    with pytest.raises(ValueError, match=r"no GPU.*max_seq_length is 0.*max_loras is 0"):
+        lmi_environment("ml.m5.xlarge", max_seq_length=0, max_loras=0)
+
+
+def test_the_sdk_knows_the_image() -> None:
+    from sagemaker.core import image_uris
+
+    uri = image_uris.retrieve(
+        "djl-lmi", "eu-west-1", version=serving_settings.LMI_VERSION, instance_type="ml.g5.xlarge"
+    )
+    assert uri.endswith("djl-inference:0.36.0-lmi27.0.0-cu130")
