@@ -5,8 +5,8 @@
 
 Sources, read 2026-11: DJL Serving's LMI guides and its vllm_rb_properties.py (0.31), published examples of the
 asynchronous vLLM service for the images 0.33.0-lmi15 to 0.36.0-lmi18, vLLM's LoRAConfig. The SageMaker SDK looks
-the image up offline as djl-lmi. Nothing here needs an account or a network, nothing is checked against the model itself,
-and no container has been started with it here.
+the image up offline as djl-lmi. Nothing here needs an account or a network, nothing is checked against the model
+itself, and no container has been started with it here.
 """
 
 from __future__ import annotations
