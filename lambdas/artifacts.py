@@ -8,18 +8,24 @@ from __future__ import annotations
 from typing import Any
 
 from endpoints import Refused
-from plan import adapter_uri
+from plan import ACCELERATED, adapter_uri
 
 
 def check_artifact(s3: Any, package: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Refused when the model's archive, or the adapter's files, are not in S3 or empty."""
+    """Refused when the model's archive, or the adapter's files, are not in S3, or the machine can't run the server."""
+    containers = (package.get("InferenceSpecification") or {}).get("Containers") or []
+    machine = settings["endpoint_instance_type"]
+    if any("/djl-inference:" in item.get("Image", "") for item in containers) and not ACCELERATED.match(machine):
+        raise Refused(
+            f"{_version(package)} can't be deployed on {machine}: its server is the LMI image, which needs a GPU."
+        )
     if settings["endpoint_mode"] == "adapter":
         names = {key.rsplit("/", 1)[-1] for key in list_keys(s3, adapter_uri(package))}
         for needed in ("adapter_config.json", "adapter_model.safetensors"):
             if needed not in names:
                 raise Refused(f"{_version(package)} can't be deployed: {needed} is not in {adapter_uri(package)}.")
         return
-    for container in (package.get("InferenceSpecification") or {}).get("Containers") or []:
+    for container in containers:
         if container.get("ModelDataUrl"):
             _check_object(s3, package, container["ModelDataUrl"])
 

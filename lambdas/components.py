@@ -10,7 +10,6 @@ endpoint's event, by the timer, and by `fmops ... --wait`.
 from __future__ import annotations
 
 import hashlib
-import re
 import tarfile
 import tempfile
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import Any
 import ledger as log
 from artifacts import list_keys
 from endpoints import describe_package
-from plan import START_TIMEOUT_SECONDS, VARIANT, adapter_uri, optional, tags
+from plan import ACCELERATED, START_TIMEOUT_SECONDS, VARIANT, adapter_uri, optional, tags
 from protection import put_alarms, put_scaling, remove_scaling
 
 MEMORY_MB = 1024
 """The least memory that a component asks for; the instance's memory is not shared with others here."""
-ACCELERATED = re.compile(r"ml\.(g|p|inf|trn)\d")
 
 
 def base_name(endpoint: str) -> str:

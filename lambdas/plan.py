@@ -25,6 +25,8 @@ LOCAL_STORAGE = re.compile(
     r"ml\.(c[56]g?i?d|dl1|g4dn|g[567]e?|i3en|m[56]g?i?d|p3dn|p4de?|p5e?n?|p6e?-g?b\d+|r[567]g?i?d|trn1n?|trn2)\."
 )
 
+ACCELERATED = re.compile(r"ml\.(gr?|p|inf|trn)\d")
+
 Request = dict[str, Any]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.images import inference_image, training_image
+from pipelines.images import handler_image, inference_image, lmi_image, training_image
 from pipelines.names import Names, base_model, endpoint_name, input_data_uri, model_package_group
 from pipelines.session import offline
 from pipelines.stacks import deploy_stack
@@ -29,7 +29,7 @@ def foundation_parameters(config: Config) -> dict[str, str]:
     names = Names.of(config)
     buckets, objects = _elsewhere(config)
     with offline(config.aws.region):
-        images = {training_image(config), inference_image(config)}
+        images = {training_image(config), inference_image(config), handler_image(config), lmi_image(config)}
     return {
         "Prefix": names.prefix,
         "ModelPackageGroupName": model_package_group(config),

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipelines.config_errors import ConfigError, read_config
+from pipelines.serving_settings import gpu_count, is_gpu
 
 __all__ = ["METRICS", "Config", "ConfigError", "GateRule", "load_config"]
 
@@ -385,7 +386,17 @@ class Config(Section):
     endpoint: Endpoint = Field(default_factory=Endpoint, description="endpoint")
     images: Images = Field(default_factory=Images, description="container images")
 
+    @property
+    def server(self) -> str:
+        """What serves: lmi (vLLM in AWS's LMI image) or handler (serving/inference.py)."""
+        endpoint = self.endpoint
+        if endpoint.server != "auto":
+            return endpoint.server
+        whole = self.training.merge or endpoint.mode == "adapter"
+        return "lmi" if is_gpu(endpoint.instance_type) and endpoint.mode != "serverless" and whole else "handler"
+
     def rules(self) -> Iterator[str]:
+        yield from self._server_rules()
         if self.model.on_hub and self.training.network_isolation:
             yield (
                 f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
@@ -401,6 +412,25 @@ class Config(Section):
                 f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
                 "adapter; set merge: true, or copy the model to S3"
             )
+
+    def _server_rules(self) -> Iterator[str]:
+        """What lies between the server, its machine and the model."""
+        endpoint = self.endpoint
+        if self.server == "lmi" and (not is_gpu(endpoint.instance_type) or endpoint.mode == "serverless"):
+            machine = f"{endpoint.instance_type}, mode {endpoint.mode}"
+            yield f"endpoint.server: 'lmi' needs a GPU, which there is none of ({machine}); set server: auto"
+        elif self.server == "lmi":
+            try:
+                gpu_count(endpoint.instance_type)
+            except ValueError as error:
+                yield f"endpoint.instance_type: {error}; or set server: handler"
+        if endpoint.mode == "adapter" and not is_gpu(endpoint.instance_type):
+            yield (
+                f"endpoint.mode: adapter needs a GPU for the LMI image, which {endpoint.instance_type} has not; set "
+                "instance_type to ml.g5.xlarge or larger"
+            )
+        if endpoint.server == "lmi" and not self.training.merge and endpoint.mode != "adapter":
+            yield "endpoint.server: 'lmi' serves whole models, but training.merge is false; set merge: true"
         if self.endpoint.mode == "adapter" and (self.training.method != "lora" or self.model.on_hub):
             yield (
                 "endpoint.mode: adapter needs training.method: lora and a base model in S3 (a name in base-models/ or "

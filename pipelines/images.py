@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from pipelines.serving_settings import LMI_VERSION
+
 if TYPE_CHECKING:
     from pipelines.config import Config
 
@@ -20,8 +22,28 @@ def training_image(config: Config) -> str:
 
 
 def inference_image(config: Config) -> str:
-    """The image of the endpoint, for the kind of machine that is configured."""
-    return config.images.inference or _lookup(config.aws.region, INFERENCE, config.endpoint.instance_type)
+    """The image of the endpoint, for the server and the kind of machine that are configured."""
+    if config.images.inference:
+        return config.images.inference
+    return lmi_image(config) if config.server == "lmi" else handler_image(config)
+
+
+def handler_image(config: Config) -> str:
+    """The Hugging Face image, which runs serving/inference.py."""
+    return _lookup(config.aws.region, INFERENCE, config.endpoint.instance_type)
+
+
+def lmi_image(config: Config) -> str:
+    """AWS's large model inference image, which runs vLLM."""
+    return _lookup_lmi(config.aws.region)
+
+
+@functools.cache
+def _lookup_lmi(region: str) -> str:
+    from sagemaker.core import image_uris
+
+    uri: str = image_uris.retrieve("djl-lmi", region, version=LMI_VERSION)
+    return uri
 
 
 @functools.cache

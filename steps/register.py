@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.code import shipped
+from pipelines.serving_settings import lmi_environment
 from steps.common import Build, retries
 from steps.deploy import RUN_SETTINGS
 from steps.evaluate import evaluation_uri
@@ -27,7 +28,7 @@ def register_step(build: Build, prepare: Any, train: Any, evaluate: Any) -> Any:
         image_uri=inference_image(build.config),
         role_arn=build.names.role("endpoint"),
         sagemaker_session=build.session,
-        env_vars={"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"},
+        env_vars=server_environment(build),
     )
     evaluated = MetricsSource(content_type=CONTENT_TYPE, s3_uri=evaluation_uri(evaluate))
     prepared = MetricsSource(content_type=CONTENT_TYPE, s3_uri=data_report_uri(prepare))
@@ -48,6 +49,22 @@ def register_step(build: Build, prepare: Any, train: Any, evaluate: Any) -> Any:
         step_args=registration,
         retry_policies=retries(job=False),
     )
+
+
+def server_environment(build: Build) -> dict[str, Any]:
+    """The model server's settings: for our handler, and for vLLM in the LMI image where that serves."""
+    config = build.config
+    handler = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
+    if config.server != "lmi":
+        return handler
+    settings = lmi_environment(
+        config.endpoint.instance_type,
+        max_seq_length=config.training.max_seq_length,
+        adapters=config.endpoint.mode == "adapter",
+        lora_rank=config.training.lora_rank,
+    )
+    # The handler's stay: localcloud has no images and runs serving/inference.py whatever the image says.
+    return {**handler, **settings, "OPTION_MAX_MODEL_LEN": build.parameters.text("MaxSeqLength")}
 
 
 def metadata(build: Build) -> dict[str, Any]:

@@ -54,6 +54,19 @@ BAD = [
     ("data: {input_uri: ./rows.csv}", 1, "data.input_uri", ["'./rows.csv'", "s3"]),
     ("model: {base: 'a b'}", 1, "model.base", ["'a b'", "hub"]),
     ("endpoint: {data_capture_percentage: 101}", 1, "endpoint.data_capture_percentage", ["101", "from 0 to 100"]),
+    ("endpoint: {mode: batch}", 1, "endpoint.mode", ["'batch'", "real-time, adapter, serverless or asynchronous"]),
+    ("endpoint: {instance_count: 6}", 1, "endpoint.instance_count", ["6 is above scaling.maximum 5"]),
+    ("endpoint: {instance_count: 0}", 1, "endpoint.instance_count", ["only the modes adapter and asynchronous"]),
+    ("endpoint: {rollout: {traffic: linear, step_percent: 5}}", 1, "endpoint.rollout.step_percent", ["10 to 50"]),
+    ("endpoint: {rollout: {step_percent: 60}}", 1, "endpoint.rollout.step_percent", ["60", "from 1 to 50"]),
+    ("endpoint: {alarms: {period_seconds: 45}}", 1, "endpoint.alarms.period_seconds", ["45", "multiples of 60"]),
+    ("endpoint: {serverless: {memory_mb: 1000}}", 1, "endpoint.serverless.memory_mb", ["1000", "1024"]),
+    ("endpoint: {mode: adapter, server: handler}", 1, "endpoint.server", ["only the LMI image", "auto"]),
+    ("endpoint: {mode: adapter, instance_type: ml.m5.large}", 1, "endpoint.mode", ["needs a GPU", "ml.m5.large"]),
+    ("endpoint: {server: lmi, instance_type: ml.m5.large}", 1, "endpoint.server", ["needs a GPU", "ml.m5.large"]),
+    ("endpoint: {instance_type: ml.g5.huge}", 1, "endpoint.instance_type", ["ml.g5.huge", "ml.g5.{xlarge,"]),
+    ("endpoint: {server: lmi}\ntraining: {merge: false}", 1, "endpoint.server", ["merge: true"]),
+    ("endpoint: {mode: adapter}\ntraining: {method: full}", 1, "endpoint.mode", ["training.method: lora"]),
     ("registry: {approval: yes please}", 1, "registry.approval", ["PendingManualApproval"]),
 ]
 
@@ -190,6 +203,23 @@ def test_every_field_has_a_description() -> None:
                 sections.append(inner)
             assert field.description, f"{section.__name__}.{name}"
     assert len(sections) == 16
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "training", "server"),
+    [
+        ("{}", "{}", "lmi"),
+        ("{instance_type: ml.m5.large}", "{}", "handler"),
+        ("{server: handler}", "{}", "handler"),
+        ("{mode: serverless}", "{}", "handler"),
+        ("{}", "{merge: false}", "handler"),
+        ("{mode: adapter}", "{merge: false}", "lmi"),
+    ],
+)
+def test_what_serves_follows_machine_mode_and_model(tmp_path: Path, endpoint: str, training: str, server: str) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"{GATE}endpoint: {endpoint}\ntraining: {training}\n")
+    assert load_config(path).server == server
 
 
 def test_metrics_are_the_contracts() -> None:

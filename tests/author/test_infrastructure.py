@@ -187,6 +187,7 @@ def test_the_code_gives_the_templates_their_parameters(config: Config) -> None:
         assert {key for key, item in parameters.items() if "Default" not in item} <= set(values)
     repositories = given["foundation.yaml"]["ImageRepositoryArns"].split(",")
     assert [repository.rpartition("/")[2] for repository in repositories] == [
+        "djl-inference",
         "huggingface-pytorch-inference",
         "huggingface-pytorch-training",
     ]

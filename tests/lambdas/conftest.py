@@ -77,6 +77,7 @@ def register(session: boto3.Session, config: Config, environment: dict[str, str]
         metadata: dict[str, str] | None = None,
         group: str = GROUP,
         broken: bool = False,
+        image: str = IMAGE,
     ) -> str:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
@@ -93,7 +94,7 @@ def register(session: boto3.Session, config: Config, environment: dict[str, str]
             InferenceSpecification={
                 "Containers": [
                     {
-                        "Image": IMAGE,
+                        "Image": image,
                         "ModelDataUrl": f"s3://{bucket}/{key}",
                         "Environment": {"SAGEMAKER_PROGRAM": "inference.py"},
                     }

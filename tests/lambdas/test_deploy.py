@@ -237,6 +237,9 @@ def test_one_reason_for_each_thing_that_is_missing(
     with pytest.raises(deploy.Refused, match=r"the API knows no instance type 'ml\.g5\.huge'; near: ml\.g5"):
         run(register("huge"), "gone", endpoint_instance_type="ml.g5.huge")
     assert "ml.g5.huge" in log("gone")[-1]["reason"]
+    lmi = register("lmi", image="763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-lmi27.0.0-cu130")
+    with pytest.raises(deploy.Refused, match=r"can't be deployed on ml\.m5\.large: .* needs a GPU"):
+        run(lmi, "gone")
     run(register("alarmed-1"), "alarmed")
     settled(run, log, "alarmed")
     second = register("alarmed-2")
@@ -398,8 +401,10 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
     while (states := [item["state"] for item in log("fmops-by-approval")]) != ["in_service"]:
         assert time.monotonic() < deadline, states
         time.sleep(0.2)
-    alarms = session.client("cloudwatch").describe_alarms(AlarmNamePrefix="fmops-by-approval-")["MetricAlarms"]
-    assert len(alarms) == 2
+    cloudwatch = session.client("cloudwatch")
+    while len(cloudwatch.describe_alarms(AlarmNamePrefix="fmops-by-approval-")["MetricAlarms"]) != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     # Rejected while it serves: it stays, and the function's log names the way back.
     sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected")
     logs, seen = session.client("logs"), ""
