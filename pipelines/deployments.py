@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.aws import client
@@ -67,48 +68,78 @@ def version_of(deployment: Deployment) -> int:
     return int(deployment["model_package_arn"].rsplit("/", 1)[1])
 
 
-def wait(
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for an end, and how long between two looks; `on_status` hears of every change, in words."""
+
+    timeout_seconds: float
+    poll_seconds: float
+    on_status: Callable[[str], None] = lambda status: None
+
+
+def wait(config: Config, session: boto3.Session, endpoint: str, package_arn: str, patience: Patience) -> None:
+    """Block until the package's newest deployment has ended; UserError with its reason when it did not end well."""
+
+    def ended(entries: list[Deployment]) -> tuple[Deployment | None, bool]:
+        mine = [item for item in entries if item["model_package_arn"] == package_arn]
+        return (mine[-1], mine[-1]["state"] not in UNDER_WAY) if mine else (None, False)
+
+    found = _watch(config, session, endpoint, patience, ended)
+    if found["state"] != "in_service":
+        reason = found["reason"] or "no reason was given"
+        raise UserError(f"Version {version_of(found)} on {endpoint}: {WORDS[found['state']]}. {reason}")
+
+
+def wait_at_rest(config: Config, session: boto3.Session, endpoint: str, patience: Patience) -> Deployment:
+    """Block until nothing is on its way; returns the deployment that serves."""
+
+    def ended(entries: list[Deployment]) -> tuple[Deployment | None, bool]:
+        under_way = [item for item in entries if item["state"] in UNDER_WAY]
+        serving = [item for item in entries if item["state"] == "in_service"]
+        latest = under_way or serving
+        return (latest[-1] if latest else None), bool(serving) and not under_way
+
+    return _watch(config, session, endpoint, patience, ended)
+
+
+def _watch(
     config: Config,
     session: boto3.Session,
     endpoint: str,
-    package_arn: str,
-    *,
-    timeout_seconds: float,
-    poll_seconds: float,
-    on_status: Callable[[str], None] = lambda status: None,
-) -> None:
-    """Block until the package's newest deployment has ended; UserError with its reason when it did not end well."""
-    deadline, last, asked = time.monotonic() + timeout_seconds, "", 0.0
+    patience: Patience,
+    ended: Callable[[list[Deployment]], tuple[Deployment | None, bool]],
+) -> Deployment:
+    """Look until `ended(log)` says so; the deployment that it looks at."""
+    deadline, last, asked = time.monotonic() + patience.timeout_seconds, "", 0.0
     while time.monotonic() < deadline:
-        mine = [item for item in log(config, session, endpoint) if item["model_package_arn"] == package_arn]
-        status = _status(session, endpoint, mine[-1] if mine else None)
+        found, over = ended(log(config, session, endpoint))
+        status = _status(session, endpoint, found)
         if status != last:
-            on_status(status)
+            patience.on_status(status)
             last = status
-        if mine and mine[-1]["state"] == "in_service":
-            return
-        if mine and mine[-1]["state"] not in UNDER_WAY:
-            _raise(endpoint, mine[-1])
+        if over and found is not None:
+            return found
         # Events tell the function, but they are best effort, and inference components send none.
-        if time.monotonic() - asked > 10 * poll_seconds:
+        if time.monotonic() - asked > 10 * patience.poll_seconds:
             asked = time.monotonic()
             ask(config, session, command="settle", endpoint_name=endpoint)
-        time.sleep(poll_seconds)
+        time.sleep(patience.poll_seconds)
     raise UserError(
-        f"{endpoint} does not serve version {package_arn.rsplit('/', 1)[1]} after {timeout_seconds:.0f} s ({last}). "
-        f"It goes on; see: fmops endpoint. The function's log is /aws/lambda/{config.aws.resource_prefix}-deploy."
+        f"{endpoint} has not come to rest after {patience.timeout_seconds:.0f} s ({last}). It goes on; see: fmops "
+        f"endpoint. The function's log is /aws/lambda/{config.aws.resource_prefix}-deploy."
     )
 
 
-def wait_until_gone(config: Config, session: boto3.Session, endpoint: str, timeout_seconds: float, poll: float) -> None:
+def wait_until_gone(config: Config, session: boto3.Session, endpoint: str, patience: Patience) -> None:
     """Block until an undeployed endpoint and all that belongs to it is gone."""
-    deadline = time.monotonic() + timeout_seconds
+    deadline, reason = time.monotonic() + patience.timeout_seconds, ""
     while time.monotonic() < deadline:
-        answer = ask(config, session, command="settle", endpoint_name=endpoint)
-        if not isinstance(answer, list) or answer[0]["action"] not in ("undeploying", "changing"):
+        [answer] = ask(config, session, command="settle", endpoint_name=endpoint)
+        if answer["action"] not in ("undeploying", "changing"):
             return
-        time.sleep(poll)
-    raise UserError(f"{endpoint} is still being deleted after {timeout_seconds:.0f} s: {answer[0]['reason']}")
+        reason = answer["reason"]
+        time.sleep(patience.poll_seconds)
+    raise UserError(f"{endpoint} is still being deleted after {patience.timeout_seconds:.0f} s: {reason}")
 
 
 def _status(session: boto3.Session, endpoint: str, deployment: Deployment | None) -> str:
@@ -121,8 +152,3 @@ def _status(session: boto3.Session, endpoint: str, deployment: Deployment | None
 
     found = describe(session, endpoint)
     return "gone" if found is None else stage(found)
-
-
-def _raise(endpoint: str, deployment: Deployment) -> None:
-    reason = deployment["reason"] or "no reason was given"
-    raise UserError(f"Version {version_of(deployment)} on {endpoint}: {WORDS[deployment['state']]}. {reason}")

@@ -68,13 +68,9 @@ def rollback(target: Target, version: int | None, name: str | None, comment: str
     event = {"command": "rollback", "endpoint_name": endpoint, "reason": comment or "", "version": version}
     answer = deployments.ask(target.config, target.session, **{key: value for key, value in event.items() if value})
     click.echo(f"{endpoint}: {answer['action']} ({answer['reason']})")
-    if not wait:
-        return
-    log = deployments.log(target.config, target.session, endpoint)
-    wanted = [item for item in log if item["state"] in ("in_service", "starting", "deploying")]
-    stopping = [item for item in wanted if item["endpoint_config_name"] == answer["endpoint_config_name"]]
-    goal = [item for item in wanted if item["by"] == "rollback" or item not in stopping] or wanted
-    wait_for_deployment(target, endpoint, goal[-1]["model_package_arn"])
+    if wait:
+        serving = deployments.wait_at_rest(target.config, target.session, endpoint, _patience(target, endpoint))
+        click.echo(f"{endpoint} serves version {deployments.version_of(serving)}.")
 
 
 @click.command()
@@ -92,7 +88,7 @@ def undeploy(target: Target, name: str | None, wait: bool, yes: bool) -> None:
     answer = deployments.ask(target.config, target.session, command="undeploy", endpoint_name=endpoint)
     click.echo(f"{endpoint}: {answer['action']}" + (f" ({answer['reason']})" if answer["reason"] else ""))
     if wait and answer["action"] != "undeployed":
-        deployments.wait_until_gone(target.config, target.session, endpoint, *_patience(target))
+        deployments.wait_until_gone(target.config, target.session, endpoint, _patience(target, endpoint))
         click.echo(f"{endpoint}: gone")
 
 
@@ -158,21 +154,15 @@ def wait_for_deployment(target: Target, name: str, package_arn: str) -> None:
     """Print a deployment's way to its end; UserError when it was taken back."""
     from pipelines import deployments
 
-    timeout, poll = _patience(target)
-    deployments.wait(
-        target.config,
-        target.session,
-        name,
-        package_arn,
-        timeout_seconds=timeout,
-        poll_seconds=poll,
-        on_status=lambda status: click.echo(f"{name}: {status}"),
-    )
+    deployments.wait(target.config, target.session, name, package_arn, _patience(target, name))
 
 
-def _patience(target: Target) -> tuple[float, float]:
-    """(seconds to wait, seconds between two looks): the rollout's own waits, and time for machines to start."""
+def _patience(target: Target, name: str) -> Any:
+    """The rollout's own waits, and time for machines to start; statuses are printed."""
+    from pipelines.deployments import Patience
+
     rollout = target.config.endpoint.rollout
     steps = 100 // rollout.step_percent if rollout.traffic in ("linear", "rolling") else 1
     shift = steps * rollout.wait_seconds + rollout.keep_seconds
-    return (shift + 300.0, 0.5) if target.local else (shift + 3600.0, 15.0)
+    timeout, poll = (shift + 300.0, 0.5) if target.local else (shift + 3600.0, 15.0)
+    return Patience(timeout, poll, lambda status: click.echo(f"{name}: {status}"))

@@ -173,7 +173,7 @@ def test_from_approval_through_canary_and_rollback_to_nothing(trained: House) ->
     rejected = house.run("reject", "2", "--comment", "wrong units").stdout
     assert "fmops-endpoint still serves it. Back to version 1: fmops rollback --local" in rejected
     back = house.run("rollback", "--comment", "wrong units", "--wait").stdout
-    assert "in service" in back
+    assert "fmops-endpoint serves version 1." in back
     assert "version 1" in house.run("endpoint").stdout.splitlines()[0]
 
     lineage = house.run("lineage", "1").stdout
