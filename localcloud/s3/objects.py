@@ -93,7 +93,13 @@ class ObjectStore(Versions):
         return [Part(row[0], row[1], row[2], row[3], self._path(row[4]), json.loads(row[5])) for row in rows]
 
     def complete(
-        self, upload: Upload, path: Path, etag: str, meta: dict[str, Any], versioning: str | None, check: Check
+        self,
+        upload: Upload,
+        path: Path,
+        etag: str,
+        meta: dict[str, Any],
+        versioning: str | None,
+        check: Check = lambda current: None,
     ) -> StoredObject | None:
         """Make the assembled file the object and forget the upload; None when somebody else finished it.
 
