@@ -100,7 +100,7 @@ def test_two_versions_are_registered_with_all_that_is_needed_to_judge_them(train
     shown = trained.run("versions").stdout
     assert re.search(r"2 +pending", shown), shown
     assert re.search(r"1 +pending", shown), shown
-    assert "exact_match" in shown
+    assert "exact match" in shown
     sagemaker, s3 = trained.client("sagemaker"), trained.client("s3")
     group = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models"
     first, second = (sagemaker.describe_model_package(ModelPackageName=f"{group}/{number}") for number in (1, 2))

@@ -58,7 +58,7 @@ def test_report_and_metrics(house: House, finished: str, tmp_path: Path) -> None
 
 def test_approval_deploys_and_the_endpoint_answers(house: House, finished: str) -> None:
     approved = house.run("approve", "1", "--comment", "looks right", "--wait")
-    assert "InService" in approved.stdout
+    assert "in service" in approved.stdout
     answer = house.run("invoke", "turn on the kitchen light", "--max-new-tokens", "5")
     payload = json.dumps({"inputs": "turn on the kitchen light", "parameters": {"max_new_tokens": 5}})
     runtime = house.client("sagemaker-runtime")
