@@ -59,6 +59,9 @@ class Delegate(Protocol):
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         """Run a Lambda function: (response payload, FunctionError or None); AwsError ResourceNotFoundException."""
 
+    def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
+        """Send a message to an SNS topic; AwsError NotFound when there is none."""
+
     def emit_event(
         self, account: str, region: str, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]
     ) -> None:

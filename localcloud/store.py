@@ -110,6 +110,16 @@ class Store:
             ).fetchall()
         return [json.loads(row[0]) for row in rows]
 
+    def count(self, kind: str, account: str, region: str, prefix: str = "") -> int:
+        """How many documents `list` would give."""
+        with self._lock:
+            row = self._connection.execute(
+                "select count(*) from documents where kind = ? and account = ? and region = ?"
+                " and substr(name, 1, ?) = ?",
+                (kind, account, region, len(prefix), prefix),
+            ).fetchone()
+        return int(row[0])
+
     def scan(self, kind: str) -> Iterator[tuple[str, str, str, Document]]:
         """Every (account, region, name, doc) of a kind, in all accounts: what a restart goes through."""
         with self._lock:

@@ -36,11 +36,6 @@ class Scalable:
         return "instance count" if self.dimension == VARIANT else "copy count"
 
     @property
-    def least(self) -> int:
-        """The smallest MinCapacity that AWS allows."""
-        return 1 if self.dimension == VARIANT else 0
-
-    @property
     def names(self) -> tuple[str, ...]:
         """(endpoint, variant), or (component,)."""
         found = _PATTERNS[self.dimension].fullmatch(self.resource_id)
@@ -58,13 +53,17 @@ class Scalable:
 
 @dataclass(frozen=True)
 class Capacity:
-    """A resource as it is now. `born` tells it from a later one of the same name; `trouble` is its FailureReason."""
+    """A resource as it is now. `born` tells it from a later one of the same name; `trouble` is its FailureReason.
+
+    `least` is the smallest MinCapacity that AWS allows.
+    """
 
     current: int
     ready: bool
     leaving: bool
     born: float
     trouble: str
+    least: int
 
 
 def scalable(request: Request) -> Scalable:
@@ -94,23 +93,24 @@ def read(ctx: Context, resource: Scalable) -> Capacity | None:
             raise
         return None
     count = (doc.get("RuntimeConfig") or {}).get("CurrentCopyCount", 0)
-    return _capacity(doc, doc["InferenceComponentStatus"], count)
+    return _capacity(doc, doc["InferenceComponentStatus"], count, 0)
 
 
 def _variant(ctx: Context, endpoint: str, variant: str) -> Capacity | None:
     doc = call(ctx, "sagemaker", "DescribeEndpoint", {"EndpointName": endpoint})
     shown = doc.get("ProductionVariants") or (doc.get("PendingDeploymentSummary") or {}).get("ProductionVariants") or []
     found = next((item for item in shown if item["VariantName"] == variant), None)
-    status = doc["EndpointStatus"]
+    status, least = doc["EndpointStatus"], 0 if doc.get("AsyncInferenceConfig") else 1
     if found is None:
-        return _capacity(doc, status, 0) if status == "Creating" else None
-    return _capacity(doc, status, found.get("CurrentInstanceCount", 0))
+        return _capacity(doc, status, 0, least) if status == "Creating" else None
+    if "CurrentServerlessConfig" in found:
+        return None  # it has no instances
+    return _capacity(doc, status, found.get("CurrentInstanceCount", 0), least)
 
 
-def _capacity(doc: dict[str, Any], status: str, count: int) -> Capacity:
-    return Capacity(
-        count, status == "InService", status == "Deleting", doc["CreationTime"], doc.get("FailureReason", "")
-    )
+def _capacity(doc: dict[str, Any], status: str, count: int, least: int) -> Capacity:
+    ready, leaving = status == "InService", status == "Deleting"
+    return Capacity(count, ready, leaving, doc["CreationTime"], doc.get("FailureReason", ""), least)
 
 
 def write(ctx: Context, resource: Scalable, count: int) -> None:

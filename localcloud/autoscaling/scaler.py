@@ -181,9 +181,11 @@ def _by_tracking(ctx: Context, policy: Document, alarm: Document, values: list[f
 
 
 def _base(policy: Document, current: int) -> int:
-    """What the metric is shared by: while the last addition cools down, the capacity before it."""
+    """What the metric is shared by: while the last addition cools down, the capacity before it. Nothing is as one: the
+    backlog of an endpoint without instances is given whole.
+    """
     out = policy.get("_out") or {}
-    return min(current, out["Before"]) if time.time() < out.get("Until", 0.0) else current
+    return max(1, min(current, out["Before"]) if time.time() < out.get("Until", 0.0) else current)
 
 
 def _all_low(ctx: Context, policy: Document) -> bool:

@@ -42,7 +42,7 @@ def _register(ctx: Context, request: Request) -> Response:
             if name in request:
                 doc[name] = request[name]
         doc["SuspendedState"] = {**doc["SuspendedState"], **request.get("SuspendedState", {})}
-        _check_range(doc, resource)
+        _check_range(doc, resource, found.least)
         store.put(TARGET, ctx.account, ctx.region, resource.key, doc)
     return {"ScalableTargetARN": doc["ScalableTargetARN"]}
 
@@ -64,11 +64,11 @@ def _new(ctx: Context, resource: Scalable, request: Request, born: float) -> Doc
     }
 
 
-def _check_range(doc: Document, resource: Scalable) -> None:
+def _check_range(doc: Document, resource: Scalable, least: int) -> None:
     if doc["MaxCapacity"] < doc["MinCapacity"]:
         raise validation("Maximum capacity cannot be less than minimum capacity.")
-    if doc["MinCapacity"] < resource.least:
-        raise validation(f"Minimum capacity cannot be less than {resource.least} for {resource.dimension}.")
+    if doc["MinCapacity"] < least:
+        raise validation(f"Minimum capacity cannot be less than {least} for {resource.dimension}.")
 
 
 def _deregister(ctx: Context, request: Request) -> Response:

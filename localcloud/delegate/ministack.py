@@ -37,9 +37,10 @@ class MiniStack:
     def __init__(self, home: Path, port: int) -> None:
         self._environment = environment.Environment(home, port)
         self.app = environment.load(home)
-        from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc, s3
+        from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc, s3, sns
 
         self._logs, self._metrics, self._lambda, self._s3 = cloudwatch_logs, cloudwatch, lambda_svc, s3
+        self._sns = sns
         self.objects = ObjectStore(_made(home / "s3"))
         self.checkpoint = Checkpoint(self.app)
         self.events = Events()
@@ -243,6 +244,17 @@ class MiniStack:
 
     def on_alarm_action(self, prefix: str, act: Callable[[str, str, str, dict[str, Any], list[float]], None]) -> None:
         self.alarms.subscribe(prefix, act)
+
+    # Delegate: SNS
+
+    def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
+        try:
+            sent = self.on_loop(account, region, self._sns.publish_internal, topic_arn, message)
+        except self._sns.SnsPublishError as error:
+            raise AwsError(error.code, str(error)) from None
+        if sent is None:
+            raise AwsError("NotFound", f"Topic {topic_arn} does not exist", 404)
+        self.checkpoint.touch()
 
     # Delegate: Lambda and EventBridge
 

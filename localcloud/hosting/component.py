@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from localcloud.context import Context
 from localcloud.errors import AwsError
@@ -18,8 +17,8 @@ from localcloud.hosting.adapters import adapt
 from localcloud.hosting.fleet import Fleet
 from localcloud.hosting.metrics import Metrics
 from localcloud.hosting.model_files import Prepared, prepare
-from localcloud.hosting.model_server import Answer, ModelServer
-from localcloud.hosting.pool import Pool, Retired
+from localcloud.hosting.model_server import ModelServer
+from localcloud.hosting.pool import Pool
 from localcloud.jobs.settings import Settings
 from localcloud.store import Document
 
@@ -57,15 +56,9 @@ class ComponentFleet(Fleet):
         """The model's files, put in place if they are not yet."""
         return self._pool_of_copies.files()
 
-    def invoke(self, request: dict[str, Any]) -> tuple[str, ModelServer, Answer]:
-        """As a fleet; ValidationError when there is no copy."""
-        try:
-            return super().invoke(request)
-        except Retired:
-            if self._diversion is None and not self._pool_of_copies.closed and not self._pool_of_copies.size:
-                self._metrics.count(self._ctx, self._dimensions(""), "NoCapacityInvocationFailures")
-                raise AwsError("ValidationError", _NO_CAPACITY) from None
-            raise
+    def _no_capacity(self, variant: str) -> AwsError:
+        self._metrics.count(self._ctx, self._dimensions(variant), "NoCapacityInvocationFailures")
+        return AwsError("ValidationError", _NO_CAPACITY)
 
     @property
     def _pool_of_copies(self) -> Pool:
@@ -81,11 +74,11 @@ class ComponentFleet(Fleet):
             return adapt(self._ctx, self._base(), self._name, self.spec["ArtifactUrl"], root)
         return prepare(self._ctx, item["Model"], root)
 
-    def _server(self, variant: str, instance: str, prepared: Prepared) -> ModelServer:
+    def _server(self, variant: Document, instance: str, prepared: Prepared) -> ModelServer:
         group = f"/aws/sagemaker/InferenceComponents/{self._name}"
         subject = f"inference component {self._name}"
         seconds = self._settings.invocation_seconds
-        return ModelServer(self._ctx, group, variant, instance, prepared, seconds, subject)
+        return ModelServer(self._ctx, group, variant["VariantName"], instance, prepared, seconds, subject)
 
     def _dimensions(self, variant: str) -> dict[str, str]:
         return {"InferenceComponentName": self._name}

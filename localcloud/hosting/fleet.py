@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import shutil
 import threading
@@ -15,11 +16,13 @@ from typing import Any, TypeVar
 
 from localcloud.context import Context
 from localcloud.errors import AwsError
+from localcloud.hosting import asynchronous
 from localcloud.hosting.capture import Capture, Exchange
 from localcloud.hosting.metrics import Load, Metrics
 from localcloud.hosting.model_files import Prepared, prepare
 from localcloud.hosting.model_server import Answer, ModelServer, Unanswered
-from localcloud.hosting.pool import Pool
+from localcloud.hosting.pool import Pool, Retired
+from localcloud.hosting.serverless import ServerlessServer
 from localcloud.jobs.settings import Settings
 from localcloud.store import Document
 
@@ -34,7 +37,7 @@ class Fleet:
     """What one endpoint configuration runs. `spec` is what the endpoint's document keeps of it:
 
     {"Id", "EndpointConfigName", "Variants": [{"Variant": production variant, "Model": DescribeModel answer}],
-     "DataCaptureConfig"?}
+     "DataCaptureConfig"?, "AsyncInferenceConfig"?}
 
     InitialInstanceCount and InitialVariantWeight of its variants are what is asked for now. A variant without "Model"
     has no servers: inference components are hosted there.
@@ -63,10 +66,12 @@ class Fleet:
 
     def _pool(self, item: Document) -> Pool:
         variant = item["Variant"]
+        # Of the queue of an asynchronous endpoint no instance has more than its share.
+        strategy = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", "RANDOM")
         return Pool(
             lambda: self._files(item),
-            lambda instance, prepared: self._server(variant["VariantName"], instance, prepared),
-            random_routing=(variant.get("RoutingConfig") or {}).get("RoutingStrategy", "RANDOM") == "RANDOM",
+            lambda instance, prepared: self._server(variant, instance, prepared),
+            random_routing=strategy == "RANDOM" and not self.spec.get("AsyncInferenceConfig"),
             startup_seconds=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", _STARTUP_SECONDS),
         )
 
@@ -76,9 +81,12 @@ class Fleet:
     def _files(self, item: Document) -> Prepared:
         return prepare(self._ctx, item["Model"], self.root / item["Variant"]["VariantName"])
 
-    def _server(self, variant: str, instance: str, prepared: Prepared) -> ModelServer:
-        group = f"/aws/sagemaker/Endpoints/{self._endpoint}"
-        return ModelServer(self._ctx, group, variant, instance, prepared, self._settings.invocation_seconds)
+    def _server(self, variant: Document, instance: str, prepared: Prepared) -> ModelServer:
+        group, seconds = f"/aws/sagemaker/Endpoints/{self._endpoint}", self._settings.invocation_seconds
+        if variant.get("ServerlessConfig"):
+            idle_seconds = self._settings.serverless_idle_seconds
+            return ServerlessServer(self._ctx, group, variant, instance, prepared, seconds, idle_seconds)
+        return ModelServer(self._ctx, group, variant["VariantName"], instance, prepared, seconds)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -149,22 +157,50 @@ class Fleet:
         for name, pool in self.pools.items():
             yield self._ctx, self.concurrent, self._dimensions(name), pool.take_peaks()
 
-    def invoke(self, request: dict[str, Any]) -> tuple[str, ModelServer, Answer]:
-        """(variant, the server that answered, what it answered).
+    def backlog(self, serves: bool) -> Iterable[Load]:
+        """How many requests wait for an asynchronous endpoint, where this fleet `serves` or is to."""
+        if self.spec.get("AsyncInferenceConfig"):
+            yield from asynchronous.backlog(self._ctx, self._endpoint, self.size if serves else 0)
+
+    @property
+    def size(self) -> int:
+        """Instances that take requests; while some requests are diverted, how many would do as much together."""
+        diversion = self._diversion
+        if diversion is None:
+            return sum(pool.size for pool in self.pools.values())
+        other, shares = diversion
+        return sum(
+            _together(pool.size, other.pools[name].size, shares.get(name, 0.0)) for name, pool in self.pools.items()
+        )
+
+    def invoke(self, request: dict[str, Any], seconds: float | None = None) -> tuple[str, ModelServer, Answer]:
+        """(variant, the server that answered, what it answered); `seconds` as of ModelServer.invoke.
 
         AwsError ValidationError for an unknown TargetVariant, Unanswered when its servers are down; Retired when this
         fleet was replaced in between.
         """
-        variant = self._choose(request.get("TargetVariant"))
-        return self._target(variant)._invoke(variant, request)
+        return self._route(request, lambda fleet, variant: fleet._invoke(variant, request, seconds))
 
     def invoke_stream(self, request: dict[str, Any]) -> tuple[str, ModelServer, Answer, Generator[bytes, None, None]]:
         """As `invoke`, with the answer's body in pieces as they come; whoever gets them closes them.
 
         Counted once, when the last byte is there or the stream is given up; captured only when it is whole.
         """
+        return self._route(request, lambda fleet, variant: fleet._invoke_stream(variant, request))
+
+    def _route(self, request: dict[str, Any], use: Callable[[Fleet, str], T]) -> T:
         variant = self._choose(request.get("TargetVariant"))
-        return self._target(variant)._invoke_stream(variant, request)
+        try:
+            return use(self._target(variant), variant)
+        except Retired:
+            pool = self.pools[variant]
+            if self._diversion is None and not pool.closed and not pool.size:
+                raise self._no_capacity(variant) from None
+            raise
+
+    def _no_capacity(self, variant: str) -> AwsError:
+        """What a request gets from a variant that is scaled to nothing."""
+        return AwsError("ServiceUnavailable", f"Production variant {variant} has no instance at present.", 503)
 
     def _target(self, variant: str) -> Fleet:
         """This fleet, or the one that some of the variant's requests are diverted to."""
@@ -173,9 +209,9 @@ class Fleet:
             return diversion[0]
         return self
 
-    def _invoke(self, variant: str, request: dict[str, Any]) -> tuple[str, ModelServer, Answer]:
+    def _invoke(self, variant: str, request: dict[str, Any], seconds: float | None) -> tuple[str, ModelServer, Answer]:
         arrived, headers = time.perf_counter(), _headers(request)
-        server, answer, began = self._ask(variant, lambda one: one.invoke(request["Body"], headers), arrived)
+        server, answer, began = self._ask(variant, lambda one: one.invoke(request["Body"], headers, seconds), arrived)
         try:
             self._account(variant, request, answer, answer.body, (arrived, began))
         finally:
@@ -288,10 +324,16 @@ class Fleet:
         return chosen
 
 
+def _together(stay: int, diverted: int, share: float) -> int:
+    """What `stay` instances with the rest of the requests and `diverted` ones with a `share` can do, as instances."""
+    limits = [size / part for size, part in ((stay, 1 - share), (diverted, share)) if part > 0]
+    return math.floor(min(limits) + 1e-9)
+
+
 def counts_of(spec: Document) -> dict[str, int]:
-    """Model servers that a fleet's spec asks for, by variant."""
+    """Model servers that a fleet's spec asks for, by variant: a serverless one has one, whether it runs or not."""
     return {
-        item["Variant"]["VariantName"]: item["Variant"]["InitialInstanceCount"]
+        item["Variant"]["VariantName"]: item["Variant"].get("InitialInstanceCount", 1)
         for item in spec["Variants"]
         if "Model" in item
     }

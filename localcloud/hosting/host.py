@@ -234,9 +234,13 @@ class Host:
 
     def _loads(self) -> Iterable[Load]:
         with self._lock:
-            fleets = {*self._serving.values(), *(fleet for item in self._changes.values() for fleet in item.fleets)}
+            serving = set(self._serving.values())
+            fleets = serving | {fleet for item in self._changes.values() for fleet in item.fleets}
+            coming = [item.fleets[0] for key, item in self._changes.items() if key not in self._serving]
         for fleet in fleets:
             yield from fleet.loads()
+        for fleet in (*serving, *coming):
+            yield from fleet.backlog(fleet in serving)
 
     @staticmethod
     def _reason(name: str, error: Exception, fleet: Fleet) -> str:

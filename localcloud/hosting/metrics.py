@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from localcloud.context import Context, MetricPoint
 
@@ -13,12 +13,12 @@ _LOG = logging.getLogger("localcloud.hosting")
 _NAMESPACE = "AWS/SageMaker"
 _BATCH_SECONDS = 0.1
 
-Load = tuple[Context, str, dict[str, str], list[int]]
-"""(whose, metric, dimensions, most requests at one time per instance)."""
+Load = tuple[Context, str, dict[str, str], Sequence[float]]
+"""(whose, metric, dimensions, values): the most requests at one time per instance, how many wait."""
 
 
 class Metrics:
-    """Counts and latencies of invocations, and how many requests instances had at one time.
+    """Counts and latencies of invocations, and how many requests instances have and wait.
 
     Points wait a tenth of a second and go in one call: each value stays a point of its own, because percentiles can't
     be told from sums. `load` is asked every `sample_seconds`.
@@ -98,6 +98,6 @@ class Metrics:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._sample_seconds):
-            for ctx, name, dimensions, peaks in self._load():
-                for peak in peaks:
-                    self._put(ctx, dimensions, name, float(peak))
+            for ctx, name, dimensions, values in self._load():
+                for value in values:
+                    self._put(ctx, dimensions, name, float(value))

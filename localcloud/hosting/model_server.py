@@ -83,12 +83,15 @@ class ModelServer:
 
     def start(self, startup_seconds: float) -> None:
         """Start the process and wait until it answers; StartError with the reason otherwise."""
-        self._startup_seconds = startup_seconds
-        for part in ("work", "tmp"):
-            (self._home / part).mkdir(parents=True)
+        self._prepare(startup_seconds)
         process = self._launch()
         self._wait_ready(process, time.monotonic() + startup_seconds)
         threading.Thread(target=self._watch, args=(process,), name=f"watch-{self.log_stream}", daemon=True).start()
+
+    def _prepare(self, startup_seconds: float) -> None:
+        self._startup_seconds = startup_seconds
+        for part in ("work", "tmp"):
+            (self._home / part).mkdir(parents=True)
 
     def stop(self) -> None:
         """End the process and remove its directory."""
@@ -136,12 +139,13 @@ class ModelServer:
         with self._lock:
             self._lock.wait_for(lambda: self._in_flight == 0, seconds)
 
-    def invoke(self, body: bytes, headers: dict[str, str]) -> Answer:
+    def invoke(self, body: bytes, headers: dict[str, str], seconds: float | None = None) -> Answer:
         """POST /invocations; the answer whatever its status, status 0 when it came too late.
 
-        Unanswered (ServiceUnavailable) while the server is down, or when it ends before it answers.
+        `seconds` is for this invocation instead of the server's own limit. Unanswered (ServiceUnavailable) while the
+        server is down, or when it ends before it answers.
         """
-        sent = self._send(body, headers)
+        sent = self._send(body, headers, seconds)
         if isinstance(sent, Answer):
             return sent
         connection, response = sent
@@ -149,7 +153,7 @@ class ModelServer:
             data = response.read()
         except TimeoutError:
             connection.close()
-            return self._too_late()
+            return self._too_late(seconds)
         except (OSError, http.client.HTTPException):
             connection.close()
             raise Unanswered(self._subject) from None
@@ -197,16 +201,19 @@ class ModelServer:
             raise _stream_error("StreamBroken", "The connection to the model was closed before the response ended.")
 
     def _send(
-        self, body: bytes, headers: dict[str, str]
+        self, body: bytes, headers: dict[str, str], seconds: float | None = None
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse] | Answer:
         for attempt in range(2):
             connection, reused = self._connection()
+            connection.timeout = seconds or self._timeout
+            if connection.sock is not None:
+                connection.sock.settimeout(connection.timeout)
             try:
                 connection.request("POST", "/invocations", body, headers)
                 return connection, connection.getresponse()
             except TimeoutError:
                 connection.close()
-                return self._too_late()
+                return self._too_late(seconds)
             except (OSError, http.client.HTTPException):
                 connection.close()
                 # An idle connection may have died with the last process; a fresh one tells the truth.
@@ -215,8 +222,8 @@ class ModelServer:
                 self._forget_idle()
         raise Unanswered(self._subject)
 
-    def _too_late(self) -> Answer:
-        reason = f"the invocation timed out waiting for container primary ({self._timeout:g} s)"
+    def _too_late(self, seconds: float | None) -> Answer:
+        reason = f"the invocation timed out waiting for container primary ({seconds or self._timeout:g} s)"
         return Answer(0, reason.encode(), "text/plain", None)
 
     def _launch(self) -> Process:

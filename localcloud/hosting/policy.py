@@ -51,7 +51,9 @@ class Policy:
 
 
 def share(size: Size, count: int) -> float:
-    """A capacity size as a part of `count` instances: 0 to 1, or more."""
+    """A capacity size as a part of `count` instances: 0 to 1, or more. Of nothing it is all."""
+    if not count:
+        return 1.0
     return float(size["Value"]) / (100 if size["Type"] == "CAPACITY_PERCENT" else count)
 
 

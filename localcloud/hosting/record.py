@@ -8,6 +8,7 @@ from typing import Any
 
 from localcloud import events
 from localcloud.context import Context
+from localcloud.hosting import serverless
 from localcloud.hosting.model_files import container_of
 from localcloud.jobs.states import REASON_LIMIT
 from localcloud.store import Document
@@ -38,6 +39,9 @@ def show(doc: Document, spec: Document) -> None:
     doc["_fleet"] = spec
     doc["EndpointConfigName"] = spec["EndpointConfigName"]
     doc["ProductionVariants"] = [variant_summary(item) for item in spec["Variants"]]
+    doc.pop("AsyncInferenceConfig", None)
+    if spec.get("AsyncInferenceConfig"):
+        doc["AsyncInferenceConfig"] = spec["AsyncInferenceConfig"]
     config = spec.get("DataCaptureConfig")
     doc.pop("DataCaptureConfig", None)
     if config:
@@ -54,14 +58,12 @@ def show(doc: Document, spec: Document) -> None:
 def variant_summary(item: Document) -> dict[str, Any]:
     """A ProductionVariantSummary of a fleet's variant that runs as it was asked for."""
     variant = item["Variant"]
-    count, weight = variant["InitialInstanceCount"], variant.get("InitialVariantWeight", 1.0)
-    summary = {
-        "VariantName": variant["VariantName"],
-        "CurrentWeight": weight,
-        "DesiredWeight": weight,
-        "CurrentInstanceCount": count,
-        "DesiredInstanceCount": count,
-    }
+    weight = variant.get("InitialVariantWeight", 1.0)
+    summary = {"VariantName": variant["VariantName"], "CurrentWeight": weight, "DesiredWeight": weight}
+    if variant.get("ServerlessConfig"):
+        summary |= serverless.summary(variant)
+    else:
+        summary |= dict.fromkeys(("CurrentInstanceCount", "DesiredInstanceCount"), variant["InitialInstanceCount"])
     if "Model" in item:
         summary["DeployedImages"] = [deployed_image(item["Model"])]
     return summary | {key: variant[key] for key in ("RoutingConfig", "ManagedInstanceScaling") if key in variant}
@@ -77,7 +79,9 @@ def pending(spec: Document) -> dict[str, Any]:
     """The PendingDeploymentSummary of a deployment that begins now."""
     variants = []
     for item in spec["Variants"]:
-        summary = variant_summary(item) | {"CurrentInstanceCount": 0, "InstanceType": item["Variant"]["InstanceType"]}
+        summary = variant_summary(item)
+        if "CurrentInstanceCount" in summary:
+            summary |= {"CurrentInstanceCount": 0, "InstanceType": item["Variant"]["InstanceType"]}
         variants.append(summary)
     return {
         "EndpointConfigName": spec["EndpointConfigName"],
@@ -101,7 +105,7 @@ def stage(
             text = message.get(variant["VariantName"])
             if text is not None:
                 variant["VariantStatus"] = [{"Status": status, "StatusMessage": text, "StartTime": time.time()}]
-            if variant["VariantName"] in active:
+            if variant["VariantName"] in active and "CurrentInstanceCount" in variant:
                 variant["CurrentInstanceCount"] = active[variant["VariantName"]]
 
     doc = change(ctx, name, apply)

@@ -23,13 +23,15 @@ class Settings:
     LOCALCLOUD_INVOCATION_SECONDS."""
     capture_seconds: float
     """Between two uploads of captured requests. LOCALCLOUD_CAPTURE_SECONDS, default 2."""
-
+    serverless_idle_seconds: float
+    """From the last request to the end of a serverless variant's server. LOCALCLOUD_SERVERLESS_IDLE_SECONDS, default
+    300."""
     endpoint_instances: int
     """Model servers that one endpoint may ask for; an update may run twice as many for its time.
     LOCALCLOUD_ENDPOINT_INSTANCES, default 8."""
     load_seconds: float
-    """Between two samples of how many requests instances have at one time: 10, as on SageMaker.
-    LOCALCLOUD_LOAD_SECONDS."""
+    """Between two samples of how many requests instances have at one time, and how many wait for an asynchronous
+    endpoint: 10, as on SageMaker. LOCALCLOUD_LOAD_SECONDS."""
     alarm_seconds: float
     """Between two looks at a deployment's alarms. LOCALCLOUD_ALARM_SECONDS, default 1."""
 
@@ -45,6 +47,7 @@ class Settings:
             endpoint_instances=int(_number("ENDPOINT_INSTANCES", 8, 1)),
             load_seconds=_number("LOAD_SECONDS", 10, 0.05),
             alarm_seconds=_number("ALARM_SECONDS", 1, 0.05),
+            serverless_idle_seconds=_number("SERVERLESS_IDLE_SECONDS", 300, 0.05),
         )
 
 

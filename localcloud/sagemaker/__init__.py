@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from localcloud.context import Cloud, Handler
+from localcloud.hosting import backlog
 from localcloud.sagemaker import (
     component_work,
     endpoint_configs,
@@ -43,4 +44,5 @@ def resume(cloud: Cloud) -> None:
     training_jobs.resume(cloud)
     endpoints.resume(cloud)
     component_work.resume(cloud)
+    backlog.resume(cloud)
     executions.resume(cloud)

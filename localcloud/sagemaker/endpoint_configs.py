@@ -10,13 +10,14 @@ from typing import Any
 
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
+from localcloud.hosting import asynchronous, serverless
 from localcloud.hosting.model_files import container_of
 from localcloud.sagemaker import paging, tags
 from localcloud.store import Document
 
 KIND = "endpoint-config"
-_REFUSED = ("AsyncInferenceConfig", "ShadowProductionVariants", "ExplainerConfig")
-_REFUSED_VARIANT = ("ServerlessConfig", "InstancePools", "CoreDumpConfig")
+_REFUSED = ("ShadowProductionVariants", "ExplainerConfig")
+_REFUSED_VARIANT = ("InstancePools", "CoreDumpConfig")
 _SUMMARY = paging.summary("EndpointConfigName", "EndpointConfigArn", "CreationTime")
 
 
@@ -31,6 +32,8 @@ def _create(ctx: Context, request: Request) -> Response:
     for variant in variants:
         _check_variant(ctx, variant)
     _check_hosting(request)
+    serverless.check(request, lambda model: model_of(ctx, model))
+    asynchronous.check(request)
     arn = ctx.arn(f"endpoint-config/{name.lower()}")
     doc: Document = {key: value for key, value in request.items() if key != "Tags"}
     doc["ProductionVariants"] = [{"InitialVariantWeight": 1.0, **variant} for variant in variants]
@@ -48,7 +51,8 @@ def _check_variant(ctx: Context, variant: dict[str, Any]) -> None:
     for member in _REFUSED_VARIANT:
         if variant.get(member):
             raise validation(f"Variant {name}: {member} is not supported by localcloud")
-    if not variant.get("InstanceType") or not variant.get("InitialInstanceCount"):
+    has_instances = not variant.get("ServerlessConfig")
+    if has_instances and (not variant.get("InstanceType") or not variant.get("InitialInstanceCount")):
         raise validation(f"Variant {name}: InstanceType and InitialInstanceCount are required.")
     if (variant.get("RoutingConfig") or {}).get("RoutingStrategy") == "PREFIX_AWARE":
         raise validation(f"Variant {name}: RoutingStrategy PREFIX_AWARE is not supported by localcloud")
@@ -67,8 +71,11 @@ def _check_hosting(request: Request) -> None:
         raise validation(f"Variants with ModelName can't be mixed with variants without: {', '.join(without)}.")
     if not request.get("ExecutionRoleArn"):
         raise validation(f"ExecutionRoleArn is required: ModelName is not specified for variant {without[0]}.")
-    if request.get("DataCaptureConfig"):
-        raise validation("DataCaptureConfig is not supported by localcloud for variants without ModelName")
+    for member in ("DataCaptureConfig", "AsyncInferenceConfig"):
+        if request.get(member):
+            raise validation(f"{member} is not supported by localcloud for variants without ModelName")
+    if any(variant.get("ServerlessConfig") for variant in request["ProductionVariants"]):
+        raise validation(f"ServerlessConfig is not supported for variants without ModelName: {without[0]}.")
 
 
 def model_of(ctx: Context, name: str) -> Document:

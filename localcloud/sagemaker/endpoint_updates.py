@@ -25,8 +25,9 @@ def spec_of(ctx: Context, config_name: str) -> Document:
         if variant.get("ModelName"):
             item["Model"] = endpoint_configs.model_of(ctx, variant["ModelName"])
         spec["Variants"].append(item)
-    if config.get("DataCaptureConfig"):
-        spec["DataCaptureConfig"] = config["DataCaptureConfig"]
+    for member in ("DataCaptureConfig", "AsyncInferenceConfig"):
+        if config.get(member):
+            spec[member] = config[member]
     return spec
 
 
@@ -97,7 +98,11 @@ def _retain(doc: Document, spec: Document, request: Request) -> None:
         current = now.get(item["Variant"]["VariantName"])
         if current and "DesiredWeight" not in excluded:
             item["Variant"]["InitialVariantWeight"] = current["InitialVariantWeight"]
-        if current and "DesiredInstanceCount" not in excluded:
+        if (
+            current
+            and "DesiredInstanceCount" not in excluded
+            and "InitialInstanceCount" in current.keys() & item["Variant"].keys()
+        ):
             item["Variant"]["InitialInstanceCount"] = current["InitialInstanceCount"]
     if "DataCaptureConfig" not in excluded and doc["_fleet"].get("DataCaptureConfig"):
         spec["DataCaptureConfig"] = doc["_fleet"]["DataCaptureConfig"]
@@ -181,12 +186,14 @@ def _update_weights(ctx: Context, request: Request) -> Response:
             asked = wanted.get(variant["VariantName"], {})
             if "DesiredWeight" in asked:
                 variant["InitialVariantWeight"] = asked["DesiredWeight"]
-            variant["InitialInstanceCount"] = counts.get(variant["VariantName"], variant["InitialInstanceCount"])
+            if variant["VariantName"] in counts:
+                variant["InitialInstanceCount"] = counts[variant["VariantName"]]
         for shown in doc["ProductionVariants"]:
             asked = wanted.get(shown["VariantName"], {})
             if "DesiredWeight" in asked:
                 shown["CurrentWeight"] = shown["DesiredWeight"] = asked["DesiredWeight"]
-            shown["DesiredInstanceCount"] = counts.get(shown["VariantName"], shown["DesiredInstanceCount"])
+            if shown["VariantName"] in counts:
+                shown["DesiredInstanceCount"] = counts[shown["VariantName"]]
         if counts:
             doc["EndpointStatus"] = "Updating"
             doc.pop("FailureReason", None)
@@ -205,10 +212,15 @@ def _update_weights(ctx: Context, request: Request) -> Response:
 def _new_counts(ctx: Context, doc: Document, wanted: dict[str, Any]) -> dict[str, int]:
     """The variants whose number of instances is to change."""
     now = counts_of(doc["_fleet"])
-    unknown = wanted.keys() - {item["Variant"]["VariantName"] for item in doc["_fleet"]["Variants"]}
+    variants = {item["Variant"]["VariantName"]: item["Variant"] for item in doc["_fleet"]["Variants"]}
+    unknown = wanted.keys() - variants.keys()
     if unknown:
         raise validation(f"Endpoint {doc['EndpointName']} has no variant {sorted(unknown)[0]}.")
     for variant, item in wanted.items():
+        if variants[variant].get("ServerlessConfig"):
+            for member in ("ServerlessUpdateConfig", "DesiredInstanceCount"):
+                if member in item:
+                    raise validation(f"Variant {variant}: {member} is not supported by localcloud when serverless")
         if item.get("ServerlessUpdateConfig"):
             raise validation(f"Variant {variant}: ServerlessUpdateConfig is only for serverless variants.")
         if "DesiredInstanceCount" in item and variant not in now:
@@ -216,8 +228,11 @@ def _new_counts(ctx: Context, doc: Document, wanted: dict[str, Any]) -> dict[str
                 f"Variant {variant}: instances are not scaled by localcloud where inference components are hosted; "
                 "scale their copies with UpdateInferenceComponentRuntimeConfig"
             )
-        if item.get("DesiredInstanceCount") == 0:
-            raise validation(f"Variant {variant}: DesiredInstanceCount must be at least 1.")
+        if item.get("DesiredInstanceCount") == 0 and not doc["_fleet"].get("AsyncInferenceConfig"):
+            raise validation(
+                f"Variant {variant}: DesiredInstanceCount must be at least 1 for an endpoint without "
+                "AsyncInferenceConfig."
+            )
     asked = {
         variant: item["DesiredInstanceCount"] for variant, item in wanted.items() if "DesiredInstanceCount" in item
     }

@@ -47,6 +47,8 @@ def _create(ctx: Context, request: Request) -> Response:
         "LastModifiedTime": now,
         "_fleet": spec,
     }
+    if spec.get("AsyncInferenceConfig"):
+        doc["AsyncInferenceConfig"] = spec["AsyncInferenceConfig"]
     if request.get("DeploymentConfig"):
         doc["LastDeploymentConfig"] = request["DeploymentConfig"]
     with ctx.cloud.store.transaction():

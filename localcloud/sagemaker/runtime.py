@@ -1,4 +1,4 @@
-"""sagemaker-runtime: InvokeEndpoint and InvokeEndpointWithResponseStream."""
+"""sagemaker-runtime: InvokeEndpoint, InvokeEndpointAsync and InvokeEndpointWithResponseStream."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError
+from localcloud.hosting import asynchronous, backlog
 from localcloud.hosting.component import component_key
 from localcloud.hosting.fleet import Fleet
 from localcloud.hosting.host import KIND, host
@@ -16,6 +17,7 @@ from localcloud.store import Document
 
 T = TypeVar("T")
 _MESSAGE_LIMIT = 4096
+_NOT_SERVING = ("Creating", "Failed", "Deleting")
 _REFUSED = ("TargetModel", "TargetContainerHostname", "EnableExplanations", "SessionId")
 
 
@@ -31,6 +33,18 @@ def _invoke_stream(ctx: Context, request: Request) -> Response:
     if not 200 <= answer.status < 300:
         raise _model_error(ctx, server, answer)
     return _head(variant, answer) | {"Body": _parts(pieces)}
+
+
+def _invoke_async(ctx: Context, request: Request) -> Response:
+    name = request["EndpointName"]
+    doc = _endpoint(ctx, name)
+    if doc["EndpointStatus"] in _NOT_SERVING:
+        raise _not_serving(ctx, doc)
+    if not doc["_fleet"].get("AsyncInferenceConfig"):
+        raise AwsError("ValidationError", f"Endpoint {name} is not asynchronous: use InvokeEndpoint to invoke it.")
+    key, response = asynchronous.accept(ctx, request, doc)
+    backlog.backlogs(ctx.cloud).put(ctx, name, key)
+    return response
 
 
 def _parts(pieces: Generator[bytes, None, None]) -> Generator[dict[str, Any], None, None]:
@@ -62,6 +76,8 @@ def _component(ctx: Context, request: Request) -> str | None:
     """The inference component that a request is for; ValidationError when the endpoint needs one, or has none."""
     endpoint, name = request["EndpointName"], request.get("InferenceComponentName")
     doc = _endpoint(ctx, endpoint)
+    if doc["_fleet"].get("AsyncInferenceConfig"):
+        raise AwsError("ValidationError", f"Endpoint {endpoint} is asynchronous: use InvokeEndpointAsync to invoke it.")
     if not endpoint_updates.hosts_components(doc["_fleet"]):
         if name:
             raise AwsError(
@@ -98,10 +114,14 @@ def _serving(ctx: Context, name: str, component: str | None, fleet: Fleet | None
         if fleet is None or status in ("Creating", "Deleting"):
             raise AwsError("ValidationError", f"Inference Component {component} is {status}, not InService.")
         return fleet
-    if fleet is None or doc["EndpointStatus"] in ("Creating", "Failed", "Deleting"):
-        status = doc["EndpointStatus"]
-        raise AwsError("ValidationError", f"Endpoint {name} of account {ctx.account} is {status}, not InService.")
+    if fleet is None or doc["EndpointStatus"] in _NOT_SERVING:
+        raise _not_serving(ctx, doc)
     return fleet
+
+
+def _not_serving(ctx: Context, doc: Document) -> AwsError:
+    message = f"Endpoint {doc['EndpointName']} of account {ctx.account} is {doc['EndpointStatus']}, not InService."
+    return AwsError("ValidationError", message)
 
 
 def _model_error(ctx: Context, server: ModelServer, answer: Answer) -> AwsError:
@@ -119,5 +139,6 @@ def _model_error(ctx: Context, server: ModelServer, answer: Answer) -> AwsError:
 
 RUNTIME_OPERATIONS: dict[str, Handler] = {
     "InvokeEndpoint": _invoke,
+    "InvokeEndpointAsync": _invoke_async,
     "InvokeEndpointWithResponseStream": _invoke_stream,
 }

@@ -22,6 +22,7 @@ class DirectoryDelegate:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.writes: list[str] = []
         self.alarms: dict[str, str] = {}
+        self.published: list[tuple[str, str]] = []
 
     def bucket(self, account: str, name: str) -> Path:
         path = self.root / account / name
@@ -70,6 +71,10 @@ class DirectoryDelegate:
 
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         raise AwsError("ResourceNotFoundException", f"Function not found: {function_arn}", 404)
+
+    def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
+        with self.lock:
+            self.published.append((topic_arn, message))
 
     def emit_event(
         self, account: str, region: str, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]

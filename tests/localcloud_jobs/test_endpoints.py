@@ -419,13 +419,6 @@ def test_a_scikit_learn_model_from_a_plain_prefix_answers_csv(bench: Bench, tmp_
 def test_what_cannot_be_hosted_is_refused_by_name(bench: Bench) -> None:
     make_model(bench, "m", "m")
     variant = {"VariantName": "A", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    serverless = {
-        "VariantName": "A",
-        "ModelName": "m",
-        "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 1},
-    }
-    with pytest.raises(AwsError, match="ServerlessConfig is not supported"):
-        bench.call("CreateEndpointConfig", EndpointConfigName="x", ProductionVariants=[serverless])
     with pytest.raises(AwsError, match="ShadowProductionVariants is not supported"):
         bench.call(
             "CreateEndpointConfig",
