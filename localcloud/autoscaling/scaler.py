@@ -172,7 +172,8 @@ def _by_tracking(ctx: Context, policy: Document, alarm: Document, values: list[f
         return None
     target = policies.configuration_of(policy)["TargetValue"]
     if alarm["AlarmName"] == policy["_high"]:
-        wanted = tracking.wanted(_base(policy, current), values[-1], target)
+        # Nothing shares as one does: the backlog of an endpoint without instances is given whole.
+        wanted = tracking.wanted(max(1, _base(policy, current)), values[-1], target)
         return wanted if wanted > current else None
     if time.time() < policy.get("_in", 0.0) or not _all_low(ctx, policy):
         return None
@@ -181,11 +182,9 @@ def _by_tracking(ctx: Context, policy: Document, alarm: Document, values: list[f
 
 
 def _base(policy: Document, current: int) -> int:
-    """What the metric is shared by: while the last addition cools down, the capacity before it. Nothing is as one: the
-    backlog of an endpoint without instances is given whole.
-    """
+    """What the metric is shared by: while the last addition cools down, the capacity before it."""
     out = policy.get("_out") or {}
-    return max(1, min(current, out["Before"]) if time.time() < out.get("Until", 0.0) else current)
+    return min(current, out["Before"]) if time.time() < out.get("Until", 0.0) else current
 
 
 def _all_low(ctx: Context, policy: Document) -> bool:
