@@ -58,8 +58,8 @@ def eventually(probe: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
-def endpoint(aws: Clients, name: str, delay: float = 0, wait: bool = True, count: int = 1) -> str:
-    """A real endpoint with variant `v`; its resource id."""
+def endpoint(aws: Clients, name: str, delay: float = 0, wait: bool = True, count: int = 1, **config: Any) -> str:
+    """A real endpoint with variant `v`, `config` of its configuration; its resource id."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         data = HANDLER.format(delay=delay).encode()
@@ -74,7 +74,7 @@ def endpoint(aws: Clients, name: str, delay: float = 0, wait: bool = True, count
     client = aws("sagemaker")
     client.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
     variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": count}
-    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **config)
     client.create_endpoint(EndpointName=name, EndpointConfigName=name)
     if wait:
         eventually(lambda: client.describe_endpoint(EndpointName=name)["EndpointStatus"] == "InService")

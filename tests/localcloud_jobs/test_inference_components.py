@@ -187,6 +187,14 @@ def test_copies_scale_from_zero_to_many_and_back(bench: Bench) -> None:
         ask(bench, "base")
     assert raised.value.code == "ValidationError"
     until(lambda: values(bench, "NoCapacityInvocationFailures", "base"), lambda found: found == [1.0])
+    with pytest.raises(AwsError, match="no capacity"):
+        bench.call(
+            "InvokeEndpointWithResponseStream",
+            "sagemaker-runtime",
+            EndpointName="house",
+            InferenceComponentName="base",
+            Body=b"{}",
+        )
     assert scale(bench, "base", 1)["RuntimeConfig"] == {"DesiredCopyCount": 1, "CurrentCopyCount": 1}
     with Traffic(bench, "base", ask=lambda bench, name: str(ask(bench, name)["word"])) as traffic:
         assert scale(bench, "base", 3)["RuntimeConfig"] == {"DesiredCopyCount": 3, "CurrentCopyCount": 3}

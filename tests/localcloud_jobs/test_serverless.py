@@ -10,11 +10,30 @@ from typing import Any
 import psutil
 import pytest
 
+from localcloud.context import Context
 from localcloud.errors import AwsError
-from tests.localcloud_jobs.conftest import Bench, until
+from localcloud.sagemaker import resume
+from localcloud.server import end
+from tests.localcloud_jobs.conftest import ACCOUNT, REGION, Bench, open_cloud, until
 from tests.localcloud_jobs.test_endpoints import invoke, make_model, settled
+from tests.localcloud_jobs.traffic import Traffic
 
 CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
+STREAM = """
+import time
+def model_fn(model_dir):
+    return None
+def input_fn(data, content_type):
+    return int(data)
+def predict_fn(count, model):
+    return count
+def output_fn(count, accept):
+    return pieces(count), "text/plain"
+def pieces(count):
+    for number in range(count):
+        time.sleep(0.1)
+        yield f"piece {number};"
+"""
 
 
 def make_serverless(bench: Bench, name: str, handler: str | None = None, **config: Any) -> dict[str, Any]:
@@ -160,3 +179,71 @@ def test_instances_and_serverless_do_not_mix(bench: Bench, tmp_path: Path) -> No
     ]
     with pytest.raises(AwsError, match="Only one production variant"):
         bench.call("CreateEndpointConfig", EndpointConfigName="x", ProductionVariants=variants)
+
+
+def test_updates_go_from_serverless_to_serverless_and_to_instances(bench: Bench) -> None:
+    make_serverless(bench, "moves")
+    make_model(bench, "new", "new")
+    variant = {"VariantName": "V", "ModelName": "new", "ServerlessConfig": {**CONFIG, "MaxConcurrency": 8}}
+    bench.call("CreateEndpointConfig", EndpointConfigName="new", ProductionVariants=[variant])
+    fixed = {"VariantName": "V", "ModelName": "new", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    bench.call("CreateEndpointConfig", EndpointConfigName="fixed", ProductionVariants=[fixed])
+    old = json.loads(invoke(bench, "moves", {"inputs": "where"})["Body"])["pid"]
+    routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+    request = {"DeploymentConfig": {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}}
+    bench.call("UpdateEndpoint", EndpointName="moves", EndpointConfigName="new", **request)
+    (shown,) = settled(bench, "moves")["ProductionVariants"]
+    assert shown["CurrentServerlessConfig"]["MaxConcurrency"] == 8
+    assert "CurrentInstanceCount" not in shown
+    assert old not in servers(bench, "moves")
+    woken = json.loads(invoke(bench, "moves", {"inputs": "where"})["Body"])["pid"]
+    assert woken in servers(bench, "moves")
+    with Traffic(bench, "moves") as traffic:
+        bench.call("UpdateEndpoint", EndpointName="moves", EndpointConfigName="fixed", RetainAllVariantProperties=True)
+        (shown,) = settled(bench, "moves")["ProductionVariants"]
+        traffic.more()
+    assert (shown["CurrentInstanceCount"], "CurrentServerlessConfig" in shown) == (1, False)
+    assert set(traffic.words) == {"new"}
+    assert woken not in servers(bench, "moves")
+
+
+def test_a_serverless_variant_has_weights_but_no_capacity(bench: Bench) -> None:
+    make_serverless(bench, "fixed")
+
+    def change(**wanted: Any) -> dict[str, Any]:
+        asked = [{"VariantName": "V", **wanted}]
+        bench.call("UpdateEndpointWeightsAndCapacities", EndpointName="fixed", DesiredWeightsAndCapacities=asked)
+        return settled(bench, "fixed")
+
+    for member, value in (("DesiredInstanceCount", 2), ("ServerlessUpdateConfig", {"MaxConcurrency": 3})):
+        with pytest.raises(AwsError, match=f"{member} is not supported by localcloud when serverless"):
+            change(**{member: value})
+    assert change(DesiredWeight=3)["ProductionVariants"][0]["CurrentWeight"] == 3
+
+
+def test_a_stream_keeps_its_server(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "0.1")
+    make_serverless(bench, "streams", STREAM)
+    answer = bench.call("InvokeEndpointWithResponseStream", "sagemaker-runtime", EndpointName="streams", Body=b"5")
+    pieces = [part["PayloadPart"]["Bytes"] for part in answer["Body"]]
+    assert b"".join(pieces) == b"".join(b"piece %d;" % number for number in range(5))
+    until(lambda: servers(bench, "streams"), lambda found: not found)
+
+
+def test_a_restart_brings_it_back_asleep(tmp_path: Path) -> None:
+    cloud = open_cloud(tmp_path / "home")
+    bench = Bench(Context(ACCOUNT, REGION, cloud), cloud.delegate)  # type: ignore[arg-type]
+    make_serverless(bench, "again")
+    invoke(bench, "again", {"inputs": "x"})
+    end(cloud)
+    cloud.store.close()
+    cloud = open_cloud(tmp_path / "home")
+    bench = Bench(Context(ACCOUNT, REGION, cloud), cloud.delegate)  # type: ignore[arg-type]
+    try:
+        resume(cloud)
+        assert settled(bench, "again")["EndpointStatus"] == "InService"
+        assert servers(bench, "again") == []
+        assert json.loads(invoke(bench, "again", {"inputs": "x"})["Body"])[0]["generated_text"] == "hello x"
+    finally:
+        end(cloud)
+        cloud.store.close()
