@@ -193,8 +193,10 @@ class Fleet:
         try:
             return use(self._target(variant), variant)
         except Retired:
-            pool = self.pools[variant]
-            if self._diversion is None and not pool.closed and not pool.size:
+            diversion = self._diversion
+            fleets = (self,) if diversion is None else (self, diversion[0])
+            # Asked again, they would not have any either: that is for those of which one is being replaced.
+            if not any(fleet.pools[variant].size or fleet.pools[variant].closed for fleet in fleets):
                 raise self._no_capacity(variant) from None
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from localcloud.context import Context
 from localcloud.errors import AwsError
+from localcloud.hosting.fleet import Fleet
+from localcloud.hosting.host import host
 from localcloud.sagemaker import resume
 from localcloud.server import end
 from tests.localcloud_jobs.conftest import ACCOUNT, REGION, Bench, open_cloud, until
@@ -132,6 +135,8 @@ def test_an_endpoint_without_instances_is_updated_and_comes_back_without(tmp_pat
     scale(bench, "empty", 0)
     make_model(bench, "new", "new")
     make_config(bench, "new", {"AllTraffic": "new"}, AsyncInferenceConfig=config())
+    bench.put("in/x.json", json.dumps({"inputs": "x"}))
+    asked = [ask(bench, "empty", "in/x.json")]
     size = {"Type": "INSTANCE_COUNT", "Value": 1}
     routing = {"Type": "LINEAR", "LinearStepSize": size, "WaitIntervalInSeconds": 1}
     deployment = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}
@@ -143,8 +148,7 @@ def test_an_endpoint_without_instances_is_updated_and_comes_back_without(tmp_pat
         DeploymentConfig=deployment,
     )
     assert settled(bench, "empty")["EndpointConfigName"] == "new"
-    bench.put("in/x.json", json.dumps({"inputs": "x"}))
-    asked = ask(bench, "empty", "in/x.json")
+    asked.append(ask(bench, "empty", "in/x.json"))
     end(cloud)
     cloud.store.close()
 
@@ -155,7 +159,43 @@ def test_an_endpoint_without_instances_is_updated_and_comes_back_without(tmp_pat
         assert settled(bench, "empty")["ProductionVariants"][0]["CurrentInstanceCount"] == 0
         latest(bench, "empty", {"HasBacklogWithoutCapacity": 1.0})
         scale(bench, "empty", 1)
-        assert "new x" in written(bench, asked["OutputLocation"])
+        for one in asked:
+            assert "new x" in written(bench, one["OutputLocation"])
     finally:
         end(cloud)
         cloud.store.close()
+
+
+def test_two_fleets_without_instances_say_so_at_once(bench: Bench) -> None:
+    make_endpoint(bench, "bare", AsyncInferenceConfig=config())
+    scale(bench, "bare", 0)
+    routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+    deployment = {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 600}
+    bench.call(
+        "UpdateEndpoint",
+        EndpointName="bare",
+        EndpointConfigName="bare-config",
+        RetainAllVariantProperties=True,
+        DeploymentConfig={"BlueGreenUpdatePolicy": deployment},
+    )
+
+    def baking() -> bool:
+        pending = bench.call("DescribeEndpoint", EndpointName="bare").get("PendingDeploymentSummary") or {}
+        (variant,) = pending.get("ProductionVariants") or [{}]
+        return any(item["Status"] == "Baking" for item in variant.get("VariantStatus", []))
+
+    until(baking, bool)
+    said: list[AwsError] = []
+
+    def use(fleet: Fleet | None) -> None:
+        assert fleet is not None
+        try:
+            fleet.invoke({"Body": b"{}"})
+        except AwsError as error:
+            said.append(error)
+
+    caller = threading.Thread(target=lambda: host(bench.cloud).using(bench.ctx, "bare", use), daemon=True)
+    caller.start()
+    until(lambda: [error.message for error in said], lambda found: "has no instance at present" in "".join(found), 20)
+    bench.call("DeleteEndpoint", EndpointName="bare")
+    until(lambda: bench.call("ListEndpoints")["Endpoints"], lambda found: not found)
