@@ -15,6 +15,7 @@ from localcloud.errors import AwsError
 from localcloud.sagemaker import resume
 from localcloud.server import end
 from tests.localcloud_jobs.conftest import ACCOUNT, REGION, Bench, open_cloud, until
+from tests.localcloud_jobs.test_asynchronous_capacity import GATED
 from tests.localcloud_jobs.test_endpoints import invoke, make_model, settled
 from tests.localcloud_jobs.traffic import Traffic
 
@@ -85,29 +86,28 @@ def test_a_server_that_died_is_started_for_the_next_request(bench: Bench) -> Non
     assert json.loads(invoke(bench, "mortal", {"inputs": "x"})["Body"])[0]["generated_text"] == "hello x"
 
 
-def test_more_than_max_concurrency_is_throttled(bench: Bench) -> None:
-    make_serverless(bench, "narrow")
-    answers: list[Any] = []
-    callers = [
-        threading.Thread(target=lambda: answers.append(invoke(bench, "narrow", {"inputs": "x", "sleep": 1.5})))
-        for _ in range(2)
-    ]
+def test_more_than_max_concurrency_is_throttled(bench: Bench, tmp_path: Path) -> None:
+    make_serverless(bench, "narrow", GATED)
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    answers: list[dict[str, Any]] = []
+
+    def call(number: int) -> None:
+        answers.append(invoke(bench, "narrow", {"place": str(begun), "number": number}))
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(2)]
     for caller in callers:
         caller.start()
-
-    def third() -> tuple[str, int] | None:
-        try:
-            invoke(bench, "narrow", {"inputs": "y"})
-        except AwsError as error:
-            return error.code, error.status
-        return None
-
-    # The two may still be on their way: the third is refused from when both have come.
-    until(third, lambda found: found == ("ThrottlingException", 429), 10)
+    until(lambda: len(list(begun.iterdir())), lambda found: found == 2)
+    with pytest.raises(AwsError, match="MaxConcurrency of 2") as third:
+        call(2)
+    assert (third.value.code, third.value.status) == ("ThrottlingException", 429)
+    (begun / "gate").touch()
     for caller in callers:
         caller.join()
-    assert len(answers) == 2, "one cold start for both"
-    assert json.loads(invoke(bench, "narrow", {"inputs": "z"})["Body"])[0]["generated_text"] == "hello z"
+    assert len({json.loads(answer["Body"])["pid"] for answer in answers}) == 1, "one cold start for both"
+    call(3)
+    assert len(answers) == 3
 
 
 def test_a_cold_start_that_fails_is_a_model_error(bench: Bench) -> None:
