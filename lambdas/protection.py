@@ -107,7 +107,7 @@ def put_scaling(clients: Any, settings: dict[str, Any], component: str | None = 
             **_metric(settings, component),
         },
     )
-    if low == 0 and component:
+    if low == 0:
         _put_wake_up(clients, settings, target, component)
     return f"scales from {low} to {high}"
 
@@ -121,8 +121,10 @@ def _metric(settings: dict[str, Any], component: str | None) -> dict[str, Any]:
     return {"PredefinedMetricSpecification": {"PredefinedMetricType": f"SageMaker{kind}HighResolution"}}
 
 
-def _put_wake_up(clients: Any, settings: dict[str, Any], target: dict[str, str], component: str) -> None:
-    """From no copy to one: with none, there is no concurrency to track, only requests that found no capacity."""
+def _put_wake_up(clients: Any, settings: dict[str, Any], target: dict[str, str], component: str | None) -> None:
+    """From none to one: with no copy there is nothing to track, only requests that found no capacity or wait for it."""
+    metric = "NoCapacityInvocationFailures" if component else "HasBacklogWithoutCapacity"
+    dimensions = _dimensions("", component) if component else _dimensions(settings["endpoint_name"], None)[:1]
     policy = clients.autoscaling.put_scaling_policy(
         **target,
         PolicyName=f"{settings['endpoint_name']}-{WAKE}",
@@ -136,10 +138,10 @@ def _put_wake_up(clients: Any, settings: dict[str, Any], target: dict[str, str],
     )
     clients.cloudwatch.put_metric_alarm(
         AlarmName=f"{settings['endpoint_name']}-{WAKE}",
-        AlarmDescription=f"A request found no copy of {component}.",
+        AlarmDescription=f"Requests find no capacity at {component or settings['endpoint_name']}.",
         Namespace=NAMESPACE,
-        MetricName="NoCapacityInvocationFailures",
-        Dimensions=_dimensions("", component),
+        MetricName=metric,
+        Dimensions=dimensions,
         Statistic="Maximum",
         Period=settings["endpoint_alarm_period_seconds"],
         EvaluationPeriods=1,

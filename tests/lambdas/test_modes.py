@@ -1,0 +1,104 @@
+"""The other modes of `endpoint.mode`, deployed by the function and asked as clients do: serverless, asynchronous."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.lambdas.support import load, settings
+
+deploy = load("deploy")
+
+
+@pytest.fixture(scope="module")
+def clients(session: boto3.Session) -> Any:
+    return deploy.Clients()
+
+
+@pytest.fixture(scope="module")
+def bring_up(clients: Any, environment: dict[str, str]) -> Callable[..., None]:
+    """Deploy a package and wait until the endpoint is in service and its guards are there."""
+
+    def call(arn: str, endpoint: str, **changes: Any) -> None:
+        event = {"model_package_arn": arn, "by": "command", **settings(endpoint, **changes)}
+        deploy.route(clients, event, environment)
+        deadline = time.monotonic() + 90
+        while clients.sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointStatus"] != "InService":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        [answer] = deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
+        assert answer["action"] == "settled", answer
+
+    return call
+
+
+def test_serverless(session: boto3.Session, clients: Any, register: Callable[..., str], bring_up: Any) -> None:
+    changes = {
+        "endpoint_mode": "serverless",
+        "endpoint_serverless_memory_mb": 2048,
+        "endpoint_serverless_concurrency": 3,
+    }
+    bring_up(register("brief-1"), "sporadic", **changes)
+    runtime = session.client("sagemaker-runtime")
+
+    def ask() -> Any:
+        answer = runtime.invoke_endpoint(EndpointName="sporadic", ContentType="application/json", Body=b"{}")
+        return json.loads(answer["Body"].read())
+
+    assert ask() == {"version": "brief-1"}
+    [variant] = clients.sagemaker.describe_endpoint(EndpointName="sporadic")["ProductionVariants"]
+    assert variant["CurrentServerlessConfig"] == {"MemorySizeInMB": 2048, "MaxConcurrency": 3}
+    bring_up(register("brief-2"), "sporadic", **changes)
+    assert ask() == {"version": "brief-2"}
+    targets = clients.autoscaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert not [target for target in targets if "/sporadic/" in target["ResourceId"]]
+
+
+def test_asynchronous(
+    session: boto3.Session,
+    clients: Any,
+    environment: dict[str, str],
+    register: Callable[..., str],
+    bring_up: Any,
+) -> None:
+    changes = {
+        "endpoint_mode": "asynchronous",
+        "endpoint_instance_count": 0,
+        "endpoint_maximum_instance_count": 2,
+        "data_capture_percentage": 0,
+    }
+    bring_up(register("patient"), "patient", **changes)
+    bucket = environment["ASYNC_OUTPUT_URI"].split("/")[2]
+    s3 = session.client("s3")
+    s3.put_object(Bucket=bucket, Key="async/input.json", Body=b"{}")
+    answer = session.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName="patient", InputLocation=f"s3://{bucket}/async/input.json", ContentType="application/json"
+    )
+    assert answer["OutputLocation"].startswith(f"{environment['ASYNC_OUTPUT_URI']}patient/output/")
+    key, deadline = answer["OutputLocation"].split("/", 3)[3], time.monotonic() + 90
+    while not s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read()) == {"version": "patient"}
+    [target] = clients.autoscaling.describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=["endpoint/patient/variant/AllTraffic"]
+    )["ScalableTargets"]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 2)
+    policies = clients.autoscaling.describe_scaling_policies(
+        ServiceNamespace="sagemaker", ResourceId=target["ResourceId"]
+    )["ScalingPolicies"]
+    by_type = {policy["PolicyType"]: policy for policy in policies}
+    [wake] = clients.cloudwatch.describe_alarms(AlarmNames=["patient-wake-up"])["MetricAlarms"]
+    assert wake["AlarmActions"] == [by_type["StepScaling"]["PolicyARN"]]
+    assert (wake["MetricName"], wake["Dimensions"]) == (
+        "HasBacklogWithoutCapacity",
+        [{"Name": "EndpointName", "Value": "patient"}],
+    )
+    tracking = by_type["TargetTrackingScaling"]["TargetTrackingScalingPolicyConfiguration"]
+    metric = tracking["CustomizedMetricSpecification"]
+    assert metric["MetricName"] == "ApproximateBacklogSizePerInstance"
