@@ -109,6 +109,13 @@ def in_state(document: Document, *states: str) -> list[Deployment]:
     return [item for item in document["deployments"] if item["state"] in states]
 
 
+def age_seconds(deployment: Deployment) -> float:
+    """Since the deployment's state last changed."""
+    return (
+        datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(deployment["changed"])
+    ).total_seconds()
+
+
 def now() -> str:
     """The time, in UTC, as the log writes it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -15,6 +15,8 @@ from endpoints import Busy, Refused
 from plan import at_once
 from protection import alarm_names, delete_alarms, put_alarms, put_scaling, remove_scaling
 
+ABANDONED_SECONDS = 600
+"""Twice what the function may run: whoever began this is not at it any more."""
 KEPT_BESIDE = 1
 """Replaced deployments whose configuration and model stay, so that there is a way back."""
 Answer = dict[str, str]
@@ -97,9 +99,10 @@ def _mark_gone(ledger: log.Ledger) -> None:
 
 
 def next_waiting(ledger: log.Ledger) -> log.Deployment | None:
-    """The newest deployment that waits; older ones are overtaken by it."""
+    """The newest deployment that waits, or whose call was killed and not repeated; older ones are overtaken by it."""
     document = ledger.read()
-    waiting = log.in_state(document, "waiting")
+    abandoned = [item for item in log.in_state(document, "starting") if log.age_seconds(item) > ABANDONED_SECONDS]
+    waiting = [*log.in_state(document, "waiting"), *abandoned]
     if not waiting:
         return None
     newest = max(waiting, key=lambda item: (item["approved"], item["created"]))
@@ -134,11 +137,17 @@ def prune(clients: Any, ledger: log.Ledger) -> None:
     gone = [item for item in document["deployments"] if item not in kept and not item.get("pruned")]
     _delete(clients, gone, kept)
     if gone:
-        names = {item["id"] for item in gone}
+        # One configuration may have been deployed several times; only some of these are gone.
+        names = {(item["id"], item["created"]) for item in gone}
 
         def apply(found: log.Document) -> None:
             for item in found["deployments"]:
-                if item["id"] in names and item["state"] in ("replaced", "failed", "rolled_back", "undeployed"):
+                if (item["id"], item["created"]) in names and item["state"] in (
+                    "replaced",
+                    "failed",
+                    "rolled_back",
+                    "undeployed",
+                ):
                     item["pruned"] = True
 
         ledger.change(apply)
@@ -167,6 +176,9 @@ def rollback(clients: Any, ledger: log.Ledger, event: dict[str, Any]) -> Answer:
     reason = str(event.get("reason") or "rolled back by hand")
     if current is None:
         raise Refused(f"There is no endpoint {ledger.endpoint}; there is nothing to roll back.")
+    under_way = log.find(document, endpoints.pending(current) or "")
+    if under_way and under_way["by"] == "rollback":
+        return answer(under_way, "rolling-back", reason)  # an earlier call that was killed has come so far
     if endpoints.pending(current):
         return _stop_running(clients, ledger, current, reason)
     if current["EndpointStatus"] != "InService":

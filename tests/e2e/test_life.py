@@ -90,6 +90,11 @@ def spoil(house: House, version: int, extra: str) -> int:
     return int(created["ModelPackageArn"].rsplit("/", 1)[1])
 
 
+def _refused(house: House, version: int) -> str:
+    house.run("reject", str(version))
+    return house.run("deploy", str(version), expect=1).stderr
+
+
 def failures(results: list[Result]) -> list[Result]:
     return [result for result in results if result.error]
 
@@ -175,6 +180,14 @@ def test_from_approval_through_canary_and_rollback_to_nothing(trained: House) ->
     back = house.run("rollback", "--comment", "wrong units", "--wait").stdout
     assert "fmops-endpoint serves version 1." in back
     assert "version 1" in house.run("endpoint").stdout.splitlines()[0]
+
+    # What can't be deployed is said in one line, here and in the log.
+    huge = house.run("deploy", "1", "-s", "endpoint_instance_type=ml.m5.huge", expect=1).stderr
+    assert "the API knows no instance type 'ml.m5.huge'; near: ml.m5." in huge
+    assert "ml.m5.huge" in house.run("endpoint").stdout
+    assert "has no version 99" in house.run("deploy", "99", expect=1).stderr
+    assert f"Version {slow} is not deployed: the package is Rejected" in _refused(house, slow)
+    assert "Names: endpoint_mode" in house.run("deploy", "1", "-s", "colour=red", expect=2).stderr
 
     lineage = house.run("lineage", "1").stdout
     for part in ("processed/", "training-job", "model-package/fmops-models/1", "endpoint/fmops-endpoint"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.lambdas.support import GROUP, LAMBDAS, approval, load, settings
+from tests.lambdas.support import GROUP, LAMBDAS, approval, belongings, load, settings
 
 deploy = load("deploy")
 ledger = load("ledger")
@@ -109,3 +110,73 @@ def test_killed_while_it_updates_an_endpoint(
             break
         tried += 1
     assert 8 <= tried < MOST_CALLS - 1, tried
+
+
+def test_killed_while_it_rolls_back_and_while_it_undeploys(
+    clients: Any, environment: dict[str, str], register: Callable[..., str]
+) -> None:
+    endpoint = "kill-back"
+    metadata = {key: str(value) for key, value in settings(endpoint, endpoint_maximum_instance_count=2).items()}
+    arns = [register(f"kb{number}", "Approved", metadata) for number in range(2)]
+    tried = 0
+    for calls in range(1, MOST_CALLS):
+        for arn in arns:
+            deploy.route(clients, {"model_package_arn": arn, "by": "command"}, environment)
+            rest(clients, endpoint, environment)
+        event = {"command": "rollback", "endpoint_name": endpoint, "reason": "killed on the way"}
+        if not killed(event, environment, calls):
+            break
+        tried += 1
+        with contextlib.suppress(deploy.Refused):  # it had come so far that there is nothing further back
+            deploy.route(clients, event, environment)
+        rest(clients, endpoint, environment)
+        log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
+        serving = [item for item in log.read()["deployments"] if item["state"] == "in_service"]
+        assert [item["model_package_arn"] for item in serving] == [arns[0]], calls
+        assert owned(clients, arns) == {"models": 1}, calls
+    assert tried >= 4, tried
+
+    gone = 0
+    for calls in range(1, MOST_CALLS):
+        ended = not killed({"command": "undeploy", "endpoint_name": endpoint}, environment, calls)
+        deadline = time.monotonic() + 60
+        while (
+            deploy.route(clients, {"command": "undeploy", "endpoint_name": endpoint}, environment)["action"]
+            != "undeployed"
+        ):
+            assert time.monotonic() < deadline, calls
+            time.sleep(0.1)
+        left = belongings(clients, endpoint)
+        assert owned(clients, arns) == {"models": 0}, calls
+        assert {key: value for key, value in left.items() if key != "models"} == {
+            "endpoints": [],
+            "configurations": [],
+            "alarms": [],
+            "targets": [],
+        }, calls
+        if ended:
+            break
+        gone += 1
+        deploy.route(clients, {"model_package_arn": arns[0], "by": "command"}, environment)
+        rest(clients, endpoint, environment)
+    assert gone >= 4, gone
+
+
+def test_killed_and_never_repeated_goes_on_by_the_timer(
+    clients: Any, environment: dict[str, str], register: Callable[..., str]
+) -> None:
+    endpoint = "kill-alone"
+    metadata = {key: str(value) for key, value in settings(endpoint).items()}
+    arn = register("alone", "Approved", metadata)
+    log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
+    for calls in range(2, 8):
+        assert killed(approval(arn), environment, calls)
+        if log.read()["deployments"]:
+            break
+    assert [item["state"] for item in log.read()["deployments"]] == ["starting"]
+    deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
+    assert [item["state"] for item in log.read()["deployments"]] == ["starting"], "it may still be at it"
+    long_ago = "2026-11-24T00:00:00.000+00:00"
+    log.change(lambda document: document["deployments"][0].update(changed=long_ago))
+    deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
+    assert rest(clients, endpoint, environment) == ["in_service"]
