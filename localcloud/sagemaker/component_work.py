@@ -130,21 +130,36 @@ def remove(ctx: Context, name: str) -> None:
 def resume(cloud: Cloud) -> None:
     """After a restart: the copies start again, bases before their adapters; an update begins anew, a deletion ends."""
     shutil.rmtree(cloud.home / "inference-components", ignore_errors=True)
-    for account, region, name, doc in cloud.store.scan(documents.KIND):
+    found = list(cloud.store.scan(documents.KIND))
+    alive = {(account, region, name) for account, region, name, doc in found if _lives(doc)}
+    for account, region, name, doc in found:
+        base = doc["Specification"].get("BaseInferenceComponentName", name)
+        if _lives(doc) and doc["InferenceComponentStatus"] != "Creating" and (account, region, base) in alive:
+            # Adapters too, although they start only after their base: nothing answers for them until then.
+            _updating(Context(account, region, cloud), name)
+    for account, region, name, doc in found:
         ctx = Context(account, region, cloud)
         if doc["InferenceComponentStatus"] == "Deleting":
             remove(ctx, name)
-        elif doc["InferenceComponentStatus"] != "Failed" and not doc["_fleet"].get("Base"):
+        elif _lives(doc) and not doc["_fleet"].get("Base"):
             _come_back(ctx, name, doc)
+
+
+def _lives(doc: Document) -> bool:
+    return doc["InferenceComponentStatus"] not in ("Deleting", "Failed")
+
+
+def _updating(ctx: Context, name: str) -> None:
+    documents.change(ctx, name, lambda found: found.update(InferenceComponentStatus="Updating"))
 
 
 def _come_back(ctx: Context, name: str, doc: Document, then: Callable[[], None] = lambda: None) -> None:
     if doc["InferenceComponentStatus"] != "Creating":
-        documents.change(ctx, name, lambda found: found.update(InferenceComponentStatus="Updating"))
+        _updating(ctx, name)
 
     def done(reason: str | None) -> None:
         adapters = [] if doc["_fleet"].get("Base") else documents.adapters_of(ctx, name)
-        waiting = [item for item in adapters if item["InferenceComponentStatus"] not in ("Failed", "Deleting")]
+        waiting = [item for item in adapters if _lives(item)]
         bring(waiting, reason)
 
     def bring(waiting: list[Document], reason: str | None) -> None:
@@ -155,7 +170,7 @@ def _come_back(ctx: Context, name: str, doc: Document, then: Callable[[], None] 
             _come_back(ctx, adapter["InferenceComponentName"], adapter, lambda: bring(waiting[1:], reason))
             return
         if doc.get("_next") and not reason:
-            documents.change(ctx, name, lambda found: found.update(InferenceComponentStatus="Updating"))
+            _updating(ctx, name)
             update(ctx, name, doc["_next"], doc.get("_deployment"))
         then()
 

@@ -477,7 +477,8 @@ def test_components_come_back_after_a_kill(tmp_path: Path) -> None:
     sagemaker.resume(cloud)
     for name in ("base", "kind", "moving"):
         status = bench.call("DescribeInferenceComponent", InferenceComponentName=name)["InferenceComponentStatus"]
-        assert status in ("Updating", "InService")
+        # An adapter waits for its base: nothing may say that it is in service before it answers.
+        assert status in (("Updating",) if name == "kind" else ("Updating", "InService"))
     assert settled(bench, "house")["EndpointStatus"] == "InService"
     for name in ("base", "kind"):
         assert component(bench, name)["InferenceComponentStatus"] == "InService"
