@@ -105,4 +105,7 @@ def _between(settings: dict[str, Any]) -> list[str]:
     period = settings["endpoint_alarm_period_seconds"]
     if period not in (10, 20, 30) and period % 60:
         problems.append(f"endpoint_alarm_period_seconds is {period}; allowed: 10, 20, 30 and multiples of 60")
+    memory = settings["endpoint_serverless_memory_mb"]
+    if memory not in SERVERLESS_MEMORY:
+        problems.append(f"endpoint_serverless_memory_mb is {memory}; allowed: {', '.join(map(str, SERVERLESS_MEMORY))}")
     return problems

@@ -138,6 +138,7 @@ SETTINGS = [
     ({"endpoint_mode": "batch"}, "allowed: real-time, adapter, serverless, asynchronous"),
     ({"endpoint_alarm_period_seconds": 45}, "multiples of 60"),
     ({"endpoint_error_rate": 2}, "a number from 0 to 1"),
+    ({"endpoint_serverless_memory_mb": 1500}, "allowed: 1024, 2048"),
 ]
 
 
