@@ -84,8 +84,8 @@ def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Ta
     shown = [name for name in COLUMNS if any(name in report.get("metrics", {}) for _, report, _ in rows)]
     for name in shown:
         table.add_column(COLUMNS[name], justify="right", no_wrap=True)
-    for title in ("registered", "serves"):
-        table.add_column(title, no_wrap=title != "serves")
+    table.add_column("registered", no_wrap=True)
+    table.add_column("serves", overflow="fold")
     for package, report, serves in rows:
         table.add_row(
             str(package["ModelPackageVersion"]),

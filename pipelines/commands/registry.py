@@ -69,7 +69,9 @@ def approve(target: Target, version: int, comment: str | None, wait: bool) -> No
     registry.set_status(target.session, package["ModelPackageArn"], "Approved", comment)
     endpoint = endpoint_of(target, package)
     if package["ModelApprovalStatus"] == "Approved":
-        click.echo(f"Version {version} of {group} was approved before; deploy it again: fmops deploy {version}")
+        click.echo(
+            f"Version {version} of {group} was approved before; deploy it again: fmops deploy {version}{target.flag}"
+        )
     else:
         click.echo(f"Approved version {version} of {group}; its approval deploys it to {endpoint}.")
     if wait:
