@@ -33,7 +33,7 @@ from settings import read_settings
 APPROVAL = "SageMaker Model Package State Change"
 ENDPOINT_CHANGES = ("SageMaker Endpoint State Change", "SageMaker Endpoint Deployment State Change")
 UNDER_WAY = ("waiting", "starting", "deploying", "in_service")
-ENDED = ("failed", "rolled_back", "replaced", "undeployed")
+ENDED = ("failed", "rolled_back", "replaced", "overtaken", "undeployed")
 Answer = dict[str, str]
 
 
@@ -118,7 +118,7 @@ def deploy(clients: Clients, event: dict[str, Any], environment: dict[str, str],
     if reason:
         return _ignored(settings["endpoint_name"], reason + _way_back(ledger, package))
 
-    champion = settling.serving_variant(clients, ledger) if event.get("weight") else None
+    champion = settling.serving_model(clients, ledger) if event.get("weight") else None
     plan = make_plan(package, settings, environment, champion, float(event.get("weight") or 1.0))
     entry = {**plan["entry"], "by": by}
     verdict: list[str] = []
@@ -139,14 +139,14 @@ def make_plan(
     package: dict[str, Any],
     settings: dict[str, Any],
     environment: dict[str, str],
-    champion: tuple[str, float] | None,
+    champion: str | None,
     weight: float,
 ) -> dict[str, Any]:
     """The requests of a deployment, and its entry in the log. With a champion, the package becomes its challenger."""
     model = model_request(package, settings, environment)
     models = {VARIANT: (model["ModelName"], 1.0)}
     if champion:
-        models = {VARIANT: (champion[0], 1.0 - weight), CHALLENGER: (model["ModelName"], weight)}
+        models = {VARIANT: (champion, 1.0 - weight), CHALLENGER: (model["ModelName"], weight)}
     configuration = endpoint_config_request(models, settings, environment)
     arn, name = package["ModelPackageArn"], configuration["EndpointConfigName"]
     entry = {
@@ -205,11 +205,11 @@ def carry_out(clients: Clients, ledger: log.Ledger, plan: dict[str, Any], enviro
     except Busy as busy:
         ledger.set_state(entry["id"], "waiting", str(busy), only=("starting",))
         return settling.answer(entry, "queued", str(busy))
-    ledger.set_state(entry["id"], "deploying", only=("waiting", "starting"))
+    ledger.set_state(entry["id"], "deploying", entry["reason"], only=("waiting", "starting"))
     if action == "unchanged" or entry["settings"]["endpoint_mode"] == "adapter":
         # The endpoint may be there already, and will send no event.
         settle(clients, ledger.endpoint, environment)
-    return settling.answer(entry, action)
+    return settling.answer(entry, action, entry["reason"])
 
 
 def _still_wanted(ledger: log.Ledger, entry: log.Deployment) -> bool:

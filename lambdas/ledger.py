@@ -8,9 +8,9 @@
 
 A deployment's id is the name of its endpoint configuration, which holds a hash of all that is deployed; adapters share
 one configuration, so there the version follows. States: waiting (the endpoint is changing) -> starting (UpdateEndpoint
-may have been called) -> deploying -> in_service -> replaced; or failed, rolled_back (by SageMaker or by hand),
-undeployed. The newest is last. This is what makes a delivery that comes twice, late or after a crash harmless:
-EventBridge promises at least one, in any order.
+may have been called) -> deploying -> in_service -> replaced; or overtaken while it waited, failed, rolled_back (by
+SageMaker or by hand), undeployed. The newest is last. This is what makes a delivery that comes twice, late or after a
+crash harmless: EventBridge promises at least one, in any order.
 """
 
 from __future__ import annotations

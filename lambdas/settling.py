@@ -78,9 +78,9 @@ def _judge(document: log.Document, current: dict[str, Any]) -> None:
 
 
 def _serving(document: log.Document, configuration: str) -> log.Deployment | None:
-    """The newest deployment of the endpoint's configuration that did not end badly."""
+    """The newest deployment of the endpoint's configuration."""
     for item in reversed(document["deployments"]):
-        if item["endpoint_config_name"] == configuration and item["state"] not in ("undeployed",):
+        if item["endpoint_config_name"] == configuration and item["state"] != "undeployed":
             found: log.Deployment = item
             return found
     return None
@@ -111,14 +111,14 @@ def next_waiting(ledger: log.Ledger) -> log.Deployment | None:
         for item in log.in_state(found, "waiting"):
             if item["id"] != newest["id"]:
                 version = newest["model_package_arn"].rsplit("/", 1)[-1]
-                _move(item, "replaced", f"version {version} overtook it while it waited")
+                _move(item, "overtaken", f"version {version} overtook it while it waited")
 
     ledger.change(apply)
     return newest
 
 
-def serving_variant(clients: Any, ledger: log.Ledger) -> tuple[str, float]:
-    """(model, weight) of what serves now; Refused where nothing does."""
+def serving_model(clients: Any, ledger: log.Ledger) -> str:
+    """The name of the model that serves now; Refused where none does."""
     current = endpoints.find(clients.sagemaker, ledger.endpoint)
     if current is None or current["EndpointStatus"] == "Failed":
         raise Refused(f"{ledger.endpoint} serves nothing that a challenger could be put beside.")
@@ -126,7 +126,7 @@ def serving_variant(clients: Any, ledger: log.Ledger) -> tuple[str, float]:
     variant = configuration["ProductionVariants"][0]
     if "ModelName" not in variant:
         raise Refused(f"{ledger.endpoint} serves inference components; a challenger needs endpoint.mode: real-time.")
-    return variant["ModelName"], 1.0
+    return str(variant["ModelName"])
 
 
 def prune(clients: Any, ledger: log.Ledger) -> None:
@@ -144,6 +144,7 @@ def prune(clients: Any, ledger: log.Ledger) -> None:
             for item in found["deployments"]:
                 if (item["id"], item["created"]) in names and item["state"] in (
                     "replaced",
+                    "overtaken",
                     "failed",
                     "rolled_back",
                     "undeployed",
@@ -269,7 +270,7 @@ def undeploy(clients: Any, ledger: log.Ledger) -> Answer:
         found["undeploying"] = False
         for item in found["deployments"]:
             item["pruned"] = True
-            if item["state"] not in ("failed", "rolled_back", "replaced", "undeployed"):
+            if item["state"] not in ("failed", "rolled_back", "replaced", "overtaken", "undeployed"):
                 _move(item, "undeployed", "")
 
     ledger.change(finish)

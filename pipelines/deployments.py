@@ -29,6 +29,7 @@ WORDS = {
     "deploying": "on its way",
     "in_service": "in service",
     "replaced": "replaced",
+    "overtaken": "overtaken",
     "rolled_back": "rolled back",
     "failed": "failed",
     "undeployed": "undeployed",

@@ -151,11 +151,31 @@ def test_what_comes_while_the_endpoint_changes_waits_and_the_newest_wins(
     assert run(third, "busy")["action"] == "queued"
     assert settled(run, log, "busy") == [
         (version(first), "replaced"),
-        (version(second), "replaced"),
+        (version(second), "overtaken"),
         (version(third), "in_service"),
     ]
     assert f"version {version(third)} overtook it" in log("busy")[1]["reason"]
     assert answer_of(session, "busy") == {"version": "busy-3"}
+    # The way back leads to what served, not to what only waited.
+    run({"command": "rollback", "endpoint_name": "busy"})
+    settled(run, log, "busy")
+    assert answer_of(session, "busy") == {"version": "busy-1"}
+
+
+def test_an_alarm_that_rings_already_does_not_guard_the_remedy(
+    session: boto3.Session, register: Register, run: Any, log: Any, clients: Any
+) -> None:
+    first, second = register("ill"), register("remedy")
+    run(first, "ill")
+    settled(run, log, "ill")
+    clients.cloudwatch.set_alarm_state(AlarmName="ill-errors", StateValue="ALARM", StateReason="many errors")
+    answer = run(second, "ill")
+    assert (answer["action"], answer["reason"]) == (
+        "updated",
+        "not guarded by ill-errors, which rang before the deployment began",
+    )
+    assert settled(run, log, "ill")[-1] == (version(second), "in_service")
+    assert answer_of(session, "ill") == {"version": "remedy"}
 
 
 def test_a_failed_endpoint_is_replaced(
