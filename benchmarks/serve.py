@@ -27,6 +27,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parent.parent
+TOOLKIT = ROOT / "packages/localcloud/src/localcloud/hosting/toolkit_server.py"
 NEW_TOKENS = 40
 ONE_BY_ONE = """
 from inference import input_fn, output_fn, predict_fn
@@ -51,7 +52,12 @@ def server(model: Path, program: str) -> Iterator[tuple[int, psutil.Process]]:
         shutil.copytree(ROOT / "serving", code, ignore=shutil.ignore_patterns("__pycache__"))
         (code / "one_by_one.py").write_text(ONE_BY_ONE)
         command = [
-            *(sys.executable, str(ROOT / "localcloud" / "hosting" / "toolkit_server.py"), "--port", "0"),
+            *(
+                sys.executable,
+                str(TOOLKIT),
+                "--port",
+                "0",
+            ),
             *("--model-dir", str(model), "--code", str(code), "--program", program, "--port-file", str(port_file)),
         ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

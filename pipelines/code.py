@@ -1,17 +1,22 @@
-"""Shipped code lives at content-addressed S3 keys: `code/<folder>/<sha256>/<file>`.
+"""Reads shipped code, and names it by its content: `code/<folder>/<sha256>/<file>`.
 
 The same files have the same key on every machine and on every day, so an upsert changes a step only when its code
 changed, and an upload that is already there is not made again. The hash covers relative paths and bytes, not modes or
 dates.
+
+What several shipped folders need stands once, in `common/`. A folder's upload brings the modules of `common/` that it
+imports, directly or through each other, and no others: a change to one of them reaches only the steps that run it.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+COMMON = "common"
 IGNORED_FOLDERS = {"__pycache__", "build", "dist"}
 IGNORED_SUFFIXES = {".pyc", ".pyo", ".swp", ".orig"}
 
@@ -35,7 +40,45 @@ class Code:
 
 def shipped(folder: str) -> Code:
     """The code of one of the repository's shipped folders, for example `shipped("training")`."""
-    return read_code(REPOSITORY / folder, folder)
+    code = read_code(REPOSITORY / folder, folder)
+    common = read_code(REPOSITORY / COMMON, COMMON).files
+    hidden = sorted(code.files.keys() & common.keys())
+    if hidden:
+        raise ValueError(f"{folder}/ and {COMMON}/ both have {', '.join(hidden)}: rename one of them")
+    files = code.files | _imported_from(common, code.files)
+    return Code(folder, files, digest(files))
+
+
+def bundle(folder: str, directory: Path) -> Path:
+    """Write a shipped folder with its part of `common/`, as its container sees it, into `directory`; returns that."""
+    for name, body in shipped(folder).files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    return directory
+
+
+def _imported_from(common: dict[str, bytes], files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of `common` that `files` import, and that these import in turn."""
+    found: dict[str, bytes] = {}
+    waiting = [body for name, body in files.items() if name.endswith(".py")]
+    while waiting:
+        for module in _imports(waiting.pop()):
+            name = f"{module}.py"
+            if name in common and name not in found:
+                found[name] = common[name]
+                waiting.append(common[name])
+    return found
+
+
+def _imports(source: bytes) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
 
 
 def read_code(path: Path, folder: str) -> Code:

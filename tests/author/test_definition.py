@@ -19,7 +19,7 @@ from pipelines.parameters import bounds, defaults
 from tests.author.golden import GOLDEN, normalise
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ["pipelines", "steps", "conditions", "preparation", "training", "evaluation", "serving", "lambdas"]
+FOLDERS = ["pipelines", "steps", "conditions", "preparation", "training", "evaluation", "serving", "lambdas", "common"]
 
 # Another day, and no way to the network: what connects, fails.
 ELSEWHERE = """

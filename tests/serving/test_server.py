@@ -20,6 +20,7 @@ import pytest
 
 LIMITS = {"FMOPS_MAX_NEW_TOKENS": "16", "OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).resolve().parents[2]
+TOOLKIT = ROOT / "packages/localcloud/src/localcloud/hosting/toolkit_server.py"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,12 @@ def port(lively_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     shutil.copytree(lively_weights, folder / "model")
     shutil.copytree(ROOT / "serving", folder / "model" / "code", ignore=shutil.ignore_patterns("__pycache__"))
     command = [
-        *(sys.executable, str(ROOT / "localcloud" / "hosting" / "toolkit_server.py"), "--port", "0"),
+        *(
+            sys.executable,
+            str(TOOLKIT),
+            "--port",
+            "0",
+        ),
         *("--model-dir", str(folder / "model"), "--port-file", str(folder / "port")),
     ]
     with (folder / "log").open("wb") as log:

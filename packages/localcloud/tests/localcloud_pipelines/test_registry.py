@@ -1,0 +1,276 @@
+"""Model package groups, packages, approval and its events; models made from packages."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from localcloud_pipelines.conftest import ROLE, processing, steps_of
+
+SPECIFICATION = {
+    "Containers": [{"Image": "image:1", "ModelDataUrl": "s3://b/model.tar.gz", "Environment": {"A": "1", "B": "1"}}],
+    "SupportedContentTypes": ["application/json"],
+    "SupportedResponseMIMETypes": ["application/json"],
+}
+
+
+def version(sm: Any, group: str, **more: Any) -> str:
+    arn: str = sm.create_model_package(ModelPackageGroupName=group, InferenceSpecification=SPECIFICATION, **more)[
+        "ModelPackageArn"
+    ]
+    return arn
+
+
+def refused(call: Any, **request: Any) -> tuple[str, str]:
+    with pytest.raises(ClientError) as caught:
+        call(**request)
+    error = caught.value.response["Error"]
+    return error["Code"], error["Message"]
+
+
+def test_groups(sm: Any, name: str) -> None:
+    arn = sm.create_model_package_group(ModelPackageGroupName=name, ModelPackageGroupDescription="d")[
+        "ModelPackageGroupArn"
+    ]
+    assert arn.endswith(f":model-package-group/{name.lower()}")
+    code, message = refused(sm.create_model_package_group, ModelPackageGroupName=name)
+    assert (code, "already exists" in message) == ("ValidationException", True)
+    for key in (name, arn):
+        found = sm.describe_model_package_group(ModelPackageGroupName=key)
+        assert (found["ModelPackageGroupName"], found["ModelPackageGroupStatus"]) == (name, "Completed")
+    listed = sm.list_model_package_groups(NameContains=name)["ModelPackageGroupSummaryList"]
+    assert [item["ModelPackageGroupArn"] for item in listed] == [arn]
+    package = version(sm, name)
+    assert refused(sm.delete_model_package_group, ModelPackageGroupName=name)[0] == "ConflictException"
+    sm.delete_model_package(ModelPackageName=package)
+    sm.delete_model_package_group(ModelPackageGroupName=name)
+    assert "does not exist" in refused(sm.describe_model_package_group, ModelPackageGroupName=name)[1]
+
+
+def test_versions(sm: Any, name: str) -> None:
+    sm.create_model_package_group(ModelPackageGroupName=name)
+    metadata = {"CustomerMetadataProperties": {"endpoint_name": "e", "old": "x"}}
+    arns = [
+        version(sm, name, ModelApprovalStatus=status) for status in ("Approved", "Rejected", "PendingManualApproval")
+    ]
+    arns.append(version(sm, name, **metadata))
+    assert [arn.rsplit("/", 1)[1] for arn in arns] == ["1", "2", "3", "4"]
+    found = sm.describe_model_package(ModelPackageName=arns[3])
+    assert (found["ModelPackageVersion"], found["ModelPackageStatus"]) == (4, "Completed")
+    assert found["ModelApprovalStatus"] == "PendingManualApproval"
+    assert found["InferenceSpecification"] == SPECIFICATION
+
+    def listed(**request: Any) -> list[int]:
+        pages = sm.get_paginator("list_model_packages").paginate(ModelPackageGroupName=name, **request)
+        return [item["ModelPackageVersion"] for page in pages for item in page["ModelPackageSummaryList"]]
+
+    assert listed(PaginationConfig={"PageSize": 1}) == [1, 2, 3, 4]
+    assert listed(SortOrder="Descending") == [4, 3, 2, 1]
+    assert listed(ModelApprovalStatus="PendingManualApproval") == [3, 4]
+    assert listed(SortBy="Name", SortOrder="Descending") == [4, 3, 2, 1]
+
+    sm.update_model_package(
+        ModelPackageArn=arns[3],
+        ModelApprovalStatus="Approved",
+        ApprovalDescription="looks good",
+        CustomerMetadataProperties={"endpoint_name": "f", "new": "y"},
+        CustomerMetadataPropertiesToRemove=["old"],
+    )
+    found = sm.describe_model_package(ModelPackageName=arns[3])
+    assert (found["ModelApprovalStatus"], found["ApprovalDescription"]) == ("Approved", "looks good")
+    assert found["CustomerMetadataProperties"] == {"endpoint_name": "f", "new": "y"}
+    assert listed(ModelApprovalStatus="Approved") == [1, 4]
+
+    sm.delete_model_package(ModelPackageName=arns[3])
+    assert version(sm, name).endswith("/5"), "a deleted version's number came back"
+    absent = sm.batch_describe_model_package(ModelPackageArnList=[arns[0], arns[3]])
+    assert set(absent["ModelPackageSummaries"]) == {arns[0]}
+    assert set(absent["BatchDescribeModelPackageErrorMap"]) == {arns[3]}
+    assert "does not exist" in refused(sm.describe_model_package, ModelPackageName=arns[3])[1]
+    assert "does not exist" in refused(sm.create_model_package, ModelPackageGroupName=name + "x")[1]
+    assert "Exactly one of" in refused(sm.create_model_package)[1]
+
+
+def test_a_client_token_makes_one_version(sm: Any, name: str) -> None:
+    sm.create_model_package_group(ModelPackageGroupName=name)
+    assert version(sm, name, ClientToken=name) == version(sm, name, ClientToken=name)
+    assert len(sm.list_model_packages(ModelPackageGroupName=name)["ModelPackageSummaryList"]) == 1
+
+
+def test_creation_and_approval_send_events(sm: Any, name: str, events: Any) -> None:
+    sm.create_model_package_group(ModelPackageGroupName=name)
+    arn = version(sm, name, CustomerMetadataProperties={"k": "v"})
+    sm.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    sm.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties={"k": "w"})
+    sm.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected")
+
+    def mine(event: dict[str, Any]) -> bool:
+        return bool(event["detail"].get("ModelPackageArn") == arn)
+
+    seen = events(lambda event: mine(event) and event["detail"]["ModelApprovalStatus"] == "Rejected")
+    found = [event for event in seen if mine(event)]
+    assert [event["detail"]["ModelApprovalStatus"] for event in found] == [
+        "PendingManualApproval",
+        "Approved",
+        "Rejected",
+    ]
+    detail = found[1]["detail"]
+    assert found[1]["detail-type"] == "SageMaker Model Package State Change"
+    assert found[1]["resources"] == [arn]
+    assert (detail["ModelPackageGroupName"], detail["ModelPackageVersion"]) == (name, 1)
+    assert (detail["ModelPackageStatus"], detail["CustomerMetadataProperties"]) == ("Completed", {"k": "v"})
+    assert detail["InferenceSpecification"] == SPECIFICATION
+    assert detail["CreationTime"].endswith("Z")
+    assert not [key for key in detail if key.startswith("_")]
+
+
+def test_models(sm: Any, name: str) -> None:
+    network = {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}
+    container = {"Image": "image:1", "ModelDataUrl": "s3://b/m.tar.gz", "Environment": {"K": "v"}}
+    request = {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
+    arn = sm.create_model(**request, VpcConfig=network, EnableNetworkIsolation=True)["ModelArn"]
+    found = sm.describe_model(ModelName=name)
+    assert found == found | request | {"VpcConfig": network, "EnableNetworkIsolation": True, "ModelArn": arn}
+    code, message = refused(sm.create_model, **request)
+    assert (code, "Cannot create already existing model" in message) == ("ValidationException", True)
+    assert "exactly one of PrimaryContainer and Containers" in refused(sm.create_model, ModelName=name + "x")[1]
+    both = {"ModelName": name + "x", "PrimaryContainer": container, "Containers": [container]}
+    assert "exactly one of" in refused(sm.create_model, **both)[1]
+    sm.create_model(ModelName=name + "-two", Containers=[container, container], ExecutionRoleArn=ROLE)
+    listed = sm.list_models(NameContains=name, MaxResults=1)
+    assert [item["ModelName"] for item in listed["Models"]] == [name + "-two"]
+    rest = sm.list_models(NameContains=name, MaxResults=1, NextToken=listed["NextToken"])
+    assert [item["ModelName"] for item in rest["Models"]] == [name]
+    assert "NextToken" not in rest
+    sm.delete_model(ModelName=name)
+    for call in (sm.describe_model, sm.delete_model):
+        code, message = refused(call, ModelName=name)
+        assert (code, message.startswith("Could not find model")) == ("ValidationException", True)
+
+
+def test_a_model_from_a_package_gets_what_the_package_has(sm: Any, name: str) -> None:
+    sm.create_model_package_group(ModelPackageGroupName=name)
+    package = version(sm, name)
+    container = {"ModelPackageName": package, "Environment": {"B": "2"}}
+    request = {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
+    assert "is PendingManualApproval: only an Approved version" in refused(sm.create_model, **request)[1]
+    sm.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+    sm.create_model(**request)
+    assert sm.describe_model(ModelName=name)["PrimaryContainer"] == {
+        "ModelPackageName": package,
+        "Image": "image:1",
+        "ModelDataUrl": "s3://b/model.tar.gz",
+        "Environment": {"A": "1", "B": "2"},
+    }
+    absent = {
+        "ModelName": name + "x",
+        "PrimaryContainer": {"ModelPackageName": package + "9"},
+        "ExecutionRoleArn": ROLE,
+    }
+    assert "does not exist" in refused(sm.create_model, **absent)[1]
+
+
+def test_steps_that_register_and_make_a_model(sm: Any, pipeline: Any, run: Any, name: str) -> None:
+    group = f"{name}-group"
+    specification = {
+        "Containers": [
+            {"Image": "image:1", "ModelDataUrl": {"Std:Join": {"On": "/", "Values": ["s3://b", "m.tar.gz"]}}}
+        ],
+        "SupportedContentTypes": ["text/csv"],
+        "SupportedResponseMIMETypes": ["text/csv"],
+    }
+    register = {
+        "Name": "Register",
+        "Type": "RegisterModel",
+        "Arguments": {
+            "ModelPackageGroupName": group,
+            "InferenceSpecification": specification,
+            "ModelApprovalStatus": {"Get": "Parameters.Approval"},
+            "ModelMetrics": None,
+        },
+    }
+    container = {"ModelPackageName": {"Get": "Steps.Register.ModelPackageArn"}}
+    model = {
+        "Name": "Make_Model",
+        "Type": "Model",
+        "Arguments": {"PrimaryContainer": container, "ExecutionRoleArn": ROLE},
+    }
+    use = processing("Use", "import sys; assert len(sys.argv[1]) <= 63", {"Get": "Steps.Make_Model.ModelName"})
+    pipeline(register, model, use, parameters=[{"Name": "Approval", "Type": "String", "DefaultValue": "Approved"}])
+    ended = run(name)
+    assert ended["PipelineExecutionStatus"] == "Succeeded", ended.get("FailureReason")
+    found = steps_of(sm, ended["PipelineExecutionArn"])
+    arn = found["Register"]["Metadata"]["RegisterModel"]["Arn"]
+    package = sm.describe_model_package(ModelPackageName=arn)
+    assert package["MetadataProperties"]["GeneratedBy"] == ended["PipelineExecutionArn"]
+    assert package["ModelPackageGroupName"] == group
+    made = found["Make_Model"]["Metadata"]["Model"]["Arn"].rsplit("/", 1)[1]
+    identifier = ended["PipelineExecutionArn"].rsplit("/", 1)[1]
+    assert made.startswith(f"pipelines-{identifier}-make-model-")
+    unapproved = run(name, {"Approval": "Rejected"})
+    assert "only an Approved version can be used" in unapproved["FailureReason"]
+    assert sm.describe_model_package_group(ModelPackageGroupName=group)
+
+
+HANDLER = """
+import json
+def model_fn(model_dir):
+    return open(model_dir + "/word").read()
+def input_fn(data, content_type):
+    return json.loads(data)
+def predict_fn(request, word):
+    return {"said": word + request["inputs"]}
+"""
+
+
+def test_steps_that_bring_a_model_to_an_endpoint(
+    sm: Any, pipeline: Any, run: Any, name: str, bucket: str, client: Callable[[str], Any]
+) -> None:
+    def put(key: str, word: str) -> str:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for member, text in (("word", word), ("code/inference.py", HANDLER)):
+                info = tarfile.TarInfo(member)
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text.encode()))
+        client("s3").put_object(Bucket=bucket, Key=f"{name}/{key}", Body=packed.getvalue())
+        return f"s3://{bucket}/{name}/{key}"
+
+    container = {"Image": "image:1", "ModelDataUrl": {"Get": "Parameters.Model"}}
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": {"Get": "Steps.Make.ModelName"},
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
+    pipeline(
+        {"Name": "Make", "Type": "Model", "Arguments": {"PrimaryContainer": container, "ExecutionRoleArn": ROLE}},
+        {"Name": "Configure", "Type": "EndpointConfig", "Arguments": {"ProductionVariants": [variant]}},
+        {
+            "Name": "Deploy",
+            "Type": "Endpoint",
+            "Arguments": {
+                "EndpointName": name,
+                "EndpointConfigName": {"Get": "Steps.Configure.EndpointConfigName"},
+            },
+        },
+        parameters=[{"Name": "Model", "Type": "String"}],
+    )
+    for word in ("one ", "two "):
+        ended = run(name, {"Model": put(word.strip(), word)})
+        assert ended["PipelineExecutionStatus"] == "Succeeded", ended.get("FailureReason")
+        answer = client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=name, Body=b'{"inputs": "hello"}', ContentType="application/json"
+        )
+        assert json.loads(answer["Body"].read()) == {"said": f"{word}hello"}
+        found = steps_of(sm, ended["PipelineExecutionArn"])
+        endpoint = sm.describe_endpoint(EndpointName=name)
+        assert found["Deploy"]["Metadata"]["Endpoint"]["Arn"] == endpoint["EndpointArn"]
+        assert found["Configure"]["Metadata"]["EndpointConfig"]["Arn"].endswith(endpoint["EndpointConfigName"].lower())
+    sm.delete_endpoint(EndpointName=name)
