@@ -1,0 +1,61 @@
+"""The dials of pipeline.yaml's `data:`, which Prepare reads.
+
+Runs in the processing container of Prepare, and on the author's machine.
+"""
+
+from __future__ import annotations
+
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, S3_URI, Dial
+from common.seed_dial import SEED
+
+MAX_PROCESSING_SECONDS = 5 * 24 * 3600  # the longest that a processing job may run
+_COLUMNS = {
+    "messages": "the list of {role, content}: the chat form",
+    "prompt": "the prompt or instruction",
+    "input": "more input that goes under the prompt",
+    "completion": "the answer to learn",
+    "system": "the system message",
+    "group": "rows that share its value never cross splits (usual names: group, group_id, template)",
+    "slice": "evaluation also reports each of its values separately",
+}
+
+
+def _column(name: str, effect: str) -> Dial:
+    return Dial(
+        f"data.columns.{name}", None, effect, kind=str, optional=True, longest=128, pattern=r"[^\x00]+",
+        words="a column's name", argument=f"{name}-column",
+    )  # fmt: skip
+
+
+def _share(name: str, share: float, effect: str) -> Dial:
+    return Dial(f"data.shares.{name}", share, effect, low=0.001, high=0.998, argument=f"{name}-share")
+
+
+DATA = (
+    Dial(
+        "data.input_uri", None, "S3 prefix with CSV, JSONL or Parquet; null = raw/ in the training data bucket",
+        kind=str, optional=True, pattern=S3_URI, words="s3://bucket/prefix", longest=256, parameter="InputDataUri",
+    ),
+    *(_column(name, effect) for name, effect in _COLUMNS.items()),
+    _share("train", 0.8, "share of the rows to train on; the three sum to 1, rows with the same prompt stay together"),
+    _share("validation", 0.1, "share for early stopping and the choice of the best checkpoint"),
+    _share("test", 0.1, "share that only the evaluation sees"),
+    Dial(
+        "data.max_rejected_share", 0.05, "a run with a larger share of bad rows fails", unit="0-1", low=0, high=1,
+        parameter="MaxRejectedShare", argument="max-rejected-share",
+    ),
+    Dial(
+        "data.minimum_rows", 32, "fewer good rows fail the run", unit="rows", low=1, high=1_000_000,
+        parameter="MinimumRows", argument="minimum-rows",
+    ),
+    SEED,
+    Dial(
+        "data.instance_type", "ml.m5.xlarge", "CPU is enough: Prepare streams", pattern=INSTANCE_TYPE,
+        words=INSTANCE_WORDS, parameter="ProcessingInstanceType", shape="ProcessingInstanceType",
+    ),
+    Dial("data.volume_gb", 50, "at least twice the raw data", unit="GB", low=1, high=16_384),
+    Dial(
+        "data.max_runtime_seconds", 10_800, "a longer Prepare is stopped", unit="seconds",
+        low=60, high=MAX_PROCESSING_SECONDS,
+    ),
+)  # fmt: skip

@@ -1,0 +1,108 @@
+"""The dials of pipeline.yaml's `endpoint:`; those with a `setting` are what the deploy function is told.
+
+Runs in AWS Lambda beside deploy.py, and on the author's machine.
+"""
+
+from __future__ import annotations
+
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, S3_URI, Dial
+
+SERVERLESS_MEMORY = (1024, 2048, 3072, 4096, 5120, 6144)
+
+
+def _alarm_period(seconds: int) -> str | None:
+    """CloudWatch's own rule."""
+    if seconds in (10, 20, 30) or seconds % 60 == 0:
+        return None
+    return f"{seconds} is refused; allowed: 10, 20, 30 and multiples of 60"
+
+
+ENDPOINT = (
+    Dial(
+        "endpoint.name", None, "null = <prefix>-endpoint", kind=str, optional=True, longest=55,
+        pattern=r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", words="letters, digits and single hyphens between them",
+        parameter="EndpointName", setting="endpoint_name",
+    ),
+    Dial(
+        "endpoint.mode", "real-time", "adapter = a LoRA adapter on a shared base",
+        choices=("real-time", "adapter", "serverless", "asynchronous"), parameter="EndpointMode", setting="endpoint_mode",
+    ),
+    Dial(
+        "endpoint.server", "auto", "auto = vLLM in the LMI image on a GPU, serving/inference.py elsewhere",
+        choices=("auto", "lmi", "handler"),
+    ),
+    Dial(
+        "endpoint.instance_type", "ml.g5.xlarge", "1 GPU of 24 GB, billed by the second until deleted",
+        pattern=INSTANCE_TYPE, words=INSTANCE_WORDS, parameter="EndpointInstanceType",
+        setting="endpoint_instance_type", shape="ProductionVariantInstanceType",
+    ),
+    Dial(
+        "endpoint.instance_count", 1, "to begin with, and at least; 0 in the modes adapter and asynchronous",
+        unit="machines", low=0, high=64, parameter="EndpointInstanceCount", setting="endpoint_instance_count",
+    ),
+    Dial(
+        "endpoint.scaling.maximum", 5, "at most; bounds the cost", unit="machines", low=1, high=64,
+        parameter="EndpointMaximumInstanceCount", setting="endpoint_maximum_instance_count",
+    ),
+    Dial(
+        "endpoint.scaling.concurrent_requests", 5.0, "in progress per machine; more add a machine", unit="requests",
+        low=0.1, high=10_000, setting="endpoint_concurrent_requests",
+    ),
+    Dial(
+        "endpoint.scaling.scale_in_seconds", 300, "pause after removing a machine", unit="seconds", low=0, high=3600,
+        setting="endpoint_scale_in_seconds",
+    ),
+    Dial(
+        "endpoint.scaling.scale_out_seconds", 60, "pause after adding one", unit="seconds", low=0, high=3600,
+        setting="endpoint_scale_out_seconds",
+    ),
+    Dial(
+        "endpoint.rollout.traffic", "canary", "rolling suits large models: no second fleet",
+        choices=("canary", "linear", "all-at-once", "rolling"), parameter="EndpointTraffic", setting="endpoint_traffic",
+    ),
+    Dial(
+        "endpoint.rollout.step_percent", 10, "traffic of the first step (canary) or of each (linear, rolling)",
+        unit="percent", low=1, high=50, setting="endpoint_step_percent",
+    ),
+    Dial(
+        "endpoint.rollout.wait_seconds", 300, "alarms watch each step this long; a bad version serves no longer",
+        unit="seconds", low=0, high=3600, parameter="EndpointWaitSeconds", setting="endpoint_wait_seconds",
+    ),
+    Dial(
+        "endpoint.rollout.keep_seconds", 120, "old machines stay ready this long after the last step", unit="seconds",
+        low=0, high=3600, parameter="EndpointKeepSeconds", setting="endpoint_keep_seconds",
+    ),
+    Dial(
+        "endpoint.alarms.error_rate", 0.01, "of the requests answered with a 5XX", unit="share", low=0, high=1,
+        setting="endpoint_error_rate",
+    ),
+    Dial(
+        "endpoint.alarms.latency_seconds", 2.0, "of the slowest requests (p95 with steps of 10 percent)",
+        unit="seconds", low=0.001, high=3600, setting="endpoint_latency_seconds",
+    ),
+    Dial(
+        "endpoint.alarms.period_seconds", 60, "looked at together; 10, 20, 30 or multiples of 60", unit="seconds",
+        low=10, high=3600, also=_alarm_period, setting="endpoint_alarm_period_seconds",
+    ),
+    Dial(
+        "endpoint.alarms.names", [], "your own CloudWatch alarms that also roll a deployment back", low=0, high=8,
+        pattern=r"[^,\s][^,]{0,254}", words="a name of up to 255 characters without commas", setting="endpoint_alarms",
+    ),
+    Dial(
+        "endpoint.serverless.memory_mb", 6144, "mode serverless", unit="MB", choices=SERVERLESS_MEMORY,
+        setting="endpoint_serverless_memory_mb",
+    ),
+    Dial(
+        "endpoint.serverless.concurrency", 5, "at once; more are refused", unit="requests", low=1, high=200,
+        setting="endpoint_serverless_concurrency",
+    ),
+    Dial(
+        "endpoint.asynchronous_output_uri", None, "mode asynchronous; null = async/ in the artifacts bucket", kind=str,
+        optional=True, pattern=S3_URI, words="s3://bucket/prefix", longest=512, setting="endpoint_async_output_uri",
+    ),
+    Dial(
+        "endpoint.data_capture_percentage", 100, "of requests and answers kept in S3; 0 = off", unit="percent",
+        low=0, high=100, parameter="DataCapturePercentage", setting="data_capture_percentage",
+    ),
+    Dial("endpoint.network_isolation", True, "no network in the model server"),
+)  # fmt: skip

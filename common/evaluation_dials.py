@@ -1,0 +1,37 @@
+"""The dials of pipeline.yaml's `evaluation:`; those with an `argument` are score.py's options.
+
+Runs in the GPU processing container of Evaluate, and on the author's machine.
+"""
+
+from __future__ import annotations
+
+from common.data_dials import MAX_PROCESSING_SECONDS
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, Dial
+
+EVALUATION = (
+    Dial(
+        "evaluation.rows", 500, "scored at most; intervals narrow with the square root; 0 = all", unit="test rows",
+        low=0, high=1_000_000, parameter="EvaluationRows", argument="max-rows",
+    ),
+    Dial(
+        "evaluation.few_shot", 5, "shown to the base model, so that it gets a fair chance", unit="examples",
+        low=1, high=64, parameter="FewShot", argument="few-shot",
+    ),
+    Dial(
+        "evaluation.max_new_tokens", 128, "per answer at most; time grows with it; 0 = as the longest target needs",
+        unit="tokens", low=0, high=32_768, parameter="MaxNewTokens", argument="max-new-tokens",
+    ),
+    Dial(
+        "evaluation.batch_size", 32, "generated at once; memory grows with it", unit="rows", low=1, high=4096,
+        parameter="EvaluationBatchSize", argument="batch-size",
+    ),
+    Dial(
+        "evaluation.instance_type", "ml.g5.2xlarge", "needs to hold one model at a time", pattern=INSTANCE_TYPE,
+        words=INSTANCE_WORDS, parameter="EvaluationInstanceType", shape="ProcessingInstanceType",
+    ),
+    Dial("evaluation.volume_gb", 100, "for both models and the base model's files", unit="GB", low=1, high=16_384),
+    Dial(
+        "evaluation.max_runtime_seconds", 21_600, "a longer evaluation is stopped", unit="seconds",
+        low=60, high=MAX_PROCESSING_SECONDS,
+    ),
+)  # fmt: skip
