@@ -52,7 +52,7 @@ class Dial:
     effect: str
     """What turning it does, in a few words."""
     unit: str = ""
-    kind: type = type(None)
+    kind: type | None = None
     """Given for optional dials, whose default doesn't tell."""
     low: float | None = None
     high: float | None = None
@@ -73,7 +73,7 @@ class Dial:
 
     @property
     def type(self) -> type:
-        return self.kind if self.kind is not type(None) else type(self.default)
+        return self.kind or type(self.default)
 
     @property
     def name(self) -> str:
@@ -83,8 +83,13 @@ class Dial:
     @property
     def comment(self) -> str:
         """What pipeline.yaml says beside it: choices or unit, then the effect."""
-        first = " | ".join(map(str, self.choices)) if self.type is str else self.unit
-        return f"{first}; {self.effect}" if first else self.effect
+        choices = " | ".join(map(str, self.choices)) if self.type is str else ""
+        return f"{choices}: {self.meaning}" if choices else self.meaning
+
+    @property
+    def meaning(self) -> str:
+        """Unit and effect."""
+        return f"{self.unit}: {self.effect}" if self.unit else self.effect
 
     def allowed(self) -> str:
         """The values that it takes, in words."""
@@ -97,6 +102,8 @@ class Dial:
         if self.type is str:
             limit = f", up to {self.longest} characters" if self.longest else ""
             return f"{self.words or 'text'}{limit}{null}"
+        if self.type is dict:
+            return f"a mapping of up to {_plain(self.high)} keys"
         if self.type is list:
             words = f", each {self.words}" if self.words else ""
             return f"a list of {_plain(self.low)} to {_plain(self.high)} items{words}{null}"
@@ -107,7 +114,7 @@ class Dial:
         """The sentence for a value that is refused."""
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
         shown = shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + "..."
-        return f"{shown} is refused; allowed: {self.allowed()} ({self.effect})"
+        return f"{shown} is refused; allowed: {self.allowed()} ({self.meaning})"
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value of the right type, or None."""
@@ -117,6 +124,8 @@ class Dial:
             return None if value in self.choices else self.refusal(value)
         if isinstance(value, list):
             return self._list_problem(value)
+        if isinstance(value, dict) and len(value) > (self.high or math.inf):
+            return f"{len(value)} keys are refused; allowed: {self.allowed()} ({self.meaning})"
         if isinstance(value, str):
             fits = not self.longest or len(value) <= self.longest
             if not fits or (self.pattern and not re.fullmatch(self.pattern, value)):
@@ -130,10 +139,10 @@ class Dial:
 
     def _list_problem(self, values: list[Any]) -> str | None:
         if not (self.low or 0) <= len(values) <= (self.high or math.inf):
-            return f"{len(values)} items are refused; allowed: {self.allowed()} ({self.effect})"
+            return f"{len(values)} items are refused; allowed: {self.allowed()} ({self.meaning})"
         for index, value in enumerate(values):
             if not isinstance(value, str) or (self.pattern and not re.fullmatch(self.pattern, value)):
-                return f"[{index}]: {value!r} is refused; allowed: {self.words} ({self.effect})"
+                return f"[{index}]: {value!r} is refused; allowed: {self.words} ({self.meaning})"
         return None
 
     def read(self, value: Any) -> Any:
@@ -192,7 +201,7 @@ def add_arguments(parser: argparse.ArgumentParser, dials: Iterable[Dial]) -> Non
             type=reader(dial),
             default=dial.default,
             metavar="VALUE",
-            help=f"{dial.effect}; {dial.allowed()} (default: {shown})".replace("%", "%%"),
+            help=f"{dial.meaning}; {dial.allowed()} (default: {shown})".replace("%", "%%"),
         )
 
 

@@ -5,6 +5,8 @@ Runs in AWS Lambda beside deploy.py, and on the author's machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, S3_URI, Dial
 
 SERVERLESS_MEMORY = (1024, 2048, 3072, 4096, 5120, 6144)
@@ -25,7 +27,8 @@ ENDPOINT = (
     ),
     Dial(
         "endpoint.mode", "real-time", "adapter = a LoRA adapter on a shared base",
-        choices=("real-time", "adapter", "serverless", "asynchronous"), parameter="EndpointMode", setting="endpoint_mode",
+        choices=("real-time", "adapter", "serverless", "asynchronous"), parameter="EndpointMode",
+        setting="endpoint_mode",
     ),
     Dial(
         "endpoint.server", "auto", "auto = vLLM in the LMI image on a GPU, serving/inference.py elsewhere",
@@ -57,7 +60,7 @@ ENDPOINT = (
         setting="endpoint_scale_out_seconds",
     ),
     Dial(
-        "endpoint.rollout.traffic", "canary", "rolling suits large models: no second fleet",
+        "endpoint.rollout.traffic", "canary", "rolling needs no second fleet (large models)",
         choices=("canary", "linear", "all-at-once", "rolling"), parameter="EndpointTraffic", setting="endpoint_traffic",
     ),
     Dial(
@@ -106,3 +109,15 @@ ENDPOINT = (
     ),
     Dial("endpoint.network_isolation", True, "no network in the model server"),
 )  # fmt: skip
+
+
+def between(mode: str, instances: int, maximum: int, traffic: str, step_percent: int) -> Iterator[tuple[str, str]]:
+    """What no single dial can say: (the dial's key, what is wrong), alike for pipeline.yaml and the deploy function."""
+    if instances > maximum:
+        yield "endpoint.instance_count", f"{instances} is above scaling.maximum {maximum}"
+    if instances == 0 and mode not in ("adapter", "asynchronous"):
+        yield "endpoint.instance_count", f"0, but only the modes adapter and asynchronous scale to zero, not {mode}"
+    least = {"linear": 10, "rolling": 5}.get(traffic, 1)
+    if step_percent < least:
+        message = f"{step_percent} is too small a step for {traffic}; allowed: {least} to 50"
+        yield "endpoint.rollout.step_percent", message

@@ -15,8 +15,8 @@ TRAINING = (
         parameter="FineTuningMethod", argument="method",
     ),
     Dial(
-        "training.epochs", 3.0, "over the training rows, part of one is allowed; more fits closer, and overfits sooner",
-        unit="passes", low=0.01, high=100, parameter="Epochs", argument="epochs",
+        "training.epochs", 3.0, "part of one is allowed; more fits closer, and overfits sooner",
+        unit="passes over the training rows", low=0.01, high=100, parameter="Epochs", argument="epochs",
     ),
     Dial(
         "training.max_steps", 0, "above 0 it wins over epochs", unit="optimizer steps", low=0, high=10_000_000,

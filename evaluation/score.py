@@ -34,6 +34,10 @@ from models import Candidate, device_and_dtype, find_base, find_candidate, keep_
 from passes import Pass, run_pass, token_limit
 from results import build_evaluation, predictions, score_rows
 
+from common.dials import add_arguments
+from common.evaluation_dials import EVALUATION
+from common.seed_dial import SEED
+
 FILES = ("evaluation.json", "report.html", "predictions.jsonl")
 
 
@@ -66,21 +70,12 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
-    parser.add_argument("--few-shot", type=int, default=8, help="examples that the base model is shown (default 8)")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=0, help="most tokens of an answer (default 0: by the targets)"
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="rows generated at once (default 64)")
-    parser.add_argument("--max-rows", type=int, default=0, help="test rows to score, drawn at random (default 0: all)")
-    parser.add_argument("--seed", type=int, default=0, help="for the draws of rows, examples and intervals (default 0)")
+    add_arguments(parser, [dial for dial in (*EVALUATION, SEED) if dial.argument])
     parser.add_argument(
         "--failure-file", type=Path, help="file to write the reason of a failure to (also: $SM_FAILURE_FILE)"
     )
     parser.add_argument("--message-file", type=Path, help="the same, for a processing job's exit message")
     given = parser.parse_args(arguments)
-    for name, least in (("few_shot", 1), ("max_new_tokens", 0), ("batch_size", 1), ("max_rows", 0)):
-        if getattr(given, name) < least:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(given, name)}; allowed is {least} or more")
     files = [given.failure_file, given.message_file]
     if os.environ.get("SM_FAILURE_FILE"):
         files.append(Path(os.environ["SM_FAILURE_FILE"]))

@@ -22,55 +22,108 @@ def _tags(tags: dict[str, str]) -> str | None:
 
 ACCOUNT = (
     Dial(
-        "name", "fmops-finetuning", "the pipeline in SageMaker; a second name is a second pipeline",
-        pattern=r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,81}", words="letters, digits and single hyphens between them",
+        "name",
+        "fmops-finetuning",
+        "the pipeline in SageMaker; a second name is a second pipeline",
+        pattern=r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,81}",
+        words="letters, digits and single hyphens between them",
     ),
     Dial(
-        "cache_days", 30, "that the result of an unchanged step is reused; 0 = always run", unit="days",
-        low=0, high=365,
+        "cache_days",
+        30,
+        "an unchanged step's result is reused this long; 0 = always run",
+        unit="days",
+        low=0,
+        high=365,
     ),
     Dial(
-        "aws.account_id", "111122223333", "credentials for another account are rejected", pattern=r"\d{12}",
+        "aws.account_id",
+        "111122223333",
+        "credentials for another account are rejected",
+        pattern=r"\d{12}",
         words="12 digits in quotes",
     ),
     Dial(
-        "aws.region", "us-east-1", "where everything lives; GPU quotas and prices differ by region", pattern=REGION,
+        "aws.region",
+        "us-east-1",
+        "where everything lives; GPU quotas and prices differ by region",
+        pattern=REGION,
         words="an AWS region such as us-east-1",
     ),
     Dial(
-        "aws.resource_prefix", "fmops", "names of buckets, roles, functions and key begin with it",
-        pattern=r"[a-z][a-z0-9-]{0,15}[a-z0-9]", words="2 to 17 lower-case letters, digits and hyphens",
+        "aws.resource_prefix",
+        "fmops",
+        "names of buckets, roles, functions and key begin with it",
+        pattern=r"[a-z][a-z0-9-]{0,15}[a-z0-9]",
+        words="2 to 17 lower-case letters, digits and hyphens",
     ),
     Dial(
-        "aws.vpc.subnets", None, "GPU capacity differs by zone, so name several", kind=list, low=1, high=16,
-        pattern=r"subnet-[0-9a-f]{8,17}", words="a subnet id (subnet-...)",
+        "aws.vpc.subnets",
+        None,
+        "GPU capacity differs by zone, so name several",
+        kind=list,
+        low=1,
+        high=16,
+        pattern=r"subnet-[0-9a-f]{8,17}",
+        words="a subnet id (subnet-...)",
     ),
     Dial(
-        "aws.vpc.security_group_ids", None, "for jobs and endpoint", kind=list, low=1, high=5,
-        pattern=r"sg-[0-9a-f]{8,17}", words="a security group id (sg-...)",
+        "aws.vpc.security_group_ids",
+        None,
+        "for jobs and endpoint",
+        kind=list,
+        low=1,
+        high=5,
+        pattern=r"sg-[0-9a-f]{8,17}",
+        words="a security group id (sg-...)",
     ),
     Dial(
-        "aws.tags", {"project": "fmops"}, "on every job, model and endpoint; cost reports group by them", low=0, high=40,
+        "aws.tags",
+        {"project": "fmops"},
+        "on every job, model and endpoint; cost reports group by them",
+        low=0,
+        high=40,
         also=_tags,
     ),
+)
+
+MODEL = (
     Dial(
-        "model.base", "SmolLM2-135M-Instruct",
+        "model.base",
+        "SmolLM2-135M-Instruct",
         "name in base-models/ of the artifacts bucket, s3://bucket/prefix, or owner/name on a hub",
-        pattern=rf"{S3_URI}|[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", longest=200, parameter="BaseModel",
+        pattern=rf"{S3_URI}|[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?",
+        longest=200,
+        parameter="BaseModel",
         words="a name, s3://bucket/prefix, or owner/name on a hub",
     ),
+)
+
+REGISTRY = (
     Dial(
-        "registry.group", None, "model package group; null = <prefix>-models", kind=str, optional=True, longest=63,
-        pattern=r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", words="letters, digits and single hyphens between them",
+        "registry.group",
+        None,
+        "model package group; null = <prefix>-models",
+        kind=str,
+        optional=True,
+        longest=63,
+        pattern=r"[a-zA-Z0-9](-*[a-zA-Z0-9])*",
+        words="letters, digits and single hyphens between them",
         parameter="ModelPackageGroupName",
     ),
     Dial(
-        "registry.approval", "PendingManualApproval", "Approved = deploy without a reviewer", choices=APPROVALS,
+        "registry.approval",
+        "PendingManualApproval",
+        "Approved = deploy without a reviewer",
+        choices=APPROVALS,
         parameter="ModelApprovalStatus",
     ),
+)
+
+IMAGES = (
     Dial(
-        "images.training", None, "processing and training jobs; null = the SageMaker SDK's Hugging Face image", kind=str,
-        optional=True, pattern=r"\S{3,255}", words="a container image URI in ECR",
+        "images.training", None, "processing and training jobs; null = the SageMaker SDK's Hugging Face image",
+        kind=str, optional=True, pattern=r"\S{3,255}", words="a container image URI in ECR",
     ),
     Dial(
         "images.inference", None, "endpoint; null = the SageMaker SDK's image for it", kind=str, optional=True,

@@ -29,6 +29,7 @@ def cli() -> None:
 for command in (
     demo.demo,
     definition.validate,
+    definition.show_config,
     definition.definition,
     definition.bootstrap,
     definition.upsert,

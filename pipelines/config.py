@@ -3,8 +3,8 @@
     config = load_config(Path("pipeline.yaml"))      # ConfigError lists every mistake at once
     config.training.learning_rate                    # 0.0002
 
-Every field has a description, which errors and the documentation show, and a range. `pipelines/config_errors.py` reads
-the file and words the errors.
+The fields are typed here; their defaults, ranges and meanings are the dials' (pipelines/dials.py). What lies between
+fields is a rule here. `pipelines/config_errors.py` reads the file and words the errors.
 """
 
 from __future__ import annotations
@@ -12,100 +12,70 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipelines.config_errors import ConfigError, read_config
+from common.dials import BUCKET
+from pipelines.config_errors import ConfigError
 from pipelines.endpoint_config import Endpoint
-from pipelines.section import InstanceType, Section
+from pipelines.gate import KINDS, METRICS, threshold
+from pipelines.names import Names
+from pipelines.section import Section, value_of
 from pipelines.serving_settings import gpu_count, is_gpu
 
-__all__ = ["METRICS", "Config", "ConfigError", "GateRule", "load_config"]
-
-# What evaluation/score.py measures; the two error-like ones are better when lower.
-METRICS = (
-    "exact_match",
-    "token_f1",
-    "rouge_l",
-    "validation_loss",
-    "latency_seconds",
-    "json_valid",
-    "json_field_accuracy",
-)
-Metric = Literal[
-    "exact_match",
-    "token_f1",
-    "rouge_l",
-    "validation_loss",
-    "latency_seconds",
-    "json_valid",
-    "json_field_accuracy",
-]
+__all__ = ["Config", "ConfigError", "GateRule", "load_config"]
 
 SPLIT_SHARES_SUM_TOLERANCE = 1e-6
-MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
-MAX_PROCESSING_SECONDS = 5 * 24 * 3600
-
-ImageUri = Annotated[str, Field(pattern=r"^\S{3,255}$", description="a container image URI in ECR")]
 
 
 class Vpc(Section):
     """The network that the jobs and the endpoint run in."""
 
-    subnets: list[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]{8,17}$")]] = Field(
-        min_length=1, max_length=16, description="subnet ids; GPU capacity differs by zone, so name several"
-    )
-    security_group_ids: list[Annotated[str, Field(pattern=r"^sg-[0-9a-f]{8,17}$")]] = Field(
-        min_length=1, max_length=5, description="security group ids"
-    )
+    place = "aws.vpc"
+    subnets: list[str] = value_of("aws.vpc.subnets")
+    security_group_ids: list[str] = value_of("aws.vpc.security_group_ids")
 
 
 class Aws(Section):
     """The account that everything lives in, and how its resources are named."""
 
-    account_id: str = Field(default="111122223333", pattern=r"^\d{12}$", description="12 digits, in quotes")
-    region: str = Field(default="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="an AWS region")
-    resource_prefix: str = Field(
-        default="fmops",
-        pattern=r"^[a-z][a-z0-9-]{0,15}[a-z0-9]$",
-        description="what the name of every resource begins with: 2 to 17 lower-case letters, digits and hyphens",
-    )
+    place = "aws"
+    account_id: str = value_of("aws.account_id")
+    region: str = value_of("aws.region")
+    resource_prefix: str = value_of("aws.resource_prefix")
     vpc: Vpc | None = Field(default=None, description="subnets and security groups; null: SageMaker's own network")
-    tags: dict[str, str] = Field(
-        default_factory=lambda: {"project": "fmops"}, max_length=40, description="tags on every job and resource"
-    )
+    tags: dict[str, str] = value_of("aws.tags")
 
     def rules(self) -> Iterator[str]:
-        for key, value in self.tags.items():
-            if not re.fullmatch(r"[\w\s.:/=+@-]{1,128}", key) or key.lower().startswith("aws:"):
-                yield f"tags: {key!r} is not a tag key; allowed: 1 to 128 letters, digits and _.:/=+-@, not aws:..."
-            if not re.fullmatch(r"[\w\s.:/=+@-]{0,256}", value):
-                yield f"tags.{key}: {value!r} is not a tag value; allowed: up to 256 letters, digits and _.:/=+-@"
+        for bucket in Names(self.resource_prefix, self.account_id, self.region).buckets:
+            if not re.fullmatch(BUCKET, bucket):
+                yield (
+                    f"resource_prefix: {self.resource_prefix!r} makes the bucket name {bucket!r} ({len(bucket)} "
+                    "characters), which S3 refuses; allowed: 3 to 63 characters; take a shorter prefix"
+                )
+                return
 
 
 class Columns(Section):
     """Which column or field of the raw rows holds what; null: found by name."""
 
-    messages: str | None = Field(default=None, min_length=1, max_length=128, description="the list of chat messages")
-    prompt: str | None = Field(default=None, min_length=1, max_length=128, description="the prompt or instruction")
-    input: str | None = Field(default=None, min_length=1, max_length=128, description="more input under the prompt")
-    completion: str | None = Field(default=None, min_length=1, max_length=128, description="the answer to learn")
-    system: str | None = Field(default=None, min_length=1, max_length=128, description="the system message")
-    group: str | None = Field(
-        default=None, min_length=1, max_length=128, description="rows that share its value stay in one split"
-    )
-    slice: str | None = Field(
-        default=None, min_length=1, max_length=128, description="evaluation reports each of its values separately"
-    )
+    place = "data.columns"
+    messages: str | None = value_of("data.columns.messages")
+    prompt: str | None = value_of("data.columns.prompt")
+    input: str | None = value_of("data.columns.input")
+    completion: str | None = value_of("data.columns.completion")
+    system: str | None = value_of("data.columns.system")
+    group: str | None = value_of("data.columns.group")
+    slice: str | None = value_of("data.columns.slice")
 
 
 class Shares(Section):
     """How the accepted rows are divided; the three sum to 1."""
 
-    train: float = Field(default=0.8, gt=0, lt=1, description="share of the rows to train on")
-    validation: float = Field(default=0.1, gt=0, lt=1, description="share for early stopping")
-    test: float = Field(default=0.1, gt=0, lt=1, description="share that only the evaluation sees")
+    place = "data.shares"
+    train: float = value_of("data.shares.train")
+    validation: float = value_of("data.shares.validation")
+    test: float = value_of("data.shares.test")
 
     def rules(self) -> Iterator[str]:
         total = self.train + self.validation + self.test
@@ -118,84 +88,60 @@ class Shares(Section):
 class Data(Section):
     """The rows, how they are checked and split, and the machine that does it."""
 
-    input_uri: str | None = Field(
-        default=None,
-        pattern=r"^s3://[a-z0-9.-]{3,63}(/.*)?$",
-        max_length=256,
-        description="an S3 prefix; null: raw/ in the data bucket",
-    )
+    place = "data"
+    input_uri: str | None = value_of("data.input_uri")
     columns: Columns = Field(default_factory=Columns, description="names of columns that can't be guessed")
     shares: Shares = Field(default_factory=Shares, description="the split")
-    max_rejected_share: float = Field(default=0.05, ge=0, le=1, description="a larger share of bad rows fails the run")
-    minimum_rows: int = Field(default=32, ge=1, le=1_000_000, description="fewer good rows fail the run")
-    seed: int = Field(default=17, ge=0, le=2**31 - 1, description="seed of the split, the training and the evaluation")
-    instance_type: InstanceType = "ml.m5.xlarge"
-    volume_gb: int = Field(default=50, ge=1, le=16384, description="GB of disk")
-    max_runtime_seconds: int = Field(default=3 * 3600, ge=60, le=MAX_PROCESSING_SECONDS, description="seconds")
+    max_rejected_share: float = value_of("data.max_rejected_share")
+    minimum_rows: int = value_of("data.minimum_rows")
+    seed: int = value_of("data.seed")
+    instance_type: str = value_of("data.instance_type")
+    volume_gb: int = value_of("data.volume_gb")
+    max_runtime_seconds: int = value_of("data.max_runtime_seconds")
 
 
 class Model(Section):
     """The base model."""
 
-    base: str = Field(
-        default="SmolLM2-135M-Instruct",
-        min_length=1,
-        max_length=200,
-        description="a name in base-models/ of the artifacts bucket, an S3 prefix (s3://...) or a hub id (owner/name)",
-    )
+    place = "model"
+    base: str = value_of("model.base")
 
     @property
     def on_hub(self) -> bool:
         """Whether the job downloads it from a model hub instead of reading it from S3."""
         return not self.base.startswith("s3://") and "/" in self.base
 
-    def rules(self) -> Iterator[str]:
-        if self.base.startswith("s3://"):
-            pattern = r"s3://[a-z0-9.-]{3,63}/[^\s]+"
-        else:
-            pattern = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
-        if not re.fullmatch(pattern, self.base):
-            yield f"base: {self.base!r} is neither a name, nor s3://bucket/prefix, nor owner/name on a hub"
-
 
 class Training(Section):
     """How the model is tuned, and on what."""
 
-    method: Literal["lora", "full"] = Field(default="lora", description="lora: adapters; full: every weight")
-    epochs: int = Field(default=3, ge=1, le=100, description="passes over the training rows")
-    max_steps: int = Field(default=0, ge=0, le=10_000_000, description="optimizer steps; 0: by epochs")
-    learning_rate: float = Field(default=2e-4, gt=0, le=1, description="peak learning rate")
-    lr_scheduler: Literal["linear", "cosine", "constant"] = Field(
-        default="linear", description="how the learning rate falls"
-    )
-    warmup_ratio: float = Field(default=0.03, ge=0, le=0.5, description="share of the steps that warm up")
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW weight decay")
-    batch_size: int = Field(default=8, ge=1, le=4096, description="rows per device and step")
-    gradient_accumulation_steps: int = Field(default=1, ge=1, le=4096, description="batches per optimizer step")
-    max_seq_length: int = Field(default=1024, ge=16, le=131_072, description="tokens per row; longer rows are left out")
-    lora_rank: int = Field(default=16, ge=1, le=1024, description="rank of the adapters")
-    lora_alpha: int = Field(default=32, ge=1, le=4096, description="scale of the adapters")
-    lora_dropout: float = Field(default=0.05, ge=0, lt=1, description="dropout in the adapters")
-    lora_target_modules: str = Field(
-        default="all-linear",
-        pattern=r"^[\w.-]+(,[\w.-]+)*$",
-        max_length=1000,
-        description="all-linear, or module names separated by commas",
-    )
-    early_stopping_patience: int = Field(default=0, ge=0, le=100, description="evaluations without gain; 0: off")
-    evaluations_per_run: int = Field(default=10, ge=1, le=1000, description="validation losses in a run")
-    checkpoints_per_run: int = Field(default=10, ge=1, le=1000, description="checkpoints in a run")
-    merge: bool = Field(default=True, description="true: adapters are merged into the weights of the saved model")
-    precision: Literal["auto", "bf16", "fp32"] = Field(default="auto", description="auto: bf16 where the device has it")
-    instance_type: InstanceType = "ml.g5.2xlarge"
-    instance_count: int = Field(default=1, ge=1, le=64, description="instances")
-    volume_gb: int = Field(default=200, ge=1, le=16384, description="GB of disk")
-    spot: bool = Field(default=True, description="managed spot: about a third of the price, may be interrupted")
-    max_runtime_seconds: int = Field(default=24 * 3600, ge=60, le=MAX_SECONDS, description="seconds of training")
-    max_wait_seconds: int = Field(
-        default=36 * 3600, ge=60, le=MAX_SECONDS, description="seconds of training plus waiting for spot capacity"
-    )
-    network_isolation: bool = Field(default=True, description="true: jobs have no network at all")
+    place = "training"
+    method: str = value_of("training.method")
+    epochs: float = value_of("training.epochs")
+    max_steps: int = value_of("training.max_steps")
+    learning_rate: float = value_of("training.learning_rate")
+    lr_scheduler: str = value_of("training.lr_scheduler")
+    warmup_ratio: float = value_of("training.warmup_ratio")
+    weight_decay: float = value_of("training.weight_decay")
+    batch_size: int = value_of("training.batch_size")
+    gradient_accumulation_steps: int = value_of("training.gradient_accumulation_steps")
+    max_seq_length: int = value_of("training.max_seq_length")
+    lora_rank: int = value_of("training.lora_rank")
+    lora_alpha: int = value_of("training.lora_alpha")
+    lora_dropout: float = value_of("training.lora_dropout")
+    lora_target_modules: str = value_of("training.lora_target_modules")
+    early_stopping_patience: int = value_of("training.early_stopping_patience")
+    evaluations_per_run: int = value_of("training.evaluations_per_run")
+    checkpoints_per_run: int = value_of("training.checkpoints_per_run")
+    merge: bool = value_of("training.merge")
+    precision: str = value_of("training.precision")
+    instance_type: str = value_of("training.instance_type")
+    instance_count: int = value_of("training.instance_count")
+    volume_gb: int = value_of("training.volume_gb")
+    spot: bool = value_of("training.spot")
+    max_runtime_seconds: int = value_of("training.max_runtime_seconds")
+    max_wait_seconds: int = value_of("training.max_wait_seconds")
+    network_isolation: bool = value_of("training.network_isolation")
 
     def rules(self) -> Iterator[str]:
         if self.spot and self.max_wait_seconds < self.max_runtime_seconds:
@@ -210,64 +156,59 @@ class Training(Section):
 class Evaluation(Section):
     """How the tuned model is compared with its base, and on what."""
 
-    rows: int = Field(default=500, ge=1, le=1_000_000, description="test rows scored at most")
-    few_shot: int = Field(default=5, ge=0, le=64, description="examples in the base model's few-shot prompt")
-    max_new_tokens: int = Field(default=128, ge=1, le=32_768, description="tokens generated per row at most")
-    batch_size: int = Field(default=32, ge=1, le=4096, description="rows generated at once")
-    instance_type: InstanceType = "ml.g5.2xlarge"
-    volume_gb: int = Field(default=100, ge=1, le=16384, description="GB of disk")
-    max_runtime_seconds: int = Field(default=6 * 3600, ge=60, le=MAX_PROCESSING_SECONDS, description="seconds")
+    place = "evaluation"
+    rows: int = value_of("evaluation.rows")
+    few_shot: int = value_of("evaluation.few_shot")
+    max_new_tokens: int = value_of("evaluation.max_new_tokens")
+    batch_size: int = value_of("evaluation.batch_size")
+    instance_type: str = value_of("evaluation.instance_type")
+    volume_gb: int = value_of("evaluation.volume_gb")
+    max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
 
 
 class GateRule(Section):
-    """One metric and what the tuned model must reach in it."""
+    """One metric and what the tuned model must reach in it; the bounds' ranges are the metric's (pipelines/gate.py)."""
 
-    metric: Metric = Field(description="a metric of evaluation.json")
-    minimum: float | None = Field(default=None, ge=0, le=1e9, description="the tuned model's value must reach it")
-    maximum: float | None = Field(default=None, ge=0, le=1e9, description="the tuned model's value must not exceed it")
-    minimum_improvement: float | None = Field(
-        default=None, ge=-1e9, le=1e9, description="gain over the better of the base's two scores"
-    )
+    metric: str = Field(description="a metric of evaluation.json")
+    minimum: float | None = Field(default=None, description=KINDS["minimum"])
+    maximum: float | None = Field(default=None, description=KINDS["maximum"])
+    minimum_improvement: float | None = Field(default=None, description=KINDS["minimum_improvement"])
 
     def rules(self) -> Iterator[str]:
+        if self.metric not in METRICS:
+            yield f"metric: {self.metric!r} is refused; allowed: {', '.join(METRICS)} (a metric of evaluation.json)"
+            return
         if self.minimum is None and self.maximum is None and self.minimum_improvement is None:
             yield f"metric: {self.metric!r} has no bound; set at least one of minimum, maximum, minimum_improvement"
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             yield f"minimum: {self.minimum} is above maximum {self.maximum}"
-        if self.metric not in ("validation_loss", "latency_seconds"):
-            for name in ("minimum", "maximum", "minimum_improvement"):
-                value = getattr(self, name)
-                if value is not None and abs(value) > 1:
-                    yield f"{name}: {value} for {self.metric}, which is a share from 0 to 1"
+        for kind in KINDS:
+            problem = threshold(self.metric, kind).problem(getattr(self, kind))
+            if problem:
+                yield f"{kind}: {problem}"
 
 
 class Registry(Section):
     """The model registry."""
 
-    group: str | None = Field(
-        default=None, pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$", description="package group; null: <prefix>-models"
-    )
-    approval: Literal["PendingManualApproval", "Approved", "Rejected"] = Field(
-        default="PendingManualApproval", description="Approved deploys without a reviewer"
-    )
+    place = "registry"
+    group: str | None = value_of("registry.group")
+    approval: str = value_of("registry.approval")
 
 
 class Images(Section):
     """Container images; null: the Hugging Face images that the SageMaker SDK names."""
 
-    training: ImageUri | None = Field(default=None, description="image of the processing and training jobs")
-    inference: ImageUri | None = Field(default=None, description="image of the endpoint")
+    place = "images"
+    training: str | None = value_of("images.training")
+    inference: str | None = value_of("images.inference")
 
 
 class Config(Section):
     """The whole of pipeline.yaml."""
 
-    name: str = Field(
-        default="fmops-finetuning",
-        pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,81}$",
-        description="the pipeline's name in SageMaker",
-    )
-    cache_days: int = Field(default=30, ge=0, le=365, description="days that a step's result is reused; 0: never")
+    name: str = value_of("name")
+    cache_days: int = value_of("cache_days")
     aws: Aws = Field(default_factory=Aws, description="account, region and names")
     data: Data = Field(default_factory=Data, description="rows and their split")
     model: Model = Field(default_factory=Model, description="the base model")
@@ -330,6 +271,11 @@ class Config(Section):
             )
 
 
-def load_config(path: Path | str) -> Config:
-    """Read and check pipeline.yaml. Raises ConfigError with a line for each mistake: key, value, what is allowed."""
-    return read_config(Path(path), Config)
+def load_config(path: Path | str, environment: str | None = None) -> Config:
+    """Read and check pipeline.yaml, with one of its environments laid over it.
+
+    Raises ConfigError with a line for each mistake: key, value, what is allowed.
+    """
+    from pipelines.layers import load
+
+    return load(Path(path), environment).config

@@ -1,4 +1,4 @@
-"""Reads pipeline.yaml and words its mistakes: all at once, each with its line, key, value and what is allowed."""
+"""Words the mistakes in pipeline.yaml: all at once, each with its line, key, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.dials import by_key
 from pipelines.errors import UsageProblem
 
 if typing.TYPE_CHECKING:
-    import yaml
     from pydantic import BaseModel, ValidationError
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -22,7 +22,6 @@ if typing.TYPE_CHECKING:
 Key = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound="BaseModel")
 
-MAX_BYTES = 1 << 20
 MAX_SHOWN = 120
 
 
@@ -48,100 +47,8 @@ class ConfigError(UsageProblem):
         super().__init__("\n".join([f"{path}: {count}; nothing was started.", *map(str, mistakes)]))
 
 
-def read_config(path: Path, model: type[ModelT]) -> ModelT:
-    """The checked `model` that the YAML file holds. Raises ConfigError."""
-    from pydantic import ValidationError
-
-    tree, lines, duplicates = _read_yaml(path)
-    try:
-        config = model.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(path, duplicates + _mistakes(error, model, lines)) from None
-    if duplicates:
-        raise ConfigError(path, duplicates)
-    return config
-
-
-def _read_yaml(path: Path) -> tuple[Any, dict[Key, int], list[Mistake]]:
-    import yaml
-
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(path, [Mistake("", None, f"larger than {MAX_BYTES} bytes; is it the right file?")])
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        advice = "there is no such file; name it with --config, or run in the folder that holds it"
-        raise ConfigError(path, [Mistake("", None, advice)]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(path, [Mistake("", None, f"not UTF-8 (byte {error.start}); save it as UTF-8")]) from None
-    except OSError as error:
-        raise ConfigError(path, [Mistake("", None, str(error.strerror or error))]) from None
-    reader = _Reader()
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = {} if node is None else reader.read(node, ())
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise ConfigError(path, [Mistake("", line, f"not YAML: {error.problem}")]) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(path, [Mistake("", None, f"not YAML: {error}")]) from None
-    if not isinstance(tree, dict):
-        raise ConfigError(path, [Mistake("", 1, f"a mapping of keys is expected, not {_shown(tree)}")])
-    return tree, reader.lines, reader.duplicates
-
-
-class _Reader:
-    """Plain values from YAML nodes, remembering each key's line and refusing what YAML would silently accept."""
-
-    def __init__(self) -> None:
-        import yaml
-
-        self.lines: dict[Key, int] = {}
-        self.duplicates: list[Mistake] = []
-        self.constructor = yaml.constructor.SafeConstructor()
-        self._open: set[int] = set()
-
-    def read(self, node: yaml.Node, key: Key) -> Any:
-        import yaml
-
-        self.lines.setdefault(key, node.start_mark.line + 1)
-        if not node.tag.startswith("tag:yaml.org,2002:") or "/" in node.tag:
-            raise ValueError(f"line {node.start_mark.line + 1}: the tag {node.tag} is not allowed; write plain values")
-        if id(node) in self._open:
-            raise ValueError(f"{_dotted(key)} contains itself")
-        self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, key)
-            if isinstance(node, yaml.SequenceNode):
-                return [self.read(child, (*key, index)) for index, child in enumerate(node.value)]
-            return self._scalar(node)
-        finally:
-            self._open.discard(id(node))
-
-    def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for name_node, child in node.value:
-            name = str(name_node.value)
-            line = name_node.start_mark.line + 1
-            here = (*key, name)
-            if name in result:
-                first = self.lines[here]
-                self.duplicates.append(Mistake(_dotted(here), line, f"is set twice (first on line {first}); keep one"))
-                continue
-            self.lines[here] = line
-            result[name] = self.read(child, here)
-        return result
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        # YAML 1.1 reads 2e-4 as a string because it has no dot.
-        plain = node.tag.endswith(":str") and getattr(node, "style", None) is None
-        if plain and re.fullmatch(r"[-+]?\d[\d_]*[eE][-+]?\d+", node.value):
-            return float(node.value)
-        return self.constructor.construct_object(node)
-
-
-def _mistakes(error: ValidationError, model: type[BaseModel], lines: dict[Key, int]) -> list[Mistake]:
+def mistakes(error: ValidationError, model: type[BaseModel], lines: dict[Key, int]) -> list[Mistake]:
+    """Pydantic's errors in our words, in the order of the file."""
     found = []
     for details in error.errors(include_url=False):
         location: Key = tuple(details["loc"])
@@ -149,7 +56,11 @@ def _mistakes(error: ValidationError, model: type[BaseModel], lines: dict[Key, i
             found += [_rule_mistake(location, sentence, lines) for sentence in details["ctx"]["broken"]]
             continue
         key, field, owner = _resolve(model, location)
-        found.append(Mistake(_dotted(key), _line(lines, key), _sentence(details, key, field, owner)))
+        # A list's dial names the item: "[0]: 'subnet-1' is refused".
+        item = re.match(r"^\[(\d+)\]: ", sentence := _sentence(details, key, field, owner))
+        if item:
+            key, sentence = (*key, int(item.group(1))), sentence[item.end() :]
+        found.append(Mistake(dotted(key), _line(lines, key), sentence))
     return sorted(found, key=lambda mistake: (mistake.line or 0, mistake.key))
 
 
@@ -157,11 +68,11 @@ def _rule_mistake(location: Key, sentence: str, lines: dict[Key, int]) -> Mistak
     """A rule may name the field that is to blame: "max_wait_seconds: 5 is less than ..."."""
     match = re.match(r"^([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*): (.*)$", sentence, re.DOTALL)
     if not match:
-        return Mistake(_dotted(location), _line(lines, location), sentence)
+        return Mistake(dotted(location), _line(lines, location), sentence)
     parts: list[str | int] = list(location)
     for name, index in re.findall(r"([a-z_]+)|\[(\d+)\]", match.group(1)):
         parts.append(name or int(index))
-    return Mistake(_dotted(tuple(parts)), _line(lines, tuple(parts)), match.group(2))
+    return Mistake(dotted(tuple(parts)), _line(lines, tuple(parts)), match.group(2))
 
 
 def _line(lines: dict[Key, int], key: Key) -> int | None:
@@ -213,59 +124,34 @@ def _sentence(details: ErrorDetails, key: Key, field: FieldInfo | None, owner: t
     about = f" ({field.description})" if field is not None and field.description else ""
     if details["type"] == "missing":
         return f"is missing{about}"
-    allowed = _allowed(details, field)
-    return f"{_shown(details['input'])} is refused; allowed: {allowed}{about}"
+    if details["type"] == "dial":
+        return str(details["ctx"]["problem"])
+    found = by_key().get(".".join(part for part in key if isinstance(part, str)))
+    if found:
+        return found.refusal(details["input"])
+    allowed = _TYPES.get(details["type"]) or details["msg"][0].lower() + details["msg"][1:]
+    return f"{shown(details['input'])} is refused; allowed: {allowed}{about}"
 
 
+# What is expected of sections and of the gate; every other key has a dial that says it.
 _TYPES = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
     "float_type": "a number",
-    "bool_type": "true or false",
     "string_type": "text (put digits into quotes)",
     "list_type": "a list",
     "dict_type": "a mapping of keys",
     "model_type": "a mapping of keys",
-    "finite_number": "a finite number",
 }
 
 
-def _allowed(details: ErrorDetails, field: FieldInfo | None) -> str:
-    kind = _TYPES.get(details["type"])
-    context = details.get("ctx") or {}
-    if details["type"] == "literal_error":
-        return str(context["expected"]).replace("'", "")
-    limits = _limits(field)
-    if kind:
-        return f"{kind}{limits}"
-    if "pattern" in context:
-        return f"text that matches {context['pattern']}"
-    if details["type"].endswith(("too_short", "too_long")):
-        message = details["msg"]
-        return message[0].lower() + message[1:]
-    number = "a whole number" if field is not None and int in _kinds(field.annotation) else "a number"
-    return f"{number}{limits}" if limits else details["msg"]
-
-
-def _limits(field: FieldInfo | None) -> str:
-    if field is None:
-        return ""
-    words = []
-    for item in field.metadata:
-        for name, word in (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below")):
-            value = getattr(item, name, None)
-            if value is not None:
-                words.append(f"{word} {value:g}" if isinstance(value, float) else f"{word} {value}")
-    return (" " + " ".join(words)) if words else ""
-
-
-def _dotted(key: Key) -> str:
+def dotted(key: Key) -> str:
+    """A key as people write it: gate[0].metric."""
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as YAML would say it, cut where it is long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

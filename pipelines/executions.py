@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.aws import client
-from pipelines.errors import UsageProblem, UserError
+from pipelines.errors import UserError
+from pipelines.overrides import check_overrides
 
 if TYPE_CHECKING:
     import boto3
+
+    from pipelines.config import Config
 
 FINISHED = {"Succeeded", "Failed", "Stopped"}
 
@@ -42,49 +44,14 @@ def declared_parameters(session: boto3.Session, pipeline: str) -> dict[str, dict
     return {parameter["Name"]: parameter for parameter in definition.get("Parameters", [])}
 
 
-def check_parameters(given: dict[str, str], declared: dict[str, dict[str, Any]]) -> None:
-    """Refuse, all at once, what StartPipelineExecution would refuse or a job would choke on."""
-    problems = []
-    for name, value in given.items():
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            problems.append(f"{name}: the pipeline has no such parameter.{hint}")
-            continue
-        problem = _type_problem(value, declared[name])
-        if problem:
-            problems.append(f"{name}={value}: {problem}")
-    if problems:
-        known = ", ".join(sorted(declared))
-        raise UsageProblem("\n  ".join(["These parameters were refused:", *problems]) + f"\nParameters: {known}")
-
-
-def _type_problem(value: str, parameter: dict[str, Any]) -> str | None:
-    kind = parameter.get("Type", "String")
-    allowed = parameter.get("EnumValues")
-    if allowed and value not in [str(item) for item in allowed]:
-        return f"one of {', '.join(map(str, allowed))} is allowed"
-    casts: dict[str, Any] = {"Integer": int, "Float": float}
-    if kind in casts:
-        try:
-            casts[kind](value)
-        except ValueError:
-            return f"{'a whole number' if kind == 'Integer' else 'a number'} is expected"
-    if kind == "Boolean" and value not in ("true", "false"):
-        return "true or false is expected"
-    return None
-
-
-def start(session: boto3.Session, pipeline: str, parameters: dict[str, str], display_name: str | None = None) -> str:
-    """StartPipelineExecution with overrides; returns the execution's ARN."""
-    check_parameters(parameters, declared_parameters(session, pipeline))
+def start(session: boto3.Session, config: Config, parameters: dict[str, str]) -> str:
+    """StartPipelineExecution with overrides, which are checked first; returns the execution's ARN."""
+    check_overrides(config, parameters, declared_parameters(session, config.name))
     request: dict[str, Any] = {
-        "PipelineName": pipeline,
+        "PipelineName": config.name,
         "PipelineParameters": [{"Name": name, "Value": value} for name, value in parameters.items()],
         "ClientRequestToken": uuid.uuid4().hex,
     }
-    if display_name:
-        request["PipelineExecutionDisplayName"] = display_name
     return str(client(session, "sagemaker").start_pipeline_execution(**request)["PipelineExecutionArn"])
 
 

@@ -39,10 +39,16 @@ def upload_data(config: Config, session: boto3.Session, path: Path) -> str:
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
-    key = f"raw/{digest.hexdigest()[:16]}/{path.name}"
-    names = Names.of(config)
-    _upload(session, path, names.training_data_bucket, key, names.kms_key)
-    return f"s3://{names.training_data_bucket}/{key}"
+    # Not under raw/: a run without --data reads all of that, and nothing that was ever passed with it.
+    uri = f"s3://{Names.of(config).training_data_bucket}/uploads/{digest.hexdigest()[:16]}/{path.name}"
+    upload_file(config, session, path, uri)
+    return uri
+
+
+def upload_file(config: Config, session: boto3.Session, path: Path, uri: str) -> None:
+    """Upload one file, encrypted with the project's key."""
+    bucket, key = s3_parts(uri)
+    _upload(session, path, bucket, key, Names.of(config).kms_key)
 
 
 def upload_directory(config: Config, session: boto3.Session, directory: Path, uri: str) -> int:

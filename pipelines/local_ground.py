@@ -1,4 +1,4 @@
-"""Everything that a local run needs and an account has already: the foundation, the pipeline, the base model."""
+"""Everything that a local run needs and an account has already: foundation, pipeline, base model, example rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import ground
 from pipelines.errors import UserError
-from pipelines.names import base_model
+from pipelines.names import base_model, input_data_uri
 
 if TYPE_CHECKING:
     import boto3
@@ -19,13 +19,28 @@ if TYPE_CHECKING:
 
 
 def prepare_ground(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
-    """Deploy the foundation, upsert the pipeline and upload the base model, each only if it is not there yet."""
+    """Deploy the foundation, upsert the pipeline, upload base model and example rows: what is there already stays."""
     from pipelines.bootstrap import bootstrap
     from pipelines.publish import publish
 
     say(str(bootstrap(config, session)))
     say(str(publish(config, session)))
     upload_base_model(config, session, home, say)
+    upload_example_data(config, session, home, say)
+
+
+def upload_example_data(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
+    """Put the data set that arrives through pip into raw/, unless something is there or pipeline.yaml names another."""
+    uri = input_data_uri(config)
+    if config.data.input_uri is not None or ground.has_objects(session, uri):
+        return
+    from examples.home_assistant import write_dataset
+
+    path = home / "examples" / "home_assistant.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_dataset(path)
+    ground.upload_file(config, session, path, f"{uri}{path.name}")
+    say(f"{uri} was empty: the example data set is there now (home-assistant-intents: what people say -> tool call).")
 
 
 def upload_base_model(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:

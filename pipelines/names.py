@@ -48,6 +48,10 @@ class Names:
         return self._bucket("evaluation-results")
 
     @property
+    def buckets(self) -> tuple[str, str, str]:
+        return self.training_data_bucket, self.artifacts_bucket, self.results_bucket
+
+    @property
     def kms_key(self) -> str:
         return self.arn("kms", f"alias/{self.prefix}")
 

@@ -23,7 +23,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,13 @@ from serial import read_serially
 from splits import TRACKED_GROUPS, Shares, Splitter, fill_empty_splits
 from writing import Tally, Writer, write_report
 
+from common.data_dials import DATA
+from common.dials import add_arguments
+
 CHECK_ROWS = 200_000
 PARALLEL_BYTES = 16 << 20
 """Smaller inputs are read in this process: starting others would take longer."""
 MOST_WORKERS = 8
-COLUMN_FLAGS = {
-    "messages": "chat messages (a list of role and content)",
-    "prompt": "the prompt or instruction",
-    "input": "more input that goes under the prompt",
-    "completion": "the answer to learn",
-    "system": "the system message",
-    "slice": "a label by which the evaluation is broken down",
-    "group": "rows with the same value stay in the same split",
-}
 
 
 @dataclass(frozen=True)
@@ -70,19 +64,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(description="Checks, de-duplicates and splits raw rows for fine-tuning.")
     parser.add_argument("--input", type=Path, required=True, help="a file, or a directory of files")
     parser.add_argument("--output", type=Path, help="directory to write to (not needed with --check)")
-    for name, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
-        parser.add_argument(
-            f"--{name}-share", type=float, default=share, help=f"part of the rows for {name} (default {share})"
-        )
-    parser.add_argument(
-        "--max-rejected-share", type=float, default=0.05, help="more rejected rows fail the run (default 0.05)"
-    )
-    parser.add_argument("--minimum-rows", type=int, default=32, help="fewer good rows fail the run (default 32)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives another split (default 0)")
-    for name, meaning in COLUMN_FLAGS.items():
-        parser.add_argument(
-            f"--{name}-column", default="", help=f"column with {meaning}; found by its usual names if not given"
-        )
+    add_arguments(parser, [dial for dial in DATA if dial.argument])
     parser.add_argument("--workers", type=int, default=0, help="processes to read with (default: one a core)")
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
@@ -94,15 +76,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--message-file", type=Path, help="the same, for a processing job's exit message")
     given = parser.parse_args(arguments)
     shares = Shares(given.train_share, given.validation_share, given.test_share)
-    if min(shares.train, shares.validation, shares.test) < 0 or shares.train <= 0:
-        parser.error("--train-share must be above 0, --validation-share and --test-share 0 or more")
-    if not 0 <= given.max_rejected_share <= 1:
-        parser.error(f"--max-rejected-share is {given.max_rejected_share}; allowed is 0 to 1")
-    if given.minimum_rows < 1:
-        parser.error(f"--minimum-rows is {given.minimum_rows}; allowed is 1 or more")
     if not given.check and given.output is None:
         parser.error("--output is missing: the directory to write to")
-    columns = Columns(**{name: getattr(given, f"{name}_column").strip() for name in COLUMN_FLAGS})
+    names = [field.name for field in fields(Columns)]
+    columns = Columns(**{name: (getattr(given, f"{name}_column") or "").strip() for name in names})
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
                    given.workers, given.check, given.check_rows, _failure_files(given))  # fmt: skip

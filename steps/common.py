@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.code import shipped
+from pipelines.dials import configured
 from pipelines.names import Names
 
 if TYPE_CHECKING:
+    from common.dials import Dial
     from pipelines.config import Config
     from pipelines.parameters import Parameters
 
@@ -42,6 +44,14 @@ class Build:
         uri: str = self.session.add_code(shipped(folder))
         return uri
 
+    def arguments(self, dials: Iterable[Dial]) -> dict[str, Any]:
+        """A shipped script's options, each with its parameter's text or pipeline.yaml's; null is left out."""
+        return {dial.argument: self.text(dial) for dial in dials if dial.argument and self.text(dial) is not None}
+
+    def text(self, dial: Dial) -> Any:
+        """A dial as text: the run's parameter where there is one, else pipeline.yaml's value."""
+        return self.parameters.text(dial.parameter) if dial.parameter else configured_text(self.config, dial)
+
     @property
     def tags(self) -> list[dict[str, str]]:
         return [{"Key": key, "Value": value} for key, value in sorted(self.config.aws.tags.items())]
@@ -49,6 +59,12 @@ class Build:
     def volume_key(self, instance_type: str) -> str | None:
         """The key of a job's disk, or None where the machine's own hardware encrypts it."""
         return None if has_local_storage(instance_type) else self.names.kms_key
+
+
+def configured_text(config: Config, dial: Dial) -> str | None:
+    """pipeline.yaml's value of a dial as text; None where it is null."""
+    value = configured(config, dial)
+    return None if value is None else dial.text(value)
 
 
 def has_local_storage(instance_type: str) -> bool:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.endpoint_dials import ENDPOINT
 from steps.common import Build
 
 OUTPUTS = ("endpoint_name", "endpoint_config_name", "model_name", "action", "reason")
 
 # What a run may say about its endpoint: the deploy function's settings, and the parameters that hold them. The package
 # keeps them too, so that an approval days later deploys what the run asked for.
-RUN_SETTINGS = {
-    "endpoint_name": "EndpointName",
-    "endpoint_mode": "EndpointMode",
-    "endpoint_instance_type": "EndpointInstanceType",
-    "endpoint_instance_count": "EndpointInstanceCount",
-    "endpoint_maximum_instance_count": "EndpointMaximumInstanceCount",
-    "endpoint_traffic": "EndpointTraffic",
-    "endpoint_wait_seconds": "EndpointWaitSeconds",
-    "endpoint_keep_seconds": "EndpointKeepSeconds",
-    "data_capture_percentage": "DataCapturePercentage",
-}
+RUN_SETTINGS = {dial.setting: dial.parameter for dial in ENDPOINT if dial.setting and dial.parameter}
 
 
 def deploy_step(build: Build, register: Any) -> Any:

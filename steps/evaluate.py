@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.evaluation_dials import EVALUATION
+from common.seed_dial import SEED
 from steps.common import INPUT, OUTPUT, Build, cache, execution_id, join, output_uri, processing_arguments, retries
 
 OUTPUT_NAME = "evaluation"
@@ -50,19 +52,14 @@ def evaluate_step(build: Build, prepare: Any, train: Any) -> Any:
 
 def score_arguments(build: Build) -> dict[str, Any]:
     """The command line of evaluation/score.py."""
-    text = build.parameters.text
     return {
         "model": f"{INPUT}/model/model.tar.gz",
-        "base-model": text("BaseModel") if build.config.model.on_hub else f"{INPUT}/base-model",
+        "base-model": build.parameters["BaseModel"] if build.config.model.on_hub else f"{INPUT}/base-model",
         "data": f"{INPUT}/test",
         "train-data": f"{INPUT}/train",
         "output": f"{OUTPUT}/{OUTPUT_NAME}",
         "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
-        "few-shot": text("FewShot"),
-        "max-new-tokens": text("MaxNewTokens"),
-        "batch-size": text("EvaluationBatchSize"),
-        "max-rows": text("EvaluationRows"),
-        "seed": text("Seed"),
+        **build.arguments((*EVALUATION, SEED)),
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from common.data_dials import DATA
 from steps.common import (
     INPUT,
     OUTPUT,
     Build,
     cache,
     command_line,
+    configured_text,
     execution_id,
     join,
     output_uri,
@@ -51,15 +53,7 @@ def prepare_step(build: Build) -> Any:
 
 def prepare_arguments(build: Build) -> dict[str, Any]:
     """The command line of preparation/prepare.py."""
-    parameters = build.parameters
-    return {
-        "input": f"{INPUT}/data",
-        "output": OUTPUT,
-        **_fixed(build.config),
-        "max-rejected-share": parameters.text("MaxRejectedShare"),
-        "minimum-rows": parameters.text("MinimumRows"),
-        "seed": parameters.text("Seed"),
-    }
+    return {"input": f"{INPUT}/data", "output": OUTPUT, **build.arguments(DATA)}
 
 
 def data_report_uri(prepare: Any) -> Any:
@@ -67,21 +61,6 @@ def data_report_uri(prepare: Any) -> Any:
     return join(output_uri(prepare, "report"), "/data_report.json")
 
 
-def _fixed(config: Config) -> dict[str, Any]:
-    """Shares and columns: a run can't override them."""
-    data = config.data
-    return {
-        **{f"{name}-share": float(getattr(data.shares, name)) for name in SPLITS},
-        **{f"{name}-column": getattr(data.columns, name) for name in type(data.columns).model_fields},
-    }
-
-
 def data_arguments(config: Config) -> list[str]:
     """What preparation/prepare.py is told about the rows by default; with it a file can be checked at home."""
-    data = config.data
-    limits = {
-        "max-rejected-share": float(data.max_rejected_share),
-        "minimum-rows": data.minimum_rows,
-        "seed": data.seed,
-    }
-    return command_line({**_fixed(config), **limits})
+    return command_line({dial.argument: configured_text(config, dial) for dial in DATA if dial.argument})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from common.seed_dial import SEED
+from common.training_dials import TRAINING
 from pipelines.code import read_code
 from steps.common import Build, cache, output_uri, retries
 
@@ -35,30 +37,7 @@ def train_step(build: Build, prepare: Any) -> Any:
 
 def hyperparameters(build: Build) -> dict[str, Any]:
     """What training/train.py gets as `--key value`: strings, as CreateTrainingJob wants them."""
-    config, text = build.config.training, build.parameters.text
-    values = {
-        "method": text("FineTuningMethod"),
-        "epochs": text("Epochs"),
-        "max_steps": text("MaxSteps"),
-        "learning_rate": text("LearningRate"),
-        "lr_scheduler": config.lr_scheduler,
-        "warmup_ratio": text("WarmupRatio"),
-        "weight_decay": repr(float(config.weight_decay)),
-        "batch_size": text("BatchSize"),
-        "gradient_accumulation_steps": text("GradientAccumulationSteps"),
-        "max_seq_length": text("MaxSeqLength"),
-        "lora_rank": text("LoraRank"),
-        "lora_alpha": text("LoraAlpha"),
-        "lora_dropout": text("LoraDropout"),
-        "lora_target_modules": config.lora_target_modules,
-        "early_stopping_patience": text("EarlyStoppingPatience"),
-        "evaluations_per_run": text("EvaluationsPerRun"),
-        "checkpoints_per_run": text("CheckpointsPerRun"),
-        "merge": str(config.merge).lower(),
-        "precision": config.precision,
-        "seed": text("Seed"),
-        "checkpoint_dir": CHECKPOINTS,
-    }
+    values = {**build.arguments((*TRAINING, SEED)), "checkpoint_dir": CHECKPOINTS}
     if build.config.model.on_hub:
         values["model_id"] = build.parameters["BaseModel"]
     return values

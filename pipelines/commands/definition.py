@@ -1,6 +1,9 @@
-"""`fmops validate | definition | bootstrap | upsert`: from pipeline.yaml to a pipeline in the account."""
+"""`fmops validate | config | definition | bootstrap | upsert`: from pipeline.yaml to a pipeline in the account."""
 
 from __future__ import annotations
+
+import difflib
+from pathlib import Path
 
 import click
 
@@ -26,16 +29,62 @@ def validate(target: Target) -> None:
 
 
 @click.command()
+@click.option("--check", "kept", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
+              help="Compare with a definition kept in FILE; exit 1 if it differs.")  # fmt: skip
 @target_options
-def definition(target: Target) -> None:
+def definition(target: Target, kept: Path | None) -> None:
     """Print the pipeline definition (JSON), offline.
 
-    The same tree gives the same bytes each time; nothing else goes to standard output.
+    The same tree gives the same bytes each time; nothing else goes to standard output. With --check nothing is printed
+    but what differs: for pull requests.
     """
     from pipelines.finetuning import definition as build_definition
 
-    click.echo(build_definition(target.config), nl=False)
-    click.echo(f"Next: fmops upsert{target.flag}", err=True)
+    text = build_definition(target.config)
+    if kept is None:
+        click.echo(text, nl=False)
+        click.echo(f"Next: fmops upsert{target.flag}", err=True)
+        return
+    before = kept.read_text("utf-8")
+    if before == text:
+        click.echo(f"{kept} is the definition of {target.config_path}.")
+        return
+    lines = difflib.unified_diff(before.splitlines(), text.splitlines(), str(kept), "now", lineterm="", n=1)
+    for line in lines:
+        click.echo(line)
+    click.echo(f"{kept} is not what {target.config_path} and the code give now; keep the new one with: "
+               f"fmops definition{target.flag} > {kept}", err=True)  # fmt: skip
+    raise click.exceptions.Exit(1)
+
+
+@click.command("config")
+@click.option("--json", "as_json", is_flag=True, help="Print the values alone, as JSON.")
+@target_options
+def show_config(target: Target, as_json: bool) -> None:
+    """Print every value, and where it comes from."""
+    import json
+
+    from pipelines.dials import TABLE, configured
+
+    loaded = target.loaded
+    if as_json:
+        click.echo(json.dumps(loaded.config.model_dump(), indent=2))
+        return
+    rows = []
+    for dial in TABLE:
+        value = configured(loaded.config, dial)
+        shown = "null" if value is None else dial.text(value) or "[]"
+        rows.append((dial.key, shown, loaded.sources.get(dial.key, "default")))
+        if dial.key == "evaluation.max_runtime_seconds":
+            for index, rule in enumerate(loaded.config.gate):
+                bounds = {name: value for name, value in rule.model_dump().items() if value is not None}
+                shown = " ".join(f"{name}={value}" for name, value in bounds.items())
+                rows.append((f"gate[{index}]", shown, loaded.sources.get(f"gate[{index}]", "default")))
+    key_width, value_width = (min(60, max(len(row[column]) for row in rows)) for column in (0, 1))
+    for key, shown, source in rows:
+        click.echo(f"{key:{key_width}}  {shown:{value_width}}  {source}")
+    environment = f"environment {loaded.environment}" if loaded.environment else "no environment"
+    click.echo(f"{target.config_path}, {environment}", err=True)
 
 
 @click.command()

@@ -11,24 +11,6 @@ from pipelines.commands.options import Target
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What the demo overrides in the pipeline: a 135M-parameter model on two CPU cores instead of a GPU instance.
-PARAMETERS = {
-    "MaxSteps": "150",
-    "LearningRate": "0.002",
-    "BatchSize": "5",
-    "MaxSeqLength": "256",
-    "LoraRank": "8",
-    "LoraAlpha": "16",
-    "LoraDropout": "0",
-    "EvaluationsPerRun": "2",
-    "CheckpointsPerRun": "3",
-    "FewShot": "10",
-    "EvaluationRows": "96",
-    "MaxNewTokens": "64",
-    # Nobody else calls the demo's endpoint: a second version needs no five minutes of watching.
-    "EndpointWaitSeconds": "10",
-    "EndpointKeepSeconds": "5",
-}
 PROMPTS = (
     "turn on the lights in the kitchen",
     "set the bedroom temperature to 21 degrees",
@@ -68,35 +50,27 @@ def demo(config_path: str) -> None:
 
 def run(target: Target, console: Console) -> None:
     """The demo, top to bottom; the same calls as the commands that it names."""
-    from examples.home_assistant import write_dataset
-    from pipelines import executions, ground, registry, results
+    from pipelines import executions, registry, results
     from pipelines.commands.deployment import wait_for_deployment
     from pipelines.commands.runs import watch
     from pipelines.local_ground import prepare_ground
     from pipelines.names import endpoint_name, model_package_group
 
-    heading(console, "1  The ground: localcloud, buckets, key, roles, pipeline, base model")
+    heading(console, "1  Setup: localcloud, buckets, key, roles, pipeline, base model, example data")
     session = target.session
     prepare_ground(target.config, session, target.home, click.echo)
 
-    heading(console, "2  The data: what people say to their home -> the tool call it means")
-    data = target.home / "demo" / "home_assistant.jsonl"
-    data.parent.mkdir(parents=True, exist_ok=True)
-    write_dataset(data)
-    click.echo(ground.check_data(target.config, data))
-    parameters = {"InputDataUri": ground.upload_data(target.config, session, data), **PARAMETERS}
-
-    heading(console, "3  The pipeline: prepare -> fine-tune -> evaluate -> gate -> register")
-    arn = executions.start(session, target.config.name, parameters)
-    click.echo(f"$ fmops start --local --data {data} --wait" + "".join(f" -p {k}={v}" for k, v in PARAMETERS.items()))
+    heading(console, "2  The pipeline: prepare -> fine-tune -> evaluate -> gate -> register")
+    click.echo("$ fmops start --local --wait")
+    arn = executions.start(session, target.config, {})
     watch(target, arn, console)
 
-    heading(console, "4  The evidence")
+    heading(console, "3  The evidence")
     evaluation = results.evaluation(session, arn)
     report = results.download_report(session, arn, target.home / "reports")
     console.print(results.metrics_table(evaluation))
 
-    heading(console, "5  The reviewer's decision: approving the version deploys it")
+    heading(console, "4  The reviewer's decision: approving the version deploys it")
     package = executions.model_package_arn(session, arn)
     assert package is not None, "an execution that succeeded has registered a version"
     version = package.rsplit("/", 1)[1]
@@ -104,7 +78,7 @@ def run(target: Target, console: Console) -> None:
     registry.set_status(session, package, "Approved", "Approved by fmops demo")
     wait_for_deployment(target, endpoint_name(target.config), package)
 
-    heading(console, "6  The endpoint answers")
+    heading(console, "5  The endpoint answers")
     for prompt in PROMPTS:
         click.echo(f"  {prompt}\n    -> {ask(target, prompt)}")
 

@@ -43,14 +43,25 @@ def deploy(
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    from pipelines.endpoint_settings import endpoint_settings_names
+    """`-s NAME=VALUE` as the function gets it; every wrong one is named."""
+    from common.dials import DialError
+    from pipelines.dials import by_setting
+    from pipelines.endpoint_settings import changeable_settings
 
     changes: dict[str, str] = {}
+    problems = []
     for pair in pairs:
         key, separator, value = pair.partition("=")
-        if not separator or key not in endpoint_settings_names():
-            raise UsageProblem(f"-s {pair!r}: Name=Value is expected. Names: {', '.join(endpoint_settings_names())}")
+        if not separator or key not in changeable_settings():
+            problems.append(f"-s {pair!r}: Name=Value is expected. Names: {', '.join(changeable_settings())}")
+            continue
+        try:
+            by_setting()[key].read(value)
+        except DialError as error:
+            problems.append(f"-s {key}: {error}")
         changes[key] = value
+    if problems:
+        raise UsageProblem("\n  ".join(problems))
     return changes
 
 

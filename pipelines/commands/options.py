@@ -16,23 +16,33 @@ if TYPE_CHECKING:
     import boto3
 
     from pipelines.config import Config
+    from pipelines.layers import Loaded
+
+
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
 class Target:
-    """What `--config` and `--local` say; the configuration and the session are made when first asked for."""
+    """What `--config`, `--env` and `--local` say; configuration and session are made when first asked for."""
 
     config_path: Path
     local: bool
+    environment: str | None = None
 
     @functools.cached_property
-    def config(self) -> Config:
-        from pipelines.config import ConfigError, load_config
+    def loaded(self) -> Loaded:
+        """The configuration with its environment; `--local` means the environment `local` where the file has one."""
+        from pipelines.layers import environments, load
 
-        try:
-            return load_config(self.config_path)
-        except ConfigError as error:
-            raise UsageProblem(str(error)) from None
+        environment = self.environment
+        if environment is None and self.local and LOCAL in environments(self.config_path):
+            environment = LOCAL
+        return load(self.config_path, environment)
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
 
     @functools.cached_property
     def session(self) -> boto3.Session:
@@ -48,12 +58,13 @@ class Target:
 
     @property
     def flag(self) -> str:
-        """` --local` when this run is local: what the commands we print end with."""
-        return " --local" if self.local else ""
+        """` --local` or ` --env NAME`: what the commands we print end with."""
+        named = f" --env {self.environment}" if self.environment else ""
+        return f" --local{named}" if self.local else named
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--config` and `--local`; the command gets one `target` argument instead of the two."""
+    """Add `--config`, `--env` and `--local`; the command gets one `target` argument instead of the three."""
 
     @click.option(
         "--config",
@@ -63,10 +74,11 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="The configuration file.",
     )
+    @click.option("--env", "environment", metavar="NAME", envvar="FMOPS_ENV", help="One of the file's environments.")
     @click.option("--local", is_flag=True, envvar="FMOPS_LOCAL", help="Use localcloud on this machine instead of AWS.")
     @functools.wraps(command)
-    def wrapper(config_path: Path, local: bool, **kwargs: Any) -> Any:
-        return command(target=Target(config_path, local), **kwargs)
+    def wrapper(config_path: Path, environment: str | None, local: bool, **kwargs: Any) -> Any:
+        return command(target=Target(config_path, local, environment), **kwargs)
 
     return wrapper
 

@@ -37,7 +37,7 @@ def start(target: Target, pairs: tuple[str, ...], data: Path | None, wait: bool)
         prepare_ground(target.config, target.session, target.home, click.echo)
     if data:
         parameters["InputDataUri"] = ground.upload_data(target.config, target.session, data)
-    arn = executions.start(target.session, target.config.name, parameters)
+    arn = executions.start(target.session, target.config, parameters)
     identifier = executions.execution_id(arn)
     click.echo(f"Started {target.config.name}, execution {identifier}.")
     if wait:

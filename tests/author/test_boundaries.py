@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.code import bundle
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # What each runtime brings beside the standard library and the folder's own modules.
 ALLOWED = {
-    "preparation": {"numpy", "orjson", "pyarrow"},
-    "training": {"accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
-    "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
-    "serving": {"peft", "safetensors", "torch", "transformers"},
-    "lambdas": {"boto3", "botocore"},
+    "common": {"common", "torch", "transformers"},
+    "preparation": {"common", "numpy", "orjson", "pyarrow"},
+    "training": {"common", "accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
+    "evaluation": {"common", "jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
+    "serving": {"common", "peft", "safetensors", "torch", "transformers"},
+    "lambdas": {"common", "boto3", "botocore"},
 }
 SCRIPTS = ["preparation/prepare.py", "training/train.py", "evaluation/score.py"]
 AUTHOR_SIDE = {"sagemaker", "pipelines", "steps", "conditions", "localcloud"}
@@ -55,7 +58,7 @@ def test_a_shipped_folder_imports_only_what_its_runtime_has(folder: str) -> None
     found = {str(path.relative_to(ROOT)): foreign(folder, path.read_text("utf-8"), siblings) for path in files}
     assert {name: names for name, names in found.items() if names} == {}
     assert not siblings & (AUTHOR_SIDE | ALLOWED[folder] | {"datasets", "evaluate"}), "a module hides a package"
-    assert not (ROOT / folder / "__init__.py").exists()
+    assert (ROOT / folder / "__init__.py").exists() == (folder == "common")
 
 
 def test_every_shipped_file_is_looked_at() -> None:
@@ -90,7 +93,8 @@ def test_the_check_lets_pass_what_is_allowed() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_shipped_script_answers_help_in_a_bare_interpreter(script: str, tmp_path: Path) -> None:
     """-S: no site-packages at all. -I would also hide the script's own folder, so it is put back by hand."""
-    path = ROOT / script
+    folder, _, name = script.partition("/")
+    path = bundle(folder, tmp_path / "upload") / name
     code = f"import runpy, sys; sys.path.insert(0, {str(path.parent)!r}); sys.argv[1:] = ['--help']; runpy.run_path({str(path)!r}, run_name='__main__')"  # noqa: E501
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
@@ -103,7 +107,7 @@ def test_a_shipped_script_answers_help_in_a_bare_interpreter(script: str, tmp_pa
 @pytest.mark.parametrize("folder", ALLOWED)
 def test_every_docstring_says_where_the_script_runs(folder: str) -> None:
     docstrings = {path.name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in scripts(folder)}
-    assert [name for name, text in docstrings.items() if not (text or "").lower().startswith("runs in")] == []
+    assert [name for name, text in docstrings.items() if "runs in " not in (text or "").lower()] == []
 
 
 def test_the_author_side_does_not_import_localcloud_when_it_is_loaded() -> None:

@@ -15,7 +15,8 @@ import pytest
 from pipelines.code import read_code
 from pipelines.config import Config, load_config
 from pipelines.finetuning import build_definition
-from pipelines.parameters import bounds, defaults
+from pipelines.gate import bounds
+from pipelines.parameters import defaults
 from tests.author.golden import GOLDEN, normalise
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -88,7 +88,7 @@ TOO_MANY = [{"Name": f"P{n}", "Type": "String"} for n in range(200)]
 CASES: list[tuple[str, Callable[[Definition], None], str, str]] = [
     ("integer hyperparameter", change("Train.HyperParameters.epochs", GET_EPOCHS), "Train", "to_string()"),
     ("number as hyperparameter", change("Train.HyperParameters.epochs", 3), "Train", "int"),
-    ("integer container argument", change(f"{ARGUMENTS}.1", GET_EPOCHS), "Prepare", "int"),
+    ("integer container argument", change(f"{ARGUMENTS}.1", {"Get": "Parameters.Seed"}), "Prepare", "int"),
     ("long container argument", change(f"{ARGUMENTS}.1", "x" * 257), "Prepare", "256"),
     ("many container arguments", change(ARGUMENTS, ["x"] * 101), "Prepare", "101"),
     ("many processing inputs", change("Prepare.ProcessingInputs", inputs(11)), "Prepare", "11 entries"),

@@ -10,31 +10,32 @@ import pytest
 from tests.support.command import ROOT, fmops
 
 COMMANDS = [
-    "demo", "validate", "definition", "bootstrap", "upsert", "start", "status", "logs", "stop", "report", "versions",
-    "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy", "local",
+    "demo", "validate", "config", "definition", "bootstrap", "upsert", "start", "status", "logs", "stop", "report",
+    "versions", "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy", "local",
 ]  # fmt: skip
 
 # A frozen list: an option that disappears breaks somebody's script.
 OPTIONS = {
     "demo": {"--config"},
-    "validate": {"--config", "--local"},
-    "definition": {"--config", "--local"},
-    "bootstrap": {"--config", "--local"},
-    "upsert": {"--config", "--local"},
-    "start": {"--config", "--local", "--parameter", "--data", "--wait"},
-    "status": {"--config", "--local", "--wait"},
-    "logs": {"--config", "--local", "--step", "--follow"},
-    "stop": {"--config", "--local"},
-    "report": {"--config", "--local", "--output"},
-    "approve": {"--config", "--local", "--comment", "--wait"},
-    "reject": {"--config", "--local", "--comment", "--rollback"},
-    "versions": {"--config", "--local"},
-    "lineage": {"--config", "--local"},
-    "deploy": {"--config", "--local", "--endpoint", "--beside", "--set", "--wait"},
-    "rollback": {"--config", "--local", "--endpoint", "--comment", "--wait"},
-    "endpoint": {"--config", "--local", "--endpoint", "--traffic"},
-    "invoke": {"--config", "--local", "--endpoint", "--max-new-tokens", "--stream"},
-    "undeploy": {"--config", "--local", "--endpoint", "--wait", "--yes"},
+    "validate": {"--config", "--env", "--local"},
+    "config": {"--config", "--env", "--local", "--json"},
+    "definition": {"--config", "--env", "--local", "--check"},
+    "bootstrap": {"--config", "--env", "--local"},
+    "upsert": {"--config", "--env", "--local"},
+    "start": {"--config", "--env", "--local", "--parameter", "--data", "--wait"},
+    "status": {"--config", "--env", "--local", "--wait"},
+    "logs": {"--config", "--env", "--local", "--step", "--follow"},
+    "stop": {"--config", "--env", "--local"},
+    "report": {"--config", "--env", "--local", "--output"},
+    "approve": {"--config", "--env", "--local", "--comment", "--wait"},
+    "reject": {"--config", "--env", "--local", "--comment", "--rollback"},
+    "versions": {"--config", "--env", "--local"},
+    "lineage": {"--config", "--env", "--local"},
+    "deploy": {"--config", "--env", "--local", "--endpoint", "--beside", "--set", "--wait"},
+    "rollback": {"--config", "--env", "--local", "--endpoint", "--comment", "--wait"},
+    "endpoint": {"--config", "--env", "--local", "--endpoint", "--traffic"},
+    "invoke": {"--config", "--env", "--local", "--endpoint", "--max-new-tokens", "--stream"},
+    "undeploy": {"--config", "--env", "--local", "--endpoint", "--wait", "--yes"},
 }
 
 
@@ -88,7 +89,7 @@ def test_bad_usage_exits_2_with_one_message(arguments: list[str], message: str, 
 
 def test_every_mistake_of_the_configuration_is_named_at_once(tmp_path: Path) -> None:
     text = (ROOT / "pipeline.yaml").read_text()
-    text = text.replace("epochs: 3 ", "epochs: -3 ").replace("lora_rank: 16 ", "lora_rnak: 16 ")
+    text = text.replace("epochs: 3.0 ", "epochs: -3.0 ").replace("lora_rank: 16 ", "lora_rnak: 16 ")
     (tmp_path / "pipeline.yaml").write_text(text)
     for command in (["validate"], ["definition"], ["start", "--local"]):
         result = fmops(*command, cwd=tmp_path, FMOPS_HOME=str(tmp_path / "home"))

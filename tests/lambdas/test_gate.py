@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import Config, load_config
-from pipelines.parameters import bounds
+from pipelines.gate import bounds
 from tests.lambdas.support import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -97,17 +97,18 @@ def test_small_sets_fill_every_split_that_they_can(count: int, tmp_path: Path, p
         assert sum(size > 0 for size in sizes.values()) == min(count, 3)
 
 
-def test_a_share_of_zero_gives_an_empty_file(tmp_path: Path, prepare: Prepare) -> None:
+def test_a_share_of_zero_is_refused_since_training_and_evaluation_need_rows(tmp_path: Path, prepare: Prepare) -> None:
     rows = [{"prompt": f"p{number}", "completion": "c"} for number in range(50)]
-    done = prepare(write(tmp_path / "rows.jsonl", rows), "--validation-share", "0", "--test-share", "0")
-    assert done.report["splits"] == {"train": 50, "validation": 0, "test": 0}
-    assert done.split("test") == []
+    for split in ("train", "validation", "test"):
+        with pytest.raises(SystemExit) as stop:
+            prepare(write(tmp_path / "rows.jsonl", rows), f"--{split}-share", "0")
+        assert stop.value.code == 2
 
 
 def test_shares_are_kept_within_chance(tmp_path: Path, prepare: Prepare) -> None:
     rows = [{"prompt": f"p{number}", "completion": "c"} for number in range(4000)]
     done = prepare(
-        write(tmp_path / "rows.jsonl", rows), "--train-share", "6", "--validation-share", "1", "--test-share", "3"
+        write(tmp_path / "rows.jsonl", rows), "--train-share", "0.6", "--validation-share", "0.1", "--test-share", "0.3"
     )
     sizes = done.report["splits"]
     assert abs(sizes["test"] - 1200) < 150  # five standard deviations

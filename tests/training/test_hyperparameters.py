@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.training_job import TRAINING
+from pipelines.code import bundle
 
 CONTRACT = [
     "method", "epochs", "max_steps", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
@@ -37,15 +37,15 @@ def test_strings_become_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--epoch", "3"], "unknown hyperparameter --epoch 3; allowed are method, epochs,"),
-        (["--epochs", "-1"], "got -1, allowed is a number from 0.001 to 1000"),
-        (["--epochs", "nan"], "got nan, allowed is a number"),
-        (["--batch_size", "2.5"], "got '2.5', allowed is a whole number from 1 to 4096"),
-        (["--batch_size", "inf"], "got 'inf', allowed is a whole number"),
-        (["--method", "qlora"], "got 'qlora', allowed is lora, full"),
-        (["--merge", "yes"], "got 'yes', allowed is true, false"),
-        (["--lora_target_modules", " , "], "lora_target_modules is empty"),
-        (["--early_stopping_patience", "2", "--evaluations_per_run", "0"], "needs evaluations_per_run"),
+        (["--epoch", "3"], "unknown hyperparameter --epoch 3; allowed: method, epochs,"),
+        (["--epochs", "-1"], "-1.0 is refused; allowed: a number from 0.01 to 100"),
+        (["--epochs", "nan"], "nan is refused; allowed: a number"),
+        (["--batch_size", "2.5"], "'2.5' is refused; allowed: a whole number from 1 to 4096"),
+        (["--batch_size", "inf"], "'inf' is refused; allowed: a whole number"),
+        (["--method", "qlora"], "'qlora' is refused; allowed: lora or full"),
+        (["--merge", "yes"], "'yes' is refused; allowed: true or false"),
+        (["--lora_target_modules", " , "], "' , ' is refused; allowed: all-linear, or module names"),
+        (["--early_stopping_patience", "2", "--evaluations_per_run", "0"], "evaluations_per_run: 0 is refused"),
         (["--seed"], "expected one argument"),
     ],
 )
@@ -59,9 +59,10 @@ def test_bad_values_are_named_with_what_is_allowed(arguments: list[str], said: s
 
 
 def test_help_needs_only_the_standard_library(tmp_path: Path) -> None:
+    upload = bundle("training", tmp_path / "upload")
     program = (
-        f"import sys, runpy; sys.path.insert(0, {str(TRAINING)!r}); sys.argv = ['train.py', '--help']\n"
-        f"runpy.run_path({str(TRAINING / 'train.py')!r}, run_name='__main__')"
+        f"import sys, runpy; sys.path.insert(0, {str(upload)!r}); sys.argv = ['train.py', '--help']\n"
+        f"runpy.run_path({str(upload / 'train.py')!r}, run_name='__main__')"
     )
     bare = [sys.executable, "-I", "-S", "-c", program]
     done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -1,0 +1,66 @@
+"""The gate's bounds: which there are, what they mean, and the parameters that hold their thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common.dials import Dial
+from common.metric_names import BY_NAME
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+
+METRICS = tuple(BY_NAME)
+KINDS = {
+    "minimum": "the tuned model's value must reach it",
+    "maximum": "the tuned model's value must not exceed it",
+    "minimum_improvement": "gain over the better of the base's two scores",
+}
+LARGEST = 1e9
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One condition of the gate: `Gate<Metric><Kind>` is the name of the parameter that holds the threshold."""
+
+    metric: str
+    kind: str  # one of KINDS
+    threshold: float
+
+    @property
+    def parameter(self) -> str:
+        return threshold(self.metric, self.kind).parameter
+
+    @property
+    def json_path(self) -> str:
+        """Where evaluation.json holds the value that is compared."""
+        leaf = "improvement" if self.kind == "minimum_improvement" else "candidate"
+        return f"metrics.{self.metric}.{leaf}.value"
+
+
+def threshold(metric: str, kind: str) -> Dial:
+    """The dial of one threshold: shares lie between 0 and 1, gains between -1 and 1."""
+    share, gain = BY_NAME[metric].share, kind == "minimum_improvement"
+    high = 1.0 if share else LARGEST
+    effect = f"{KINDS[kind]}; {metric} is a share from 0 to 1" if share else KINDS[kind]
+    return Dial(
+        f"gate.{metric}.{kind}", None, effect, kind=float, optional=True, low=-high if gain else 0.0, high=high,
+        parameter="Gate" + "".join(word.capitalize() for word in f"{metric}_{kind}".split("_")),
+    )  # fmt: skip
+
+
+def bounds(config: Config) -> list[Bound]:
+    """The gate's conditions, in the order of pipeline.yaml."""
+    return [
+        Bound(rule.metric, kind, value)
+        for rule in config.gate
+        for kind in KINDS
+        if (value := getattr(rule, kind)) is not None
+    ]
+
+
+def thresholds() -> dict[str, Dial]:
+    """Every threshold that a gate may have, by its parameter."""
+    every = (threshold(metric, kind) for metric in METRICS for kind in KINDS)
+    return {dial.parameter: dial for dial in every}

@@ -1,0 +1,373 @@
+"""One table of dials: every reader takes and refuses the same values, and no range stands anywhere else."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import importlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from common.data_dials import DATA
+from common.dials import Dial, DialError
+from common.evaluation_dials import EVALUATION
+from common.seed_dial import SEED
+from common.training_dials import TRAINING
+from pipelines import reference
+from pipelines.config import Config, ConfigError, load_config
+from pipelines.dials import TABLE, by_key, by_parameter, by_setting
+from pipelines.endpoint_settings import endpoint_settings
+from pipelines.errors import UsageProblem
+from pipelines.gate import KINDS, METRICS, threshold
+from pipelines.overrides import check_overrides
+from pipelines.parameters import defaults
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What has to change beside a dial so that its extreme value is not refused for what lies between dials.
+COMPANY: dict[str, dict[str, Any]] = {
+    "data.shares.train": {"data.shares.validation": None, "data.shares.test": None},
+    "training.max_runtime_seconds": {"training.max_wait_seconds": 2_419_200},
+    "training.max_wait_seconds": {"training.max_runtime_seconds": 60},
+    "training.merge": {"endpoint.instance_type": "ml.m5.large"},
+    "endpoint.instance_count": {"endpoint.mode": "asynchronous", "endpoint.scaling.maximum": 64},
+    "endpoint.scaling.maximum": {"endpoint.instance_count": 1},
+    "endpoint.mode": {"endpoint.instance_type": "ml.g5.xlarge"},
+    "endpoint.rollout.traffic": {"endpoint.rollout.step_percent": 10},
+    "endpoint.rollout.step_percent": {"endpoint.rollout.traffic": "canary"},
+}
+# Good and bad texts for patterns; numbers, choices and booleans make their own.
+PATTERNS: dict[str, tuple[list[str], list[str]]] = {
+    "name": (["a", "a-b", "a" * 82], ["-a", "a--", "a_b", "a" * 83]),
+    "aws.account_id": (["000000000001"], ["12345678901", "1234567890123", "abcdefghijkl"]),
+    "aws.region": (["eu-central-1"], ["Europe", "eu-central"]),
+    "aws.resource_prefix": (["ab", "a" * 14], ["a", "A-b", "1ab", "a" * 18]),
+    "model.base": (["tiny", "s3://bucket/x"], ["a b", "s3://xn--b/x", "a/b/c", "x" * 201]),
+    "registry.group": (["g", "a" * 63], ["g_h", "-g", "a" * 64]),
+    "data.input_uri": (["s3://bucket/x"], ["./x", "s3://b/x", "s3://bucket-s3alias/x", "s3://192.168.0.1/x", "s3://b..b/"]),
+    "data.instance_type": (["ml.m5.large"], ["m5.large", "ml.m5"]),
+    "training.instance_type": (["ml.p4d.24xlarge"], ["p4d.24xlarge", "ml.p4d"]),
+    "evaluation.instance_type": (["ml.g5.xlarge"], ["g5.xlarge", "ml.g5"]),
+    "endpoint.instance_type": (["ml.g5.xlarge"], ["g5.xlarge", "ml.g5"]),
+    "endpoint.name": (["e", "a" * 55], ["my_endpoint", "e-", "a" * 56]),
+    "endpoint.asynchronous_output_uri": (["s3://bucket/out/"], ["out/", "s3://B/x"]),
+    "training.lora_target_modules": (["q_proj,v_proj", "all-linear"], [" , ", "q_proj,", "x" * 1001]),
+    "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
+    "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
+}  # fmt: skip
+COLUMNS = {f"data.columns.{name}" for name in ("messages", "prompt", "input", "completion", "system", "group", "slice")}
+LISTS = {
+    "aws.vpc.subnets": (["subnet-01234567"], [], ["subnet-1"]),
+    "aws.vpc.security_group_ids": (["sg-01234567"], [], ["sg-1"]),
+    "endpoint.alarms.names": ([], ["a"] * 9, ["a,b"]),
+}
+
+
+def good(dial: Dial) -> list[Any]:
+    """Values that every reader must take: the lowest and the highest, or each choice."""
+    if dial.choices:
+        return list(dial.choices)
+    if dial.type is bool:
+        return [True, False]
+    if dial.type in (int, float):
+        kind = dial.type
+        return [kind(dial.low), kind(dial.high)]  # type: ignore[arg-type]
+    if dial.key in COLUMNS:
+        return ["a column", "x" * 128]
+    return list(PATTERNS[dial.key][0])
+
+
+def bad(dial: Dial) -> list[Any]:
+    """Values that every reader must refuse: the first below, the first above, and what is no value at all."""
+    if dial.choices:
+        return ["other"] if dial.type is str else [max(dial.choices) + 1, min(dial.choices) - 1]
+    if dial.type is bool:
+        return ["maybe"]
+    if dial.type in (int, float):
+        assert dial.low is not None
+        assert dial.high is not None
+        if dial.type is int:
+            return [int(dial.low) - 1, int(dial.high) + 1]
+        return [dial.low - 1e-10, dial.high * (1 + 1e-9)]
+    if dial.key in COLUMNS:
+        return ["x" * 129]
+    return list(PATTERNS[dial.key][1])
+
+
+def tree_with(dial: Dial, value: Any) -> dict[str, Any]:
+    """pipeline.yaml's tree with a dial, and its company, set."""
+    tree: dict[str, Any] = {"gate": [{"metric": "exact_match", "minimum": 0.5}]}
+    company = dict(COMPANY.get(dial.key, {}))
+    if dial.key.startswith("data.shares.") and isinstance(value, float) and 0 < value < 1:
+        others = [name for name in ("train", "validation", "test") if f"data.shares.{name}" != dial.key]
+        company = {f"data.shares.{name}": (1 - value) / 2 for name in others}
+    for key, item in {**company, dial.key: value}.items():
+        *above, last = key.split(".")
+        place = tree
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = item
+    return tree
+
+
+def refusal_of(tree: dict[str, Any], directory: Path) -> str:
+    """What load_config says of a tree; empty: it is taken."""
+    path = directory / "pipeline.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    try:
+        load_config(path)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def by_yaml(dial: Dial, value: Any, directory: Path) -> str:
+    return refusal_of(tree_with(dial, value), directory)
+
+
+def by_start(dial: Dial, value: Any, config: Config) -> str:
+    declared: dict[str, dict[str, Any]] = {}
+    kinds = {str: "String", int: "Integer", float: "Float"}
+    for name, default in defaults(config).items():
+        declared[name] = {"Type": kinds[type(default)], "DefaultValue": default}
+    company = {
+        by_key()[key].parameter: by_key()[key].text(item)
+        for key, item in COMPANY.get(dial.key, {}).items()
+        if item is not None and by_key()[key].parameter
+    }
+    try:
+        check_overrides(config, {**company, dial.parameter: dial.text(value)}, declared)
+    except UsageProblem as problem:
+        return str(problem)
+    return ""
+
+
+def parser_of(folder: str, module: str, required: list[str]) -> Callable[[list[str]], str]:
+    """What the script's own parser says of these words; the module is loaded as in its container."""
+
+    def refusal(words: list[str]) -> str:
+        sys.path.insert(0, str(ROOT / folder))
+        try:
+            script = importlib.import_module(module)
+        finally:
+            sys.path.remove(str(ROOT / folder))
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                script.parse([*required, *words])
+        except SystemExit:
+            return said.getvalue()
+        except Exception as error:  # train.py's own error, whose class is known only in its folder
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    return refusal
+
+
+REQUIRED = {
+    "evaluation": ["--model", "m", "--base-model", "b", "--data", "d", "--train-data", "t", "--output", "o"],
+    "preparation": ["--input", "i", "--output", "o"],
+}
+SCRIPTS: dict[str, tuple[str, list[Dial]]] = {
+    "preparation": ("prepare", [dial for dial in DATA if dial.argument]),
+    "training": ("hyperparameters", [dial for dial in (*TRAINING, SEED) if dial.argument]),
+    "evaluation": ("score", [dial for dial in (*EVALUATION, SEED) if dial.argument]),
+}
+
+
+def by_script(folder: str, dial: Dial, value: Any) -> str:
+    words = [f"--{dial.argument}={dial.text(value)}"]
+    return parser_of(folder, SCRIPTS[folder][0], REQUIRED.get(folder, []))(words)
+
+
+def by_function(dial: Dial, value: Any, config: Config) -> str:
+    sys.path.insert(0, str(ROOT / "lambdas"))
+    try:
+        settings = importlib.import_module("settings")
+    finally:
+        sys.path.remove(str(ROOT / "lambdas"))
+    company = {by_key()[key].setting: item for key, item in COMPANY.get(dial.key, {}).items() if by_key()[key].setting}
+    environment = {"ENDPOINT_SETTINGS": json.dumps(endpoint_settings(config))}
+    try:
+        read = settings.read_settings({**company, dial.setting: dial.text(value)}, {}, environment)
+    except ValueError as error:
+        return str(error)
+    assert dial.text(read[dial.setting]) == dial.text(value)
+    return ""
+
+
+def readers(dial: Dial, config: Config, directory: Path) -> Iterator[tuple[str, Callable[[Any], str]]]:
+    """Who reads the dial: the name that its refusal must say, and what it says of a value (empty: taken)."""
+    yield dial.key, lambda value: by_yaml(dial, value, directory)
+    if dial.parameter:
+        yield f"{dial.parameter}=", lambda value: by_start(dial, value, config)
+    for folder, (_, dials) in SCRIPTS.items():
+        if dial in dials:
+            yield f"--{dial.argument}", functools.partial(by_script, folder, dial)
+    if dial.setting:
+        yield dial.setting, lambda value: by_function(dial, value, config)
+
+
+SCALARS = [dial for dial in TABLE if dial.type not in (list, dict)]
+
+
+@pytest.mark.parametrize("dial", SCALARS, ids=lambda dial: dial.key)
+def test_every_reader_takes_and_refuses_the_same(dial: Dial, config: Config, tmp_path: Path) -> None:
+    for name, refusal in readers(dial, config, tmp_path):
+        for value in good(dial):
+            assert refusal(value) == "", (name, value)
+        for value in bad(dial):
+            assert name in refusal(value), (name, value)
+    if dial.type in (int, float):
+        for text in ("nan", "inf", "many", ""):
+            with pytest.raises(DialError):
+                dial.read(text)
+
+
+@pytest.mark.parametrize("key", LISTS)
+def test_lists_are_held_against_length_and_items(key: str, config: Config, tmp_path: Path) -> None:
+    taken, wrong_length, wrong_item = LISTS[key]
+    whole = {"subnets": ["subnet-01234567"], "security_group_ids": ["sg-01234567"]}
+    for value, taken_too in ((taken, True), (wrong_length, False), (wrong_item, False)):
+        if key.startswith("aws.vpc"):
+            vpc = {**whole, by_key()[key].name: value}
+            refusal = refusal_of({"gate": [{"metric": "exact_match", "minimum": 0.5}], "aws": {"vpc": vpc}}, tmp_path)
+        else:
+            refusal = by_yaml(by_key()[key], value, tmp_path)
+        assert (refusal == "") == taken_too, value
+        assert taken_too or key in refusal
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(metric: str, kind: str, tmp_path: Path) -> None:
+    dial = threshold(metric, kind)
+    assert dial.low is not None
+    assert dial.high is not None
+    for value, taken in ((dial.low, True), (dial.high, True), (dial.low - 0.5, False), (dial.high * 1.01, False)):
+        assert (refusal_of({"gate": [{"metric": metric, kind: value}]}, tmp_path) == "") == taken, value
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(yaml.safe_dump({"gate": [{"metric": metric, kind: 0.0}]}))
+    config = load_config(path)
+    declared = {dial.parameter: {"Type": "Float", "DefaultValue": 0.0}}
+    check_overrides(config, {dial.parameter: "0.5"}, declared)
+    with pytest.raises(UsageProblem, match="from "):
+        check_overrides(config, {dial.parameter: str(dial.high * 2)}, declared)
+
+
+def test_what_lies_between_parameters_is_refused_at_start(config: Config) -> None:
+    declared = {name: {"Type": "String", "DefaultValue": ""} for name in defaults(config)}
+    cases = [
+        ({"EndpointInstanceCount": "6"}, "EndpointInstanceCount: 6 is above scaling.maximum 5"),
+        ({"EndpointInstanceCount": "0"}, "only the modes adapter and asynchronous"),
+        ({"EndpointMode": "adapter", "EndpointInstanceType": "ml.m5.large"}, "EndpointMode: adapter needs a GPU"),
+        ({"EndpointMode": "adapter", "FineTuningMethod": "full"}, "training.method: lora"),
+    ]
+    for given, words in cases:
+        with pytest.raises(UsageProblem) as caught:
+            check_overrides(config, given, declared)
+        assert words in str(caught.value)
+    with pytest.raises(UsageProblem) as caught:
+        check_overrides(
+            config, {"Epochs": "x", "FewShot": "0", "Nothing": "1", "TrainInstanceType": "ml.x9.large"}, declared
+        )
+    for words in ("Epochs=x", "FewShot=0", "Nothing: the pipeline has no such", "TrainInstanceType=ml.x9.large"):
+        assert words in str(caught.value)
+
+
+def test_the_table_is_whole() -> None:
+    """Every typed field is a dial and the other way round; types, names and places fit; 60 and more are looked at."""
+    fields = dict(_fields(Config))
+    assert set(fields) == set(by_key())
+    for key, annotation in fields.items():
+        dial = by_key()[key]
+        assert dial.type.__name__ in str(annotation), key
+        assert dial.effect
+        assert dial.default is None or dial.problem(dial.default) is None
+        assert (dial.default is None) == (dial.optional or key.startswith("aws.vpc")), key
+    assert len(TABLE) == len(by_key()) >= 70
+    assert len(by_parameter()) == sum(bool(dial.parameter) for dial in TABLE)
+    assert len(by_setting()) == 20
+
+
+def _fields(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        key = f"{above}.{name}".lstrip(".")
+        inner = [
+            part for part in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(part, type)
+        ]
+        section = next((part for part in inner if issubclass(part, BaseModel)), None)
+        if key == "gate":
+            continue
+        if section:
+            yield from _fields(section, key)
+        else:
+            yield key, field.annotation
+
+
+RANGES = {"ge", "gt", "le", "lt", "pattern", "max_length", "min_length", "multiple_of", "choices"}
+
+
+def ranges_in(source: str) -> list[str]:
+    """Limits that a module states itself: keywords of pydantic and argparse, and Literal types."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            target = ast.unparse(node.func)
+            found += [f"{target}({word.arg}=...)" for word in node.keywords if word.arg in RANGES]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_no_range_stands_anywhere_else() -> None:
+    paths = [
+        *(ROOT / "pipelines").glob("*config*.py"), ROOT / "pipelines/section.py", ROOT / "pipelines/parameters.py",
+        ROOT / "training/hyperparameters.py", ROOT / "preparation/prepare.py", ROOT / "evaluation/score.py",
+        ROOT / "lambdas/settings.py", *(ROOT / "steps").glob("*.py"),
+    ]  # fmt: skip
+    found = {path.name: ranges_in(path.read_text("utf-8")) for path in paths}
+    # The gate's length is no dial: a list of rules.
+    assert found.pop("config.py") == ["Field(min_length=...)", "Field(max_length=...)"]
+    assert {name: items for name, items in found.items() if items} == {}
+    assert len(paths) >= 16
+    for folder, (_, dials) in SCRIPTS.items():
+        source = (ROOT / folder / f"{'prepare' if folder == 'preparation' else SCRIPTS[folder][0]}.py").read_text(
+            "utf-8"
+        )
+        own = {
+            node.args[0].value
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument") and node.args
+            if isinstance(node.args[0], ast.Constant)
+        }
+        assert not own & {f"--{dial.argument}" for dial in dials}, folder
+
+
+@pytest.mark.parametrize("source", ["Field(ge=1)", "x: Literal['a', 'b']", "parser.add_argument('--x', choices=['a'])"])
+def test_the_check_for_ranges_notices(source: str) -> None:
+    assert ranges_in(source)
+
+
+def test_the_written_reference_is_the_tables() -> None:
+    assert reference.main(["--check"]) == 0
+    page = (ROOT / "docs" / "dials.md").read_text("utf-8")
+    assert all(f"| `{dial.key}` |" in page for dial in TABLE)
+
+
+def test_comments_follow_the_table_and_nothing_else_changes() -> None:
+    text = "training:   # kept\n  lora_rank: 16 # old words\n  # own line\n  other: 1   # kept\ngate: [] # kept\n"
+    new = reference.with_comments(text)
+    assert "lora_rank: 16                            # capacity of the adapters" in new
+    assert [line for line in new.splitlines() if "lora_rank" not in line] == [
+        line for line in text.splitlines() if "lora_rank" not in line
+    ]
