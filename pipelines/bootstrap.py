@@ -1,4 +1,4 @@
-"""`fmops bootstrap`: the ground (infrastructure/foundation.yaml), once per account and region; safe to repeat."""
+"""`fmops bootstrap`: buckets, key and roles (infrastructure/foundation.yaml), once per account and region."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bootstrap(config: Config, session: boto3.Session) -> str:
     """Deploy the buckets, the key and the roles; returns one sentence about what was done. Raises UserError."""
     names = Names.of(config)
     done = deploy_stack(session, names.foundation_stack, TEMPLATE, foundation_parameters(config), config.aws.tags)
-    return f"The ground is {done} (stack {names.foundation_stack} in {names.account_id}, {names.region})."
+    return f"The foundation is {done} (stack {names.foundation_stack} in {names.account_id}, {names.region})."
 
 
 def foundation_parameters(config: Config) -> dict[str, str]:

@@ -78,6 +78,15 @@ class Patience:
     on_status: Callable[[str], None] = lambda status: None
 
 
+def patience(config: Config, local: bool, on_status: Callable[[str], None]) -> Patience:
+    """The rollout's own waits, and time for machines to start: an hour on AWS, five minutes on this machine."""
+    rollout = config.endpoint.rollout
+    steps = -(-100 // rollout.step_percent) if rollout.traffic in ("linear", "rolling") else 1
+    shift = steps * rollout.wait_seconds + rollout.keep_seconds
+    timeout, poll = (shift + 300.0, 0.5) if local else (shift + 3600.0, 15.0)
+    return Patience(timeout, poll, on_status)
+
+
 def wait(config: Config, session: boto3.Session, endpoint: str, package_arn: str, patience: Patience) -> None:
     """Block until the package's newest deployment has ended; UserError with its reason when it did not end well."""
 

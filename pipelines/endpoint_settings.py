@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from common.dials import DialError
 from pipelines.dials import by_setting, configured
+from pipelines.errors import UsageProblem
 from pipelines.names import endpoint_name
 
 if TYPE_CHECKING:
@@ -19,6 +23,24 @@ def endpoint_settings(config: Config) -> dict[str, Any]:
         name: ",".join(value) if isinstance(value, list) else "" if value is None else value
         for name, value in settings.items()
     }
+
+
+def check_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What somebody changes for one deployment, as text. Raises UsageProblem: every wrong one, with what is allowed."""
+    problems = []
+    for name, value in settings.items():
+        if name not in changeable_settings():
+            near = difflib.get_close_matches(name, changeable_settings(), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            problems.append(f"{name} is not a setting.{hint} Settings: {', '.join(changeable_settings())}")
+            continue
+        try:
+            by_setting()[name].read(value)
+        except DialError as error:
+            problems.append(f"{name}={value}: {error}")
+    if problems:
+        raise UsageProblem("\n  ".join(["These settings were refused:", *problems]))
+    return {name: str(value) for name, value in settings.items()}
 
 
 def changeable_settings() -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Published:
 
 
 def publish(config: Config, session: boto3.Session) -> Published:
-    """Bring the account to what pipeline.yaml and the code say. Raises UserError if the ground is missing."""
+    """Bring the account to what pipeline.yaml and the code say. Raises UserError if the buckets are missing."""
     names = Names.of(config)
     definition, code = build_definition(config)
     functions = shipped("lambdas")
@@ -74,7 +74,7 @@ def upload(session: boto3.Session, names: Names, folders: list[Code], functions:
         present = {key: size for prefix in prefixes for key, size in _list(client, bucket, prefix)}
     except ClientError as error:
         if error.response["Error"].get("Code") in ("NoSuchBucket", "404"):
-            raise UserError(f"There is no bucket {bucket}. Create the ground first: fmops bootstrap") from None
+            raise UserError(f"There is no bucket {bucket}. Create it with the others: fmops bootstrap") from None
         raise
     missing = sorted(key for key, body in wanted.items() if present.get(key) != len(body))
     with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:

@@ -1,12 +1,13 @@
-"""Show an execution live: one line a step, with training progress read off the job's log.
+"""Shows an execution live: one line per step, with training progress read from the job's log.
 
-On a terminal the table is redrawn in place; elsewhere (CI, a notebook, a pipe) a line is printed for each change.
+On a terminal and in a notebook the table is redrawn in place; elsewhere (CI, a pipe) a line is printed per change.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,25 @@ class Watch:
         if self._console.is_terminal:
             return self._redraw(poll_seconds)
         return self._print_changes(poll_seconds)
+
+    def in_notebook(self, poll_seconds: float, show: Callable[[str], None]) -> dict[str, Any]:
+        """The same with `show`, which replaces the HTML that it has shown before."""
+        while True:
+            execution, steps = self._state()
+            show(self._html(steps))
+            if execution["PipelineExecutionStatus"] in executions.FINISHED:
+                return dict(execution)
+            time.sleep(poll_seconds)
+
+    def html(self) -> str:
+        """The steps as they are now, as an HTML table."""
+        return self._html(self._state()[1])
+
+    def _html(self, steps: list[dict[str, Any]]) -> str:
+        from fmops.notebook import table
+
+        rows = [(step["StepName"], describe(step), f"{seconds(step):.0f} s", self.detail(step)) for step in steps]
+        return table(rows, ("step", "status", "time", ""))
 
     def _state(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         # The execution is read before its steps, so that a finished execution always comes with all of its steps.

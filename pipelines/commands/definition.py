@@ -7,66 +7,63 @@ from pathlib import Path
 
 import click
 
-from pipelines.commands.options import Target, target_options
+from fmops.pipeline import Pipeline
+from pipelines.commands.options import target_options
 
 
 @click.command()
 @target_options
-def validate(target: Target) -> None:
+def validate(pipeline: Pipeline) -> None:
     """Check the configuration and every request, offline.
 
     Each step's request is held against the API's own model; no account, region or network is needed.
     """
-    from pipelines.validate import validate as find_problems
-
-    problems = find_problems(target.config)
+    problems = pipeline.validate()
     for problem in problems:
         click.echo(str(problem), err=True)
     if problems:
         click.echo(f"{len(problems)} problem{'s' * (len(problems) > 1)} found; nothing was sent anywhere.", err=True)
         raise click.exceptions.Exit(2)
-    click.echo(f"{target.config_path} is valid: every request of the pipeline is one that the API accepts.")
+    click.echo(f"{pipeline.path} is valid: every request of the pipeline is one that the API accepts.")
 
 
 @click.command()
 @click.option("--check", "kept", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
               help="Compare with a definition kept in FILE; exit 1 if it differs.")  # fmt: skip
 @target_options
-def definition(target: Target, kept: Path | None) -> None:
+def definition(pipeline: Pipeline, kept: Path | None) -> None:
     """Print the pipeline definition (JSON), offline.
 
     The same tree gives the same bytes each time; nothing else goes to standard output. With --check nothing is printed
     but what differs: for pull requests.
     """
-    from pipelines.finetuning import definition as build_definition
-
-    text = build_definition(target.config)
+    text = pipeline.definition()
     if kept is None:
         click.echo(text, nl=False)
-        click.echo(f"Next: fmops upsert{target.flag}", err=True)
+        click.echo(f"Next: fmops upsert{pipeline.flag}", err=True)
         return
     before = kept.read_text("utf-8")
     if before == text:
-        click.echo(f"{kept} is the definition of {target.config_path}.")
+        click.echo(f"{kept} is the definition of {pipeline.path}.")
         return
     lines = difflib.unified_diff(before.splitlines(), text.splitlines(), str(kept), "now", lineterm="", n=1)
     for line in lines:
         click.echo(line)
-    click.echo(f"{kept} is not what {target.config_path} and the code give now; keep the new one with: "
-               f"fmops definition{target.flag} > {kept}", err=True)  # fmt: skip
+    click.echo(f"{kept} is not what {pipeline.path} and the code give now; keep the new one with: "
+               f"fmops definition{pipeline.flag} > {kept}", err=True)  # fmt: skip
     raise click.exceptions.Exit(1)
 
 
 @click.command("config")
 @click.option("--json", "as_json", is_flag=True, help="Print the values alone, as JSON.")
 @target_options
-def show_config(target: Target, as_json: bool) -> None:
+def show_config(pipeline: Pipeline, as_json: bool) -> None:
     """Print every value, and where it comes from."""
     import json
 
     from pipelines.dials import TABLE, configured
 
-    loaded = target.loaded
+    loaded = pipeline.loaded
     if as_json:
         click.echo(json.dumps(loaded.config.model_dump(), indent=2))
         return
@@ -84,30 +81,29 @@ def show_config(target: Target, as_json: bool) -> None:
     for key, shown, source in rows:
         click.echo(f"{key:{key_width}}  {shown:{value_width}}  {source}")
     environment = f"environment {loaded.environment}" if loaded.environment else "no environment"
-    click.echo(f"{target.config_path}, {environment}", err=True)
+    click.echo(f"{pipeline.path}, {environment}", err=True)
 
 
 @click.command()
 @target_options
-def bootstrap(target: Target) -> None:
+def bootstrap(pipeline: Pipeline) -> None:
     """Create the buckets, the key and the roles.
 
     Deploys infrastructure/foundation.yaml; a second run changes nothing.
     """
-    from pipelines.bootstrap import bootstrap as deploy_foundation
-
-    click.echo(deploy_foundation(target.config, target.session))
-    click.echo(f"Next: fmops upsert{target.flag}", err=True)
+    click.echo(pipeline.bootstrap())
+    click.echo(f"Next: fmops upsert{pipeline.flag}", err=True)
 
 
 @click.command()
 @target_options
-def upsert(target: Target) -> None:
+def upsert(pipeline: Pipeline) -> None:
     """Upload the code; create or update the pipeline.
 
-    The Lambda functions and the approval rule come with it (infrastructure/deployment.yaml).
+    The Lambda functions and the approval rule come with it (infrastructure/deployment.yaml); on this
+    machine also the buckets, roles, base model and example rows.
     """
-    from pipelines.publish import publish
-
-    click.echo(str(publish(target.config, target.session)))
-    click.echo(f"Next: fmops start{target.flag}", err=True)
+    published = pipeline.upsert()
+    if not pipeline.local:
+        click.echo(str(published))
+    click.echo(f"Next: fmops start{pipeline.flag}", err=True)

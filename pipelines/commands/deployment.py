@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from pipelines.commands.options import Target, target_options
+from fmops.pipeline import Pipeline
+from pipelines.commands.options import parse_pairs, target_options
 from pipelines.errors import UsageProblem
 
 NAME = click.option("--endpoint", "name", help="The endpoint [default: as in pipeline.yaml].")
@@ -23,46 +22,14 @@ WAIT = click.option("--wait", is_flag=True, help="Wait for the end.")
 @WAIT
 @target_options
 def deploy(
-    target: Target, version: int, name: str | None, beside: float | None, changes: tuple[str, ...], wait: bool
+    pipeline: Pipeline, version: int, name: str | None, beside: float | None, changes: tuple[str, ...], wait: bool
 ) -> None:
-    """Deploy an approved version, also one that was taken back or replaced."""
-    from pipelines import deployments, registry
-    from pipelines.names import model_package_group
+    """Deploy an approved version, again if need be.
 
-    package = registry.find_version(target.session, model_package_group(target.config), version)
-    event: dict[str, Any] = {**_settings(changes), "model_package_arn": package["ModelPackageArn"], "by": "command"}
-    if name:
-        event["endpoint_name"] = name
-    if beside:
-        event["weight"] = beside
-    answer = deployments.ask(target.config, target.session, **event)
-    reason = f" ({answer['reason']})" if answer["reason"] else ""
-    click.echo(f"{answer['endpoint_name']}: {answer['action']}{reason}")
-    if wait:
-        wait_for_deployment(target, answer["endpoint_name"], package["ModelPackageArn"])
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    """`-s NAME=VALUE` as the function gets it; every wrong one is named."""
-    from common.dials import DialError
-    from pipelines.dials import by_setting
-    from pipelines.endpoint_settings import changeable_settings
-
-    changes: dict[str, str] = {}
-    problems = []
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or key not in changeable_settings():
-            problems.append(f"-s {pair!r}: Name=Value is expected. Names: {', '.join(changeable_settings())}")
-            continue
-        try:
-            by_setting()[key].read(value)
-        except DialError as error:
-            problems.append(f"-s {key}: {error}")
-        changes[key] = value
-    if problems:
-        raise UsageProblem("\n  ".join(problems))
-    return changes
+    Also one that was rolled back or replaced.
+    """
+    settings = parse_pairs("-s", changes, "endpoint_traffic=all-at-once")
+    pipeline.version(version).deploy(settings, name, beside, wait)
 
 
 @click.command()
@@ -71,17 +38,12 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
 @click.option("--comment", help="Why; kept in the deployment log.")
 @WAIT
 @target_options
-def rollback(target: Target, version: int | None, name: str | None, comment: str | None, wait: bool) -> None:
-    """Go back to the version before, or to VERSION; stops a deployment that runs."""
-    from pipelines import deployments
+def rollback(pipeline: Pipeline, version: int | None, name: str | None, comment: str | None, wait: bool) -> None:
+    """Go back to the previous version, or to VERSION.
 
-    endpoint = name or _configured(target)
-    event = {"command": "rollback", "endpoint_name": endpoint, "reason": comment or "", "version": version}
-    answer = deployments.ask(target.config, target.session, **{key: value for key, value in event.items() if value})
-    click.echo(f"{endpoint}: {answer['action']} ({answer['reason']})")
-    if wait:
-        serving = deployments.wait_at_rest(target.config, target.session, endpoint, _patience(target, endpoint))
-        click.echo(f"{endpoint} serves version {deployments.version_of(serving)}.")
+    All traffic at once; a running deployment is stopped.
+    """
+    pipeline.endpoint_named(name).rollback(version, comment, wait)
 
 
 @click.command()
@@ -89,46 +51,40 @@ def rollback(target: Target, version: int | None, name: str | None, comment: str
 @click.option("--wait", is_flag=True, help="Wait until it is gone.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @target_options
-def undeploy(target: Target, name: str | None, wait: bool, yes: bool) -> None:
-    """Delete the endpoint and all that belongs to it; registered versions stay."""
-    from pipelines import deployments
+def undeploy(pipeline: Pipeline, name: str | None, wait: bool, yes: bool) -> None:
+    """Delete the endpoint; registered versions stay.
 
-    endpoint = name or _configured(target)
-    if not yes and not target.local:
-        click.confirm(f"Delete {endpoint}? Whoever calls it gets errors from then on.", abort=True)
-    answer = deployments.ask(target.config, target.session, command="undeploy", endpoint_name=endpoint)
-    click.echo(f"{endpoint}: {answer['action']}" + (f" ({answer['reason']})" if answer["reason"] else ""))
-    if wait and answer["action"] != "undeployed":
-        deployments.wait_until_gone(target.config, target.session, endpoint, _patience(target, endpoint))
-        click.echo(f"{endpoint}: gone")
+    Its models, alarms and scaling go with it.
+    """
+    endpoint = pipeline.endpoint_named(name)
+    if not yes and not pipeline.local:
+        click.confirm(f"Delete {endpoint.name}? Whoever calls it gets errors from then on.", abort=True)
+    endpoint.undeploy(wait)
 
 
 @click.command()
 @NAME
 @click.option("--traffic", multiple=True, metavar="VARIANT=SHARE", help="Share the traffic between variants (A/B).")
 @target_options
-def endpoint(target: Target, name: str | None, traffic: tuple[str, ...]) -> None:
-    """Show what serves: status, traffic, alarms, cost and the latest deployments."""
-    from pipelines import endpoint as endpoints
-    from pipelines.commands.endpoint_view import show
-
-    chosen = name or _configured(target)
+def endpoint(pipeline: Pipeline, name: str | None, traffic: tuple[str, ...]) -> None:
+    """Show status, traffic, alarms, cost, deployments."""
+    chosen = pipeline.endpoint_named(name)
     if traffic:
-        endpoints.set_traffic(target.session, chosen, _weights(traffic))
-    show(target, chosen)
+        chosen.set_traffic(_shares(traffic))
+    for line in chosen.summary():
+        click.echo(line)
 
 
-def _weights(pairs: tuple[str, ...]) -> dict[str, float]:
-    weights = {}
-    for pair in pairs:
-        variant, _, share = pair.partition("=")
+def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
+    shares = {}
+    for variant, text in parse_pairs("--traffic", pairs, "AllTraffic=0.9").items():
         try:
-            weights[variant] = float(share)
+            shares[variant] = float(text)
         except ValueError:
-            raise UsageProblem(f"--traffic {pair!r}: VARIANT=SHARE is expected, for example AllTraffic=0.9") from None
-        if not 0 <= weights[variant] <= 1:
-            raise UsageProblem(f"--traffic {pair!r}: a share from 0 to 1 is allowed")
-    return weights
+            raise UsageProblem(f"--traffic {variant}={text}: a share is expected, for example AllTraffic=0.9") from None
+        if not 0 <= shares[variant] <= 1:
+            raise UsageProblem(f"--traffic {variant}={text}: allowed: a share from 0 to 1")
+    return shares
 
 
 @click.command()
@@ -137,43 +93,12 @@ def _weights(pairs: tuple[str, ...]) -> dict[str, float]:
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="How long the answer may become, in tokens.")
 @click.option("--stream", is_flag=True, help="Print the answer while the model writes it.")
 @target_options
-def invoke(target: Target, text: str, name: str | None, max_new_tokens: int | None, stream: bool) -> None:
-    """Send one prompt to the endpoint and print its answer."""
-    from pipelines import endpoint as endpoints
-
-    chosen = name or _configured(target)
+def invoke(pipeline: Pipeline, text: str, name: str | None, max_new_tokens: int | None, stream: bool) -> None:
+    """Send a prompt to the endpoint; print its answer."""
+    chosen = pipeline.endpoint_named(name)
     if not stream:
-        click.echo(endpoints.invoke(target.session, chosen, text, max_new_tokens))
+        click.echo(chosen.invoke(text, max_new_tokens))
         return
-    for piece in endpoints.stream(target.session, chosen, text, max_new_tokens):
+    for piece in chosen.stream(text, max_new_tokens):
         click.echo(piece, nl=False)
     click.echo()
-
-
-def endpoint_of(target: Target, package: dict[str, Any]) -> str:
-    """The endpoint that a package's run asked for, else the configured one."""
-    return str(package.get("CustomerMetadataProperties", {}).get("endpoint_name") or _configured(target))
-
-
-def _configured(target: Target) -> str:
-    from pipelines.names import endpoint_name
-
-    return endpoint_name(target.config)
-
-
-def wait_for_deployment(target: Target, name: str, package_arn: str) -> None:
-    """Print a deployment's way to its end; UserError when it was taken back."""
-    from pipelines import deployments
-
-    deployments.wait(target.config, target.session, name, package_arn, _patience(target, name))
-
-
-def _patience(target: Target, name: str) -> Any:
-    """The rollout's own waits, and time for machines to start; statuses are printed."""
-    from pipelines.deployments import Patience
-
-    rollout = target.config.endpoint.rollout
-    steps = 100 // rollout.step_percent if rollout.traffic in ("linear", "rolling") else 1
-    shift = steps * rollout.wait_seconds + rollout.keep_seconds
-    timeout, poll = (shift + 300.0, 0.5) if target.local else (shift + 3600.0, 15.0)
-    return Patience(timeout, poll, lambda status: click.echo(f"{name}: {status}"))

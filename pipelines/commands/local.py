@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pipelines.commands.options import Target, target_options
+from fmops.pipeline import Pipeline
+from pipelines.commands.options import target_options
 from pipelines.errors import UserError
 
 
@@ -16,31 +17,31 @@ def local() -> None:
 @local.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Loopback port [default: 4566].")
 @target_options
-def up(target: Target, port: int | None) -> None:
+def up(pipeline: Pipeline, port: int | None) -> None:
     """Start localcloud (nothing happens when it runs already)."""
     from localcloud import control
     from localcloud.home import ControlError
     from pipelines.aws import local_environment
 
     try:
-        info = control.up(target.home, **({} if port is None else {"port": port}))
+        info = control.up(pipeline.home, **({} if port is None else {"port": port}))
     except ControlError as error:
         raise UserError(str(error)) from None
-    click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {target.home}).")
+    click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
     click.echo("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
-    for name, value in local_environment(info.url, target.config.aws.account_id, target.config.aws.region).items():
+    for name, value in local_environment(info.url, pipeline.config.aws.account_id, pipeline.config.aws.region).items():
         click.echo(f"  export {name}={value}")
 
 
 @local.command()
 @target_options
-def down(target: Target) -> None:
+def down(pipeline: Pipeline) -> None:
     """Stop localcloud, its jobs and its endpoints; its state stays."""
     from localcloud import control
     from localcloud.home import ControlError
 
     try:
-        stopped = control.down(target.home)
+        stopped = control.down(pipeline.home)
     except ControlError as error:
         raise UserError(str(error)) from None
     click.echo("localcloud is stopped." if stopped else "localcloud was not running.")
@@ -48,12 +49,12 @@ def down(target: Target) -> None:
 
 @local.command()
 @target_options
-def status(target: Target) -> None:
+def status(pipeline: Pipeline) -> None:
     """Say whether localcloud runs, and where."""
     from localcloud import control
 
-    info = control.status(target.home)
+    info = control.status(pipeline.home)
     if info is None:
         click.echo("localcloud is not running. Start it with: fmops local up")
         raise click.exceptions.Exit(1)
-    click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {target.home}).")
+    click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")

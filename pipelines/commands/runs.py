@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.commands.options import Target, parse_parameters, target_options
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from fmops.pipeline import Pipeline
+from fmops.run import Run
+from pipelines.commands.options import parse_pairs, target_options
 
 _execution = click.argument("execution", required=False)
 
@@ -21,65 +18,30 @@ _execution = click.argument("execution", required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="A local CSV, JSONL or Parquet file to train on.")
 @click.option("--wait", is_flag=True, help="Watch the execution to its end; exit 1 unless it succeeds.")
 @target_options
-def start(target: Target, pairs: tuple[str, ...], data: Path | None, wait: bool) -> None:
+def start(pipeline: Pipeline, pairs: tuple[str, ...], data: Path | None, wait: bool) -> None:
     """Start the pipeline, with overrides or your own data.
 
-    With --local, localcloud, the ground, the pipeline and the base model are set up first.
+    With --local, localcloud, its resources, the pipeline and the base model are set up first.
     """
-    from pipelines import executions, ground
-
-    parameters = parse_parameters(pairs)
-    if data:
-        click.echo(ground.check_data(target.config, data))
-    if target.local:
-        from pipelines.local_ground import prepare_ground
-
-        prepare_ground(target.config, target.session, target.home, click.echo)
-    if data:
-        parameters["InputDataUri"] = ground.upload_data(target.config, target.session, data)
-    arn = executions.start(target.session, target.config, parameters)
-    identifier = executions.execution_id(arn)
-    click.echo(f"Started {target.config.name}, execution {identifier}.")
+    run = pipeline.start(data, parse_pairs("-p", pairs, "Epochs=2"))
     if wait:
-        watch_or_leave(target, arn)
-        click.echo(f"Next: fmops report {identifier}{target.flag}")
+        watch_or_leave(run)
+        click.echo(f"Next: fmops report {run.id}{pipeline.flag}")
     else:
-        click.echo(f"Next: fmops status {identifier} --wait{target.flag}")
+        click.echo(f"Next: fmops status {run.id} --wait{pipeline.flag}")
 
 
-def watch(target: Target, arn: str, console: Console | None = None) -> None:
-    """Show an execution to its end; UserError with its reason unless it succeeded."""
-    from rich.console import Console
-
-    from pipelines import executions, results
-    from pipelines.errors import UserError
-    from pipelines.watch import Watch
-
-    poll = 1.0 if target.local else 5.0
-    execution = Watch(target.session, arn, console or Console()).until_finished(poll)
-    if execution["PipelineExecutionStatus"] != "Succeeded":
-        reason = execution.get("FailureReason") or "no reason given"
-        rejected = results.rejected_rows_uri(target.session, arn)
-        raise UserError(
-            f"The execution ended {execution['PipelineExecutionStatus']}: {reason}\n"
-            + (f"Rejected rows: {rejected}\n" if rejected else "")
-            + f"Its logs: fmops logs {executions.execution_id(arn)}{target.flag}"
-        )
-
-
-def watch_or_leave(target: Target, arn: str) -> None:
+def watch_or_leave(run: Run) -> None:
     """`watch`, where Ctrl-C leaves the execution running and says how to come back to it or stop it."""
-    from pipelines import executions
     from pipelines.errors import UserError
 
     try:
-        watch(target, arn)
+        run.watch()
     except KeyboardInterrupt:
-        identifier = executions.execution_id(arn)
         raise UserError(
-            f"Stopped watching; execution {identifier} goes on.\n"
-            f"Watch again: fmops status {identifier} --wait{target.flag}\n"
-            f"Stop it: fmops stop {identifier}{target.flag}"
+            f"Stopped watching; execution {run.id} continues.\n"
+            f"Watch again: fmops status {run.id} --wait{run.pipeline.flag}\n"
+            f"Stop it: fmops stop {run.id}{run.pipeline.flag}"
         ) from None
 
 
@@ -87,25 +49,24 @@ def watch_or_leave(target: Target, arn: str) -> None:
 @_execution
 @click.option("--wait", is_flag=True, help="Watch the execution to its end; exit 1 unless it succeeds.")
 @target_options
-def status(target: Target, execution: str | None, wait: bool) -> None:
-    """Show an execution's steps (the latest one unless named)."""
+def status(pipeline: Pipeline, execution: str | None, wait: bool) -> None:
+    """Show an execution's steps (default: the latest)."""
     from rich.console import Console
 
-    from pipelines import executions
     from pipelines.watch import Watch
 
-    arn = executions.resolve(target.session, target.config.name, execution)
+    run = pipeline.run(execution)
     if wait:
-        watch_or_leave(target, arn)
+        watch_or_leave(run)
         return
     console = Console()
-    answer = target.session.client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=arn)
+    answer = run.describe()
     console.print(
-        f"{target.config.name}, execution {executions.execution_id(arn)}: {answer['PipelineExecutionStatus']}"
+        f"{pipeline.config.name}, execution {run.id}: {answer['PipelineExecutionStatus']}"
         f", started {answer['CreationTime']:%Y-%m-%d %H:%M:%S}",
         highlight=False,
     )
-    console.print(Watch(target.session, arn, console).table(executions.steps(target.session, arn)))
+    console.print(Watch(pipeline.session, run.arn, console).table(run.steps()))
     if answer.get("FailureReason"):
         console.print(answer["FailureReason"], markup=False, highlight=False)
 
@@ -113,82 +74,43 @@ def status(target: Target, execution: str | None, wait: bool) -> None:
 @click.command()
 @_execution
 @click.option("--step", help="Only this step, for example Train.")
-@click.option("--follow", is_flag=True, help="Go on printing until the execution ends.")
+@click.option("--follow", is_flag=True, help="Keep printing until the execution ends.")
 @target_options
-def logs(target: Target, execution: str | None, step: str | None, follow: bool) -> None:
+def logs(pipeline: Pipeline, execution: str | None, step: str | None, follow: bool) -> None:
     """Print the logs of an execution's jobs."""
-    from pipelines import executions
-    from pipelines.errors import UserError
-    from pipelines.logs import LogTail
-
-    arn = executions.resolve(target.session, target.config.name, execution)
-    client = target.session.client("sagemaker")
-    tails: dict[str, LogTail] = {}
-    while True:
-        finished = client.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"]
-        for item in executions.steps(target.session, arn):
-            job = executions.job(item)
-            if job and step in (None, item["StepName"]):
-                tail = tails.setdefault(item["StepName"], LogTail(target.session, job))
-                for line in tail.read():
-                    click.echo(f"{item['StepName']}: {line}")
-        if not follow or finished in executions.FINISHED:
-            break
-        time.sleep(1.0)
-    if not tails:
-        named = f"step {step!r}" if step else "execution"
-        raise UserError(f"This {named} has no job logs (execution {executions.execution_id(arn)}).")
+    for line in pipeline.run(execution).logs(step, follow):
+        click.echo(line)
 
 
 @click.command()
 @_execution
 @target_options
-def stop(target: Target, execution: str | None) -> None:
-    """Stop an execution; its running jobs are stopped too."""
-    from pipelines import executions
-
-    arn = executions.resolve(target.session, target.config.name, execution)
-    client = target.session.client("sagemaker")
-    status = client.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"]
-    if status in executions.FINISHED:
-        click.echo(f"Execution {executions.execution_id(arn)} has ended already ({status}).")
-        return
-    client.stop_pipeline_execution(
-        PipelineExecutionArn=arn, ClientRequestToken=executions.execution_id(arn).ljust(32, "0")
-    )
-    click.echo(f"Stopping execution {executions.execution_id(arn)}.")
+def stop(pipeline: Pipeline, execution: str | None) -> None:
+    """Stop an execution and its running jobs."""
+    pipeline.run(execution).stop()
 
 
 @click.command()
 @_execution
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Where to [default: .fmops/reports].")
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), help="Output directory [default: .fmops/reports]."
+)
 @target_options
-def report(target: Target, execution: str | None, output: Path | None) -> None:
-    """Show an execution's metrics and fetch its HTML report."""
+def report(pipeline: Pipeline, execution: str | None, output: Path | None) -> None:
+    """Show an execution's metrics; fetch its HTML report."""
     from rich.console import Console
 
-    from pipelines import executions, results
+    from pipelines import registry
+    from pipelines.deployments import WORDS
+    from pipelines.results import metrics_table
 
-    arn = executions.resolve(target.session, target.config.name, execution)
-    path = results.download_report(target.session, arn, output or target.home / "reports")
-    Console().print(results.metrics_table(results.evaluation(target.session, arn)))
-    _show_version(target, arn, path)
-    click.echo(f"Report: {path}")
-
-
-def _show_version(target: Target, arn: str, path: Path) -> None:
-    """What became of the run's model: into the page, and in one line."""
-    from pipelines import deployments, executions, registry
-    from pipelines.commands.deployment import endpoint_of
-    from pipelines.version_section import add_version
-
-    package_arn = executions.model_package_arn(target.session, arn)
-    if package_arn is None:
-        return
-    package = registry.describe(target.session, package_arn)
-    log = deployments.log(target.config, target.session, endpoint_of(target, package))
-    mine = [item for item in log if item["model_package_arn"] == package_arn]
-    add_version(path, package, mine, deployments.WORDS)
-    where = f", {deployments.WORDS[mine[-1]['state']]} on {mine[-1]['settings']['endpoint_name']}" if mine else ""
-    status = registry.STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"])
-    click.echo(f"Version {package['ModelPackageVersion']} of {package['ModelPackageGroupName']}: {status}{where}")
+    run = pipeline.run(execution)
+    found = run.report(output)
+    Console().print(metrics_table(found.evaluation))
+    version = run.find_version()
+    if version:
+        mine = version.deployments()
+        where = f", {WORDS[mine[-1]['state']]} on {mine[-1]['settings']['endpoint_name']}" if mine else ""
+        status = version.package["ModelApprovalStatus"]
+        click.echo(f"Version {version.number} of {version.group}: {registry.STATUS.get(status, status)}{where}")
+    click.echo(f"Report: {found.path}")

@@ -57,9 +57,9 @@ class House:
         )
 
 
-def write_config(directory: Path, gate: str = GATE, endpoint: str = "") -> Path:
-    """The repository's pipeline.yaml with another gate, and another `endpoint` section where one is given."""
-    text = (ROOT / "pipeline.yaml").read_text()
+def write_config(directory: Path, gate: str = GATE, endpoint: str = "", environments: str = "") -> Path:
+    """The repository's pipeline.yaml with other sections where they are given, and with no environments but these."""
+    text = (ROOT / "pipeline.yaml").read_text().partition("\n# Environments:")[0] + "\n" + environments
     for section, following in ((gate, "registry"), (endpoint, "images")):
         if section:
             begin = text.index(f"\n{section.partition(':')[0]}:") + 1
@@ -72,7 +72,7 @@ def write_config(directory: Path, gate: str = GATE, endpoint: str = "") -> Path:
 def start_house(directory: Path, texts: list[str], endpoint: str = "") -> House:
     """localcloud up on a free port, the foundation deployed, a tiny model as the base model."""
     from pipelines.config import load_config
-    from pipelines.ground import upload_directory
+    from pipelines.data import upload_directory
     from pipelines.names import base_model
     from tests.support.tiny_model import make_tiny_model
 

@@ -8,22 +8,35 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.e2e.conftest import House
+from tests.e2e.conftest import House, write_config
 from tests.support.command import ROOT
 
+# The tiny model stands in for the real one, so fewer steps are enough; every cell runs as it is written.
+LOCAL = """environments:
+  local:
+    training: {max_steps: 4, batch_size: 4, max_seq_length: 256}
+    evaluation: {rows: 8, few_shot: 2, max_new_tokens: 8}
+    endpoint: {rollout: {wait_seconds: 1, keep_seconds: 0}}
+"""
 
-def test_the_notebook_runs_from_top_to_bottom(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_the_notebook_runs_from_top_to_bottom(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "upsert_and_start.ipynb", as_version=4)
-    # The tiny model stands in for the real one, so fewer steps are enough; every cell runs as it is written.
-    start = next(cell for cell in notebook.cells if "executions.start" in cell.source)
-    start.source = start.source.replace(
-        "**PARAMETERS}", '**PARAMETERS, "MaxSteps": "4", "EvaluationRows": "8", "MaxNewTokens": "8", "FewShot": "2"}'
-    )
+    write_config(tmp_path, environments=LOCAL)
     monkeypatch.setenv("FMOPS_HOME", str(house.home))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(house.directory)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any("text/html" in output.get("data", {}) for output in outputs), "the report is shown inline"
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    html = [
+        output["data"]["text/html"]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "text/html" in output.get("data", {})
+    ]
+    assert any("<table>" in text and "QualityGate" in text for text in html), "the run's steps are shown as a table"
+    [report] = [text for text in html if "<iframe" in text]
+    assert 'sandbox=""' in report, "the page may not act in the notebook"
+    assert "&lt;html" in report
     answer = notebook.cells[-1].outputs[-1]["data"]["text/plain"]
     assert isinstance(answer, str)
     assert len(answer) > 2

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.code import shipped
 from pipelines.config import Config
-from pipelines.ground import upload_directory
+from pipelines.data import upload_directory
 from pipelines.names import Names
 from tests.lambdas.conftest import IMAGE
 from tests.lambdas.support import GROUP, belongings, load, settings

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import ground
+from pipelines import data
 from pipelines.errors import UserError
 from pipelines.names import base_model, input_data_uri
 
@@ -16,37 +16,40 @@ if TYPE_CHECKING:
     import boto3
 
     from pipelines.config import Config
+    from pipelines.publish import Published
 
 
-def prepare_ground(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
+def prepare(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> Published:
     """Deploy the foundation, upsert the pipeline, upload base model and example rows: what is there already stays."""
     from pipelines.bootstrap import bootstrap
     from pipelines.publish import publish
 
     say(str(bootstrap(config, session)))
-    say(str(publish(config, session)))
+    published = publish(config, session)
+    say(str(published))
     upload_base_model(config, session, home, say)
     upload_example_data(config, session, home, say)
+    return published
 
 
 def upload_example_data(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
     """Put the data set that arrives through pip into raw/, unless something is there or pipeline.yaml names another."""
     uri = input_data_uri(config)
-    if config.data.input_uri is not None or ground.has_objects(session, uri):
+    if config.data.input_uri is not None or data.has_objects(session, uri):
         return
     from examples.home_assistant import write_dataset
 
     path = home / "examples" / "home_assistant.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(path)
-    ground.upload_file(config, session, path, f"{uri}{path.name}")
+    data.upload_file(config, session, path, f"{uri}{path.name}")
     say(f"{uri} was empty: the example data set is there now (home-assistant-intents: what people say -> tool call).")
 
 
 def upload_base_model(config: Config, session: boto3.Session, home: Path, say: Callable[[str], None]) -> None:
     """Put the base model that arrives through pip where `model.base` points, unless something is there."""
     uri = base_model(config)
-    if config.model.on_hub or ground.has_objects(session, uri):
+    if config.model.on_hub or data.has_objects(session, uri):
         return
     from examples.base_model import MODEL_NAME
 
@@ -58,10 +61,10 @@ def upload_base_model(config: Config, session: boto3.Session, home: Path, say: C
 
     say(f"Converting the base model once for {uri} (about 25 s) ...")
     # In a process of its own, so that torch's gigabyte is gone when it ends.
-    script = ground.ROOT / "examples" / "base_model.py"
+    script = data.ROOT / "examples" / "base_model.py"
     command = [sys.executable, str(script), "--cache", str(home / "base-model")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise UserError(result.stderr.strip().removeprefix("base_model: "))
-    sent = ground.upload_directory(config, session, Path(result.stdout.strip()), uri)
+    sent = data.upload_directory(config, session, Path(result.stdout.strip()), uri)
     say(f"Uploaded the base model: {sent} files to {uri}")

@@ -1,4 +1,4 @@
-"""What a run stands on: the data set and the base model in S3."""
+"""The data set and the base model in S3: check rows, upload files that are not there yet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def check_data(config: Config, path: Path) -> str:
+def check(config: Config, path: Path) -> str:
     """Run Prepare's own check over a local file before anything starts; returns its summary line."""
     from steps.prepare import data_arguments
 
@@ -33,7 +33,7 @@ def check_data(config: Config, path: Path) -> str:
     return result.stdout.strip()
 
 
-def upload_data(config: Config, session: boto3.Session, path: Path) -> str:
+def upload(config: Config, session: boto3.Session, path: Path) -> str:
     """Upload a data file under a key made of its content (same file, same input: a cache hit); returns its S3 URI."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
@@ -80,7 +80,7 @@ def _sizes(session: boto3.Session, bucket: str, prefix: str, limit: int | None =
         return {item["Key"]: item["Size"] for page in found for item in page.get("Contents", [])}
     except ClientError as error:
         if error.response["Error"]["Code"] == "NoSuchBucket":
-            raise UserError(f"There is no bucket {bucket}. Create the ground first: fmops bootstrap") from None
+            raise UserError(f"There is no bucket {bucket}. Create it with the others: fmops bootstrap") from None
         raise
 
 

@@ -1,0 +1,164 @@
+"""One pipeline.yaml in one environment: upsert it, start runs, find versions and the endpoint."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import boto3
+
+    from fmops.endpoint import Endpoint
+    from fmops.run import Run
+    from fmops.version import Version
+    from pipelines.config import Config
+    from pipelines.layers import Loaded
+    from pipelines.publish import Published
+    from pipelines.validate import Problem
+
+LOCAL = "local"
+"""The environment that runs on localcloud."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What pipeline.yaml describes, in the account that it names, or on this machine.
+
+    `env` is one of the file's environments; `env="local"` and `local=True` mean localcloud, which starts when it is
+    first needed. Nothing is read or sent before a method asks for it. What happens is told through `say`, line by line.
+    Every method raises UserError, which says what to do, where something is missing or refused.
+    """
+
+    path: Path | str = "pipeline.yaml"
+    env: str | None = None
+    local: bool = False
+    say: Callable[[str], Any] = print
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "local", self.local or self.env == LOCAL)
+
+    @functools.cached_property
+    def loaded(self) -> Loaded:
+        """The checked configuration and where each value comes from. Raises ConfigError, all mistakes at once."""
+        from pipelines.layers import environments, load
+
+        path = Path(self.path)
+        name = self.env
+        if self.local and name in (None, LOCAL):
+            name = LOCAL if LOCAL in environments(path) else None
+        return load(path, name)
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    @functools.cached_property
+    def session(self) -> boto3.Session:
+        """A boto3 session for the configured account and region; another account is rejected."""
+        from pipelines.aws import connect
+
+        return connect(self.config, Path(self.path), self.local)
+
+    @property
+    def home(self) -> Path:
+        """Where localcloud keeps its state and reports are put: $FMOPS_HOME, else `.fmops/` beside the file."""
+        from pipelines.aws import home
+
+        return home(Path(self.path))
+
+    @property
+    def flag(self) -> str:
+        """` --local` or ` --env NAME`: how the commands that are printed end."""
+        named = f" --env {self.env}" if self.env and self.env != LOCAL else ""
+        return f" --local{named}" if self.local else named
+
+    def validate(self) -> list[Problem]:
+        """Everything that AWS would refuse; an empty list is good. No account, no network."""
+        from pipelines.validate import validate
+
+        return validate(self.config)
+
+    def definition(self) -> str:
+        """The pipeline definition: JSON, the same bytes for the same tree. No account, no network."""
+        from pipelines.finetuning import definition
+
+        return definition(self.config)
+
+    def bootstrap(self) -> str:
+        """Create the buckets, the key and the roles, once per account and region; returns what was done."""
+        from pipelines.bootstrap import bootstrap
+
+        return str(bootstrap(self.config, self.session))
+
+    def upsert(self) -> Published:
+        """Upload the code, deploy the functions, create or update the pipeline; what is there already stays.
+
+        On this machine the buckets, roles, base model and example rows come with it.
+        """
+        from pipelines.local_setup import prepare
+        from pipelines.publish import publish
+
+        if self.local:
+            return prepare(self.config, self.session, self.home, self.say)
+        return publish(self.config, self.session)
+
+    def start(self, data: Path | str | None = None, parameters: Mapping[str, Any] | None = None) -> Run:
+        """Start a run, with your own rows (a local CSV, JSONL or Parquet file) and overridden parameters.
+
+        The rows and every parameter are checked before anything starts: `{"Epochs": 2, "LearningRate": 1e-4}`. Without
+        `data` the run reads what pipeline.yaml names.
+        """
+        from fmops.run import Run
+        from pipelines import data as rows
+        from pipelines import executions
+
+        chosen = {name: str(value) for name, value in (parameters or {}).items()}
+        if data is not None:
+            self.say(rows.check(self.config, Path(data)))
+        if self.local:
+            self.upsert()
+        if data is not None:
+            chosen["InputDataUri"] = rows.upload(self.config, self.session, Path(data))
+        run = Run(self, executions.start(self.session, self.config, chosen))
+        self.say(f"Started {self.config.name}, execution {run.id}.")
+        return run
+
+    def run(self, execution: str | None = None) -> Run:
+        """A run by its execution's id or ARN; without one the latest."""
+        from fmops.run import Run
+        from pipelines import executions
+
+        return Run(self, executions.resolve(self.session, self.config.name, execution))
+
+    def version(self, number: int) -> Version:
+        """A registered version by its number."""
+        from fmops.version import Version
+        from pipelines import registry
+        from pipelines.names import model_package_group
+
+        return Version(self, registry.find_version(self.session, model_package_group(self.config), number))
+
+    def versions(self) -> list[Version]:
+        """Every registered version, newest first."""
+        from fmops.version import Version
+        from pipelines import registry
+        from pipelines.names import model_package_group
+
+        found = registry.versions(self.session, model_package_group(self.config))
+        return [Version(self, registry.describe(self.session, item["ModelPackageArn"])) for item in found]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint that pipeline.yaml names."""
+        return self.endpoint_named(None)
+
+    def endpoint_named(self, name: str | None) -> Endpoint:
+        """An endpoint of another name; None: the configured one."""
+        from fmops.endpoint import Endpoint
+        from pipelines.names import endpoint_name
+
+        return Endpoint(self, name or endpoint_name(self.config))
