@@ -162,7 +162,7 @@ def _patience(target: Target, name: str) -> Any:
     from pipelines.deployments import Patience
 
     rollout = target.config.endpoint.rollout
-    steps = 100 // rollout.step_percent if rollout.traffic in ("linear", "rolling") else 1
+    steps = -(-100 // rollout.step_percent) if rollout.traffic in ("linear", "rolling") else 1
     shift = steps * rollout.wait_seconds + rollout.keep_seconds
     timeout, poll = (shift + 300.0, 0.5) if target.local else (shift + 3600.0, 15.0)
     return Patience(timeout, poll, lambda status: click.echo(f"{name}: {status}"))

@@ -101,7 +101,29 @@ def test_every_way_of_shifting_traffic_is_one_that_the_api_accepts(traffic: str,
     valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": request})
     assert request["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "one"}, {"AlarmName": "two"}]}
     assert ("RollingUpdatePolicy" in request) == (traffic == "rolling")
+    if traffic == "rolling":
+        policy = request["RollingUpdatePolicy"]
+        assert policy["MaximumBatchSize"] == {"Type": "CAPACITY_PERCENT", "Value": max(5, percent)}
+        assert policy["WaitIntervalInSeconds"] == 3600
+    else:
+        routing = request["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+        steps = {
+            "canary": {"CanarySize": {"Type": "CAPACITY_PERCENT", "Value": percent}},
+            "linear": {"LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": max(10, percent)}},
+            "all-at-once": {},
+        }
+        kind = traffic.replace("-", "_").upper()
+        assert routing == {"Type": kind, "WaitIntervalInSeconds": 3600, **steps[traffic]}
     valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": plan.at_once()})
+
+
+@pytest.mark.parametrize("percentage", [0, 1, 37, 100])
+def test_as_many_requests_are_captured_as_were_asked_for(percentage: int) -> None:
+    request = plan.endpoint_config_request(
+        {"AllTraffic": ("m", 1.0)}, read(data_capture_percentage=percentage), ENVIRONMENT
+    )
+    capture = request.get("DataCaptureConfig", {"EnableCapture": False, "InitialSamplingPercentage": 0})
+    assert (capture["EnableCapture"], capture["InitialSamplingPercentage"]) == (percentage > 0, percentage)
 
 
 def test_an_adapter_without_merged_weights_gets_its_base_model_mounted() -> None:
