@@ -117,6 +117,14 @@ def test_every_way_of_shifting_traffic_is_one_that_the_api_accepts(traffic: str,
     valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": plan.at_once()})
 
 
+@pytest.mark.parametrize(("machine", "keyed"), [("ml.m5.large", True), ("ml.g5.xlarge", False)])
+def test_disks_get_the_key_unless_their_hardware_encrypts_them(machine: str, keyed: bool) -> None:
+    request = plan.endpoint_config_request(
+        {"AllTraffic": ("m", 1.0)}, read(endpoint_instance_type=machine), ENVIRONMENT
+    )
+    assert request.get("KmsKeyId") == (ENVIRONMENT["KMS_KEY_ARN"] if keyed else None)
+
+
 @pytest.mark.parametrize("percentage", [0, 1, 37, 100])
 def test_as_many_requests_are_captured_as_were_asked_for(percentage: int) -> None:
     request = plan.endpoint_config_request(
@@ -175,6 +183,8 @@ def test_settings_come_from_input_then_package_then_environment() -> None:
     found = reader.read_settings({"endpoint_instance_type": "ml.m5.large"}, metadata, ENVIRONMENT)
     assert (found["endpoint_name"], found["endpoint_instance_type"]) == ("package", "ml.m5.large")
     assert (found["endpoint_instance_count"], found["data_capture_percentage"]) == (2, 100)
+    both = reader.read_settings({"endpoint_name": "input", "endpoint_instance_count": 1}, metadata, ENVIRONMENT)
+    assert (both["endpoint_name"], both["endpoint_instance_count"]) == ("input", 1)
     with pytest.raises(ValueError, match="endpoint_mode is neither in the input"):
         reader.read_settings({}, metadata, {})
 
