@@ -405,6 +405,25 @@ def test_undeploy_leaves_nothing_but_the_log(
     assert again["action"] == "created"
 
 
+def test_several_who_undeploy_at_once_do_not_trip_over_each_other(
+    clients: Any, register: Register, run: Any, settled: Any
+) -> None:
+    run(register("crowd-out"), "crowd-out", endpoint_maximum_instance_count=2)
+    settled("crowd-out")
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> str:
+        start.wait()
+        return str(run({"command": "undeploy", "endpoint_name": "crowd-out"})["action"])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(8))) <= {"undeploying", "undeployed"}
+    undeploy(run, "crowd-out")
+    left = belongings(clients, "crowd-out")
+    left.pop("models")
+    assert left == {"endpoints": [], "configurations": [], "alarms": [], "targets": []}
+
+
 def test_an_approval_deploys_through_the_rule_and_the_function(
     session: boto3.Session, sagemaker: Any, register: Register, log: Any
 ) -> None:
