@@ -1,10 +1,10 @@
-# make demo | make test | make check | make test-images | make clean
+# make demo | make test | make check | make mutants | make test-images | make clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 AWSCLI := $(VENV)/awscli
 
-.PHONY: setup demo test check lint types test-images clean
+.PHONY: setup demo test check lint types mutants test-images clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# Bugs put in on purpose, in a copy of the tree: which ones do the tests notice? (tools/mutations.py)
+mutants: setup
+	$(BIN)/python tools/mutants.py
 
 # The shipped scripts with the library versions of the AWS images that they run in.
 test-images: .venv-image/.installed .venv-image-serving/.installed

@@ -15,100 +15,149 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from bounds import Evaluation, parse, read_bounds, read_json
+from documents import Package, Request, Specification, s3_parts
 
 SPECIFICATION = "Adapter"
 MAX_VALUE, MAX_TEXT, MAX_PARAMETER = 256, 1024, 255
 ADAPTER_FILE = "adapter_model.safetensors"
-# Kind of bound -> the leaf of evaluation.json that it bounds, on which side, and how the value is called.
-KINDS = {
-    "minimum": ("candidate", "least", ""),
-    "maximum": ("candidate", "most", ""),
-    "minimum_improvement": ("improvement", "least", "gain "),
-}
 # A package holds 50 properties; Register writes about 20.
 PARAMETERS = ("epochs", "max_steps", "learning_rate", "batch_size", "max_seq_length", "lora_rank", "lora_alpha", "seed")
 OUTCOMES = ("steps", "train_rows", "train_loss", "validation_loss")
 
 
-def handler(event: dict[str, Any], context: Any = None) -> dict[str, str]:
+class DataReport(TypedDict):
+    """data_report.json, as far as the card tells of it."""
+
+    rows_in: int
+    rows_out: int
+    rejected: int
+    duplicates: int
+
+
+class Metric(TypedDict):
+    """One measured value in a model card."""
+
+    name: str
+    type: str
+    value: float
+    notes: str
+
+
+class Group(TypedDict):
+    """The metrics of one of the compared models in a model card."""
+
+    name: str
+    metric_data: list[Metric]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The function's input."""
+
+    package: str
+    execution: str
+    evaluation_uri: str
+    data_report_uri: str
+    adapter_uri: str
+    bounds: dict[str, float]
+
+
+def read_order(event: Mapping[str, object]) -> Order:
+    """The event as an Order; KeyError names a key that is missing."""
+    return Order(
+        package=str(event["model_package_arn"]),
+        execution=str(event["pipeline_execution_arn"]),
+        evaluation_uri=str(event["evaluation_uri"]),
+        data_report_uri=str(event["data_report_uri"]),
+        adapter_uri=str(event["adapter_uri"]),
+        bounds=read_bounds(event),
+    )
+
+
+def handler(event: Mapping[str, object], context: object = None) -> dict[str, str]:
     """Lambda's entry point."""
     import boto3
 
-    return describe(boto3.client("sagemaker"), boto3.client("s3"), event)
+    return describe(boto3.client("sagemaker"), boto3.client("s3"), read_order(event))
 
 
-def describe(sagemaker: Any, s3: Any, event: dict[str, Any]) -> dict[str, str]:
+def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
     """Collect what the run found and write it to the version."""
-    arn, execution = event["model_package_arn"], event["pipeline_execution_arn"]
-    evaluation, data = _read(s3, event["evaluation_uri"]), _read(s3, event["data_report_uri"])
-    bounds = {name: float(value) for name, value in event.items() if ":" in name}
-    definition = sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=execution)
-    package = sagemaker.describe_model_package(ModelPackageName=arn)
+    evaluation: Evaluation = read_json(s3, order.evaluation_uri)
+    data: DataReport = read_json(s3, order.data_report_uri)
+    definition = sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=order.execution)
+    package: Package = sagemaker.describe_model_package(ModelPackageName=order.package)
     facts = {
         "definition_sha256": hashlib.sha256(definition["PipelineDefinition"].encode()).hexdigest(),
         "data_sha256": (evaluation.get("training") or {}).get("data_sha256", ""),
         "rows": str(data["rows_out"]),
-        **gate_metadata(evaluation, bounds),
+        **gate_metadata(evaluation, order.bounds),
         **training_metadata(evaluation),
     }
-    card = model_card(package, evaluation, data, facts, execution)
-    request: dict[str, Any] = {
-        "ModelPackageArn": arn,
+    card = model_card(package, evaluation, data, facts, order.execution)
+    request: Request = {
+        "ModelPackageArn": order.package,
         "CustomerMetadataProperties": {key: plain(value) for key, value in facts.items() if value},
         "ModelCard": {"ModelCardContent": json.dumps(card), "ModelCardStatus": "PendingReview"},
     }
-    known = {item["Name"] for item in package.get("AdditionalInferenceSpecifications") or []}
-    if SPECIFICATION not in known and _has_adapter(s3, event["adapter_uri"]):
-        request["AdditionalInferenceSpecificationsToAdd"] = [adapter_specification(package, event["adapter_uri"])]
+    known = {item["Name"] for item in package.get("AdditionalInferenceSpecifications", [])}
+    if SPECIFICATION not in known and _has_adapter(s3, order.adapter_uri):
+        request["AdditionalInferenceSpecificationsToAdd"] = [adapter_specification(package, order.adapter_uri)]
     sagemaker.update_model_package(**request)
-    return {"model_package_arn": arn, "gate": facts["gate"]}
+    return {"model_package_arn": order.package, "gate": facts["gate"]}
 
 
-def gate_metadata(evaluation: dict[str, Any], bounds: dict[str, float]) -> dict[str, str]:
+def gate_metadata(evaluation: Evaluation, bounds: Mapping[str, float]) -> dict[str, str]:
     """`gate` in a sentence, and each metric's values beside its bounds: "0.63 of at least 0.5 and gain 0.4 of ..."."""
     found: dict[str, list[str]] = {}
     passed = 0
     for name, threshold in sorted(bounds.items()):
-        metric, _, kind = name.partition(":")
-        leaf, side, word = KINDS[kind]
-        value = evaluation["metrics"][metric][leaf]["value"]
-        passed += value <= threshold if side == "most" else value >= threshold
-        found.setdefault(f"gate_{metric}", []).append(f"{word}{value:.6g} of at {side} {threshold:.6g}")
+        metric, _, bound = parse(name)
+        value = evaluation["metrics"][metric][bound.leaf]["value"]
+        assert value is not None, f"{name} decided the gate, so it was measured"
+        passed += bound.is_met(value, threshold)
+        text = f"{bound.prefix}{value:.6g} of at {bound.side} {threshold:.6g}"
+        found.setdefault(f"gate_{metric}", []).append(text)
     decision = f"passed {passed} of {len(bounds)} bounds"
     return {"gate": decision, **{name: " and ".join(texts) for name, texts in found.items()}}
 
 
-def training_metadata(evaluation: dict[str, Any]) -> dict[str, str]:
+def training_metadata(evaluation: Evaluation) -> dict[str, str]:
     """The hyperparameters that tell runs apart, and what they led to; the model card has all of them."""
     training = evaluation.get("training") or {}
-    used = training.get("hyperparameters") or {}
+    used = training.get("hyperparameters", {})
     values = {name: used.get(name) for name in PARAMETERS} | {name: training.get(name) for name in OUTCOMES}
     return {f"training_{name}": str(value) for name, value in values.items() if value is not None}
 
 
-def adapter_specification(package: dict[str, Any], uri: str) -> dict[str, Any]:
+def adapter_specification(package: Package, uri: str) -> Request:
     """The adapter beside the merged model: plain files under an S3 prefix, nothing to unpack."""
-    container = package["InferenceSpecification"]["Containers"][0]
+    registered: Specification = package["InferenceSpecification"]
+    container = registered["Containers"][0]
     prefix = uri if uri.endswith("/") else f"{uri}/"
     source = {"S3Uri": prefix, "S3DataType": "S3Prefix", "CompressionType": "None"}
-    kept = {key: container[key] for key in ("Image", "Environment") if container.get(key)}
+    kept = {key: value for key, value in container.items() if key in ("Image", "Environment") and value}
     return {
         "Name": SPECIFICATION,
         "Description": "The LoRA adapter alone, for inference components on a shared base model.",
         "Containers": [{**kept, "ModelDataSource": {"S3DataSource": source}}],
-        "SupportedContentTypes": package["InferenceSpecification"].get("SupportedContentTypes", []),
-        "SupportedResponseMIMETypes": package["InferenceSpecification"].get("SupportedResponseMIMETypes", []),
+        "SupportedContentTypes": registered.get("SupportedContentTypes", []),
+        "SupportedResponseMIMETypes": registered.get("SupportedResponseMIMETypes", []),
     }
 
 
 def model_card(
-    package: dict[str, Any], evaluation: dict[str, Any], data: dict[str, Any], facts: dict[str, str], execution: str
-) -> dict[str, Any]:
+    package: Package, evaluation: Evaluation, data: DataReport, facts: dict[str, str], execution: str
+) -> Request:
     """SageMaker's model card (its JSON schema 1.0), filled with what was measured and nothing else."""
     training = evaluation.get("training") or {}
-    metadata = package.get("CustomerMetadataProperties") or {}
-    used = {name: value for name, value in (training.get("hyperparameters") or {}).items() if name != "checkpoint_dir"}
+    metadata = package.get("CustomerMetadataProperties", {})
+    used = {name: value for name, value in training.get("hyperparameters", {}).items() if name != "checkpoint_dir"}
     parameters = [{"name": name, "value": str(value)[:MAX_PARAMETER]} for name, value in used.items()]
     return {
         "model_overview": {
@@ -148,21 +197,20 @@ def model_card(
     }
 
 
-def metric_groups(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """One group a model; each metric's notes hold its interval."""
+def metric_groups(evaluation: Evaluation) -> list[Group]:
+    """One group for each compared model; each metric's notes hold its interval."""
     models = {"candidate": "tuned", "base": "base, zero-shot", "base_few_shot": "base, few-shot", "improvement": "gain"}
-    groups = []
+    groups: list[Group] = []
     for model, title in models.items():
-        metrics = [
-            {
-                "name": name,
-                "type": "number",
-                "value": found[model]["value"],
-                "notes": f"95% interval {found[model]['low']:.6g} to {found[model]['high']:.6g}",
-            }
-            for name, found in evaluation["metrics"].items()
-            if found.get(model, {}).get("value") is not None and found[model].get("low") is not None
-        ]
+        metrics: list[Metric] = []
+        for name, found in evaluation["metrics"].items():
+            estimate = found.get(model)
+            if estimate is None:
+                continue
+            value, low, high = estimate.get("value"), estimate.get("low"), estimate.get("high")
+            if value is not None and low is not None and high is not None:
+                notes = f"95% interval {low:.6g} to {high:.6g}"
+                metrics.append({"name": name, "type": "number", "value": value, "notes": notes})
         if metrics:
             groups.append({"name": title, "metric_data": metrics})
     return groups
@@ -174,12 +222,6 @@ def plain(value: str) -> str:
 
 
 def _has_adapter(s3: Any, uri: str) -> bool:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = s3_parts(uri)
     found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
     return any(item["Key"].endswith(f"/{ADAPTER_FILE}") for item in found)
-
-
-def _read(s3: Any, uri: str) -> dict[str, Any]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    found: dict[str, Any] = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    return found

@@ -1,9 +1,9 @@
 """Runs in AWS Lambda, beside deploy.py: a shared base model and a LoRA adapter, as inference components (mode adapter).
 
-    <endpoint>-base      the base model; scaling changes the number of its copies, down to none where the minimum is 0
-    <endpoint>-adapter   the adapter of the version that serves; callers name it as InferenceComponentName
+    <endpoint>-base      the base model; scaling changes the number of its copies, to zero where that is the minimum
+    <endpoint>-adapter   the adapter of the version in service; callers name it as InferenceComponentName
 
-SageMaker sends no event when a component is ready, so `settle` makes the next step each time it is called: by the
+SageMaker sends no event when a component is ready, so `advance` makes the next step each time it is called: by the
 endpoint's event, by the timer, and by `fmops ... --wait`.
 """
 
@@ -15,14 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import ledger as log
-from artifacts import list_keys
-from endpoints import describe_package
-from plan import ACCELERATED, START_TIMEOUT_SECONDS, VARIANT, adapter_uri, optional, tags
+from aws import Clients, describe_package, described, list_keys
+from documents import Component, ComponentSpecification, Deployment, Log, Request, s3_parts
+from ledger import Ledger, end_service, find_deployment, in_state, move
+from plan import ACCELERATED, START_TIMEOUT_SECONDS, VARIANT, Environment, adapter_uri, optional, tags
 from protection import put_alarms, put_scaling, remove_scaling
 
 MEMORY_MB = 1024
 """The least memory that a component asks for; the instance's memory is not shared with others here."""
+FAILED = "failed: "
 
 
 def base_name(endpoint: str) -> str:
@@ -33,89 +34,87 @@ def adapter_name(endpoint: str) -> str:
     return f"{endpoint}-adapter"
 
 
-def settle(clients: Any, ledger: log.Ledger, environment: dict[str, str]) -> str:
+def advance(clients: Clients, ledger: Ledger, environment: Environment) -> str:
     """Make the next step towards the newest deployment; returns what is waited for, or nothing when all is done."""
-    wanted = log.in_state(ledger.read(), "deploying", "in_service")
+    wanted = in_state(ledger.read(), "deploying", "in_service")
     if not wanted:
         return ""
     entry = wanted[-1]
     settings, endpoint = entry["settings"], ledger.endpoint
+    base, adapter = base_name(endpoint), adapter_name(endpoint)
     package = describe_package(clients.sagemaker, entry["model_package_arn"])
-    waiting = _put(clients.sagemaker, _base_request(entry, environment), ledger, entry)
+    waiting = _put(clients.sagemaker, base, _base_specification(entry), _base_copies(entry, environment), ledger, entry)
     if waiting:
         return _report(ledger, entry, waiting)
     archive = adapter_archive(clients.s3, adapter_uri(package), environment["DEPLOYMENTS_URI"])
-    request = {
-        "InferenceComponentName": adapter_name(endpoint),
-        "Specification": {
-            "BaseInferenceComponentName": base_name(endpoint),
-            "Container": {"ArtifactUrl": archive},
-        },
+    specification: ComponentSpecification = {
+        "BaseInferenceComponentName": base,
+        "Container": {"ArtifactUrl": archive},
     }
-    request |= {"EndpointName": endpoint, **optional("Tags", tags(environment))}
-    waiting = _put(clients.sagemaker, request, ledger, entry)
+    others = {"EndpointName": endpoint, **optional("Tags", tags(environment))}
+    waiting = _put(clients.sagemaker, adapter, specification, others, ledger, entry)
     if waiting:
         return _report(ledger, entry, waiting)
-    ledger.change(lambda document: _in_service(document, entry["id"]))
-    put_alarms(clients.cloudwatch, settings, adapter_name(endpoint))
-    put_scaling(clients, settings, base_name(endpoint))
+    ledger.change(lambda log: _enter_service(log, entry["id"]))
+    put_alarms(clients.cloudwatch, settings, adapter)
+    put_scaling(clients, settings, base)
     return ""
 
 
-def _base_request(entry: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
-    settings = entry["settings"]
-    share = (
-        "NumberOfAcceleratorDevicesRequired"
-        if ACCELERATED.match(settings["endpoint_instance_type"])
-        else "NumberOfCpuCoresRequired"
-    )
+def _base_specification(entry: Deployment) -> ComponentSpecification:
+    accelerated = ACCELERATED.match(entry["settings"]["endpoint_instance_type"])
+    share = "NumberOfAcceleratorDevicesRequired" if accelerated else "NumberOfCpuCoresRequired"
     return {
-        "InferenceComponentName": base_name(settings["endpoint_name"]),
+        "ModelName": entry["model_name"],
+        "StartupParameters": {
+            "ModelDataDownloadTimeoutInSeconds": START_TIMEOUT_SECONDS,
+            "ContainerStartupHealthCheckTimeoutInSeconds": START_TIMEOUT_SECONDS,
+        },
+        "ComputeResourceRequirements": {"MinMemoryRequiredInMb": MEMORY_MB, share: 1},
+    }
+
+
+def _base_copies(entry: Deployment, environment: Environment) -> Request:
+    settings = entry["settings"]
+    return {
         "EndpointName": settings["endpoint_name"],
         "VariantName": VARIANT,
-        "Specification": {
-            "ModelName": entry["model_name"],
-            "StartupParameters": {
-                "ModelDataDownloadTimeoutInSeconds": START_TIMEOUT_SECONDS,
-                "ContainerStartupHealthCheckTimeoutInSeconds": START_TIMEOUT_SECONDS,
-            },
-            "ComputeResourceRequirements": {"MinMemoryRequiredInMb": MEMORY_MB, share: 1},
-        },
-        # One copy to begin with, also where scaling may take it away later.
+        # One copy to begin with, also where scaling may remove it later.
         "RuntimeConfig": {"CopyCount": max(1, settings["endpoint_instance_count"])},
         **optional("Tags", tags(environment)),
     }
 
 
-def _put(sagemaker: Any, request: dict[str, Any], ledger: log.Ledger, entry: dict[str, Any]) -> str:
+def _put(
+    sagemaker: Any, name: str, specification: ComponentSpecification, others: Request, ledger: Ledger, entry: Deployment
+) -> str:
     """Create or update a component; returns what is waited for, "failed: ..." when it can't be, else nothing.
 
     An update that was asked for and did not last has failed: SageMaker keeps what served before.
     """
-    name = request["InferenceComponentName"]
-    found = find(sagemaker, name)
+    found = describe_component(sagemaker, name)
     if found is None:
         try:
-            sagemaker.create_inference_component(**request)
+            sagemaker.create_inference_component(InferenceComponentName=name, Specification=specification, **others)
         except sagemaker.exceptions.ClientError:
-            if find(sagemaker, name) is None:
+            if describe_component(sagemaker, name) is None:
                 raise
         return f"{name} is being created"
     status = found["InferenceComponentStatus"]
     if status in ("Creating", "Updating", "Deleting"):
         return f"{name} is {status}"
-    reason = f"failed: {found.get('FailureReason') or f'{name} went back to what it was'}"
-    if _same(found["Specification"], request["Specification"]):
+    reason = FAILED + (found.get("FailureReason") or f"{name} went back to what it was")
+    if _same(found["Specification"], specification):
         return reason if status == "Failed" else ""
     if name in entry.get("asked", ()):
         return reason
     if status == "Failed":
         sagemaker.delete_inference_component(InferenceComponentName=name)
         return f"{name} had failed and is made anew"
-    sagemaker.update_inference_component(InferenceComponentName=name, Specification=request["Specification"])
+    sagemaker.update_inference_component(InferenceComponentName=name, Specification=specification)
 
-    def remember(document: log.Document) -> None:
-        asked = log.find(document, entry["id"])
+    def remember(log: Log) -> None:
+        asked = find_deployment(log, entry["id"])
         if asked:
             asked["asked"] = [*asked.get("asked", []), name]
 
@@ -123,54 +122,48 @@ def _put(sagemaker: Any, request: dict[str, Any], ledger: log.Ledger, entry: dic
     return f"{name} is being updated"
 
 
-def _same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def _same(found: ComponentSpecification, wanted: ComponentSpecification) -> bool:
     if "BaseInferenceComponentName" in wanted:
-        return bool(found.get("Container", {}).get("ArtifactUrl") == wanted["Container"]["ArtifactUrl"])
-    return bool(found.get("ModelName") == wanted["ModelName"])
+        return found.get("Container", {}).get("ArtifactUrl") == wanted["Container"]["ArtifactUrl"]
+    return found.get("ModelName") == wanted["ModelName"]
 
 
-def _report(ledger: log.Ledger, entry: dict[str, Any], waiting: str) -> str:
-    """A component that failed ends its deployment; the one before comes back with the next call."""
-    if not waiting.startswith("failed: "):
+def _report(ledger: Ledger, entry: Deployment, waiting: str) -> str:
+    """A component that failed ends its deployment; the previous one comes back with the next call."""
+    if not waiting.startswith(FAILED):
         return waiting
 
-    def apply(document: log.Document) -> None:
-        found = log.find(document, entry["id"])
+    def apply(log: Log) -> None:
+        found = find_deployment(log, entry["id"])
         if found and found["state"] == "deploying":
-            found.update(state="rolled_back", reason=waiting.removeprefix("failed: ")[:1000], changed=log.now())
+            move(found, "rolled_back", waiting.removeprefix(FAILED))
 
-    document = ledger.change(apply)
-    return f"going back: {waiting}" if log.in_state(document, "in_service") else ""
+    log = ledger.change(apply)
+    return f"going back: {waiting}" if in_state(log, "in_service") else ""
 
 
-def _in_service(document: log.Document, identity: str) -> None:
-    serving = log.find(document, identity)
-    for item in log.in_state(document, "deploying", "in_service"):
+def _enter_service(log: Log, identity: str) -> None:
+    serving = find_deployment(log, identity)
+    for item in in_state(log, "deploying", "in_service"):
         if item is serving:
             item.pop("asked", None)  # when it comes back one day, it has to be asked for again
             if item["state"] != "in_service":
-                item.update(state="in_service", reason="", changed=log.now())
+                move(item, "in_service", "")
         elif item["state"] == "in_service":
-            reason = item.pop("leaving", "")
-            item.update(state="rolled_back" if reason else "replaced", reason=reason, changed=log.now())
+            end_service(item)
 
 
-def find(sagemaker: Any, name: str) -> dict[str, Any] | None:
+def describe_component(sagemaker: Any, name: str) -> Component | None:
     """DescribeInferenceComponent, or None where there is none."""
-    try:
-        found: dict[str, Any] = sagemaker.describe_inference_component(InferenceComponentName=name)
-    except sagemaker.exceptions.ClientError as error:
-        if "Could not find" in error.response["Error"].get("Message", ""):
-            return None
-        raise
+    found: Component | None = described(sagemaker.describe_inference_component, InferenceComponentName=name)
     return found
 
 
-def delete(clients: Any, endpoint: str) -> str:
+def delete_components(clients: Clients, endpoint: str) -> str:
     """Delete the endpoint's components, adapters first; returns what is waited for, nothing when there are none."""
     pages = clients.sagemaker.get_paginator("list_inference_components").paginate(EndpointNameEquals=endpoint)
     names = [item["InferenceComponentName"] for page in pages for item in page["InferenceComponents"]]
-    found = [item for name in names if (item := find(clients.sagemaker, name)) is not None]
+    found = [item for name in names if (item := describe_component(clients.sagemaker, name)) is not None]
     if not found:
         return ""
     adapters = [item for item in found if item["Specification"].get("BaseInferenceComponentName")]
@@ -179,22 +172,28 @@ def delete(clients: Any, endpoint: str) -> str:
         if not adapters:
             remove_scaling(clients.autoscaling, endpoint, name)
         if item["InferenceComponentStatus"] in ("InService", "Failed"):
-            clients.sagemaker.delete_inference_component(InferenceComponentName=name)
+            _delete_component(clients.sagemaker, name)
     return f"{', '.join(sorted(names))} are being deleted"
+
+
+def _delete_component(sagemaker: Any, name: str) -> None:
+    """DeleteInferenceComponent, unless a twin of this call was faster."""
+    try:
+        sagemaker.delete_inference_component(InferenceComponentName=name)
+    except sagemaker.exceptions.ClientError:
+        left = describe_component(sagemaker, name)
+        if left is not None and left["InferenceComponentStatus"] != "Deleting":
+            raise
 
 
 def adapter_archive(s3: Any, source: str, deployments: str) -> str:
     """The adapter's files as one tar.gz, which is what ArtifactUrl takes; made once, named by what is in it."""
-    bucket, _, prefix = source.removeprefix("s3://").partition("/")
-    objects = {key: s3.head_object(Bucket=bucket, Key=key)["ETag"] for key in sorted(list_keys(s3, source))}
+    bucket, prefix = s3_parts(source)
+    objects = {key: s3.head_object(Bucket=bucket, Key=key)["ETag"] for key in sorted(list_keys(s3, bucket, prefix))}
     digest = hashlib.sha256(repr(objects).encode()).hexdigest()[:16]
-    target, _, folder = deployments.removeprefix("s3://").partition("/")
+    target, folder = s3_parts(deployments)
     key = f"{folder}adapters/{digest}.tar.gz"
-    try:
-        s3.head_object(Bucket=target, Key=key)
-    except s3.exceptions.ClientError as error:
-        if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
-            raise
+    if described(s3.head_object, Bucket=target, Key=key) is None:
         _write_archive(s3, bucket, prefix, list(objects), target, key)
     return f"s3://{target}/{key}"
 

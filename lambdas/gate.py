@@ -8,29 +8,23 @@ Output:
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Mapping
+
+from bounds import Evaluation, parse, read_bounds, read_json
 
 # SageMaker keeps this much of a failure's reason.
 MAX_MESSAGE = 1000
-KINDS = {
-    "minimum": ("candidate", "is"),
-    "maximum": ("candidate", "is"),
-    "minimum_improvement": ("improvement", "improves on the base by"),
-}
 
 
-def handler(event: dict[str, Any], context: Any = None) -> dict[str, str]:
+def handler(event: Mapping[str, object], context: object = None) -> dict[str, str]:
     """Lambda's entry point."""
     import boto3
 
-    bucket, _, key = str(event["evaluation_uri"]).removeprefix("s3://").partition("/")
-    body = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
-    bounds = {name: float(value) for name, value in event.items() if ":" in name}
-    return {"message": explain(json.loads(body), bounds)}
+    evaluation: Evaluation = read_json(boto3.client("s3"), str(event["evaluation_uri"]))
+    return {"message": explain(evaluation, read_bounds(event))}
 
 
-def explain(evaluation: dict[str, Any], bounds: dict[str, float]) -> str:
+def explain(evaluation: Evaluation, bounds: Mapping[str, float]) -> str:
     """One sentence about every missed bound; `bounds` maps "<metric>:<kind>" to the threshold."""
     missed = [sentence for name, threshold in bounds.items() if (sentence := _miss(evaluation, name, threshold))]
     if not missed:
@@ -39,20 +33,17 @@ def explain(evaluation: dict[str, Any], bounds: dict[str, float]) -> str:
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
-def _miss(evaluation: dict[str, Any], name: str, threshold: float) -> str:
+def _miss(evaluation: Evaluation, name: str, threshold: float) -> str:
     """Why a bound is missed, or nothing if it is met."""
-    metric, _, kind = name.partition(":")
-    if kind not in KINDS:
-        raise ValueError(f"{name!r}: the kind of a bound is one of {', '.join(KINDS)}")
-    leaf, verb = KINDS[kind]
-    value = evaluation.get("metrics", {}).get(metric, {}).get(leaf, {}).get("value")
+    metric, kind, bound = parse(name)
+    estimate = evaluation.get("metrics", {}).get(metric, {}).get(bound.leaf)
+    value = estimate.get("value") if estimate else None
     if value is None:
-        return f"evaluation.json has no metrics.{metric}.{leaf}.value"
+        return f"evaluation.json has no metrics.{metric}.{bound.leaf}.value"
     if value != value:
-        return f"metrics.{metric}.{leaf}.value is not a number"
-    distance = value - threshold if kind == "maximum" else threshold - value
-    if distance <= 0:
+        return f"metrics.{metric}.{bound.leaf}.value is not a number"
+    if bound.is_met(value, threshold):
         return ""
-    side = "above" if kind == "maximum" else "below"
-    bound = kind.replace("_", " ")
-    return f"{metric} {verb} {value:.6g}, {distance:.6g} {side} the {bound} {threshold:.6g}"
+    side = "above" if bound.side == "most" else "below"
+    words = kind.replace("_", " ")
+    return f"{metric} {bound.verb} {value:.6g}, {abs(value - threshold):.6g} {side} the {words} {threshold:.6g}"

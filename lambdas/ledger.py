@@ -11,6 +11,8 @@ one configuration, so there the version follows. States: waiting (the endpoint i
 may have been called) -> deploying -> in_service -> replaced; or overtaken while it waited, failed, rolled_back (by
 SageMaker or by hand), undeployed. The newest is last. This is what makes a delivery that comes twice, late or after a
 crash harmless: EventBridge promises at least one, in any order.
+
+Writes are optimistic: each one names the ETag that it read (compare-and-swap), and a lost race is run again.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-Deployment = dict[str, Any]
-Document = dict[str, Any]
+from aws import list_keys
+from documents import Deployment, Log, State, s3_parts
 
+UNDER_WAY: tuple[State, ...] = ("waiting", "starting", "deploying", "in_service")
+ENDED: tuple[State, ...] = ("failed", "rolled_back", "replaced", "overtaken", "undeployed")
 KEPT = 50
 """Deployments in the log; older ones are dropped."""
+MAX_REASON = 1000
 _ATTEMPTS = 60
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "OperationAborted")
 
@@ -36,43 +41,43 @@ class Ledger:
 
     def __init__(self, s3: Any, location: str, endpoint: str) -> None:
         self._s3, self.endpoint = s3, endpoint
-        self._bucket, _, prefix = location.removeprefix("s3://").partition("/")
+        self._bucket, prefix = s3_parts(location)
         self._key = f"{prefix}{endpoint}.json"
 
-    def read(self) -> Document:
+    def read(self) -> Log:
         """The log as it is now; an empty one where nothing was ever deployed."""
         return self._load()[0]
 
-    def change(self, apply: Callable[[Document], None]) -> Document:
+    def change(self, apply: Callable[[Log], None]) -> Log:
         """Read, apply, write if nobody wrote in between, else again; returns the log as written."""
         for _ in range(_ATTEMPTS):
-            document, tag = self._load()
-            before = json.dumps(document, sort_keys=True)
-            apply(document)
-            document["deployments"] = document["deployments"][-KEPT:]
-            body = json.dumps(document, sort_keys=True)
+            log, tag = self._load()
+            before = json.dumps(log, sort_keys=True)
+            apply(log)
+            log["deployments"] = log["deployments"][-KEPT:]
+            body = json.dumps(log, sort_keys=True)
             if body == before or self._store(body, tag):
-                return document
+                return log
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - so that rivals don't meet again
         raise RuntimeError(f"The deployment log of {self.endpoint} was changed by others {_ATTEMPTS} times in a row")
 
-    def set_state(self, identity: str, state: str, reason: str = "", only: tuple[str, ...] = ()) -> Document:
+    def set_state(self, identity: str, state: State, reason: str = "", only: tuple[State, ...] = ()) -> Log:
         """Move a deployment to a state; with `only`, just from one of these."""
 
-        def apply(document: Document) -> None:
-            found = find(document, identity)
+        def apply(log: Log) -> None:
+            found = find_deployment(log, identity)
             if found and (not only or found["state"] in only) and (found["state"], found["reason"]) != (state, reason):
-                found.update(state=state, reason=reason[:1000], changed=now())
+                move(found, state, reason)
 
         return self.change(apply)
 
-    def _load(self) -> tuple[Document, str | None]:
+    def _load(self) -> tuple[Log, str | None]:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._key)
         except self._s3.exceptions.NoSuchKey:
             return {"version": 1, "endpoint_name": self.endpoint, "undeploying": False, "deployments": []}, None
-        document: Document = json.loads(answer["Body"].read())
-        return document, answer["ETag"]
+        log: Log = json.loads(answer["Body"].read())
+        return log, answer["ETag"]
 
     def _store(self, body: str, tag: str | None) -> bool:
         condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
@@ -87,35 +92,45 @@ class Ledger:
         return True
 
 
-def endpoints(s3: Any, location: str) -> list[str]:
+def logged_endpoints(s3: Any, location: str) -> list[str]:
     """The endpoints that have a deployment log."""
-    bucket, _, prefix = location.removeprefix("s3://").partition("/")
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-    return [key.removeprefix(prefix).removesuffix(".json") for key in keys if key.endswith(".json")]
+    bucket, prefix = s3_parts(location)
+    keys = [key for key in list_keys(s3, bucket, prefix) if key.endswith(".json")]
+    return [key.removeprefix(prefix).removesuffix(".json") for key in keys]
 
 
-def find(document: Document, identity: str) -> Deployment | None:
+def find_deployment(log: Log, identity: str) -> Deployment | None:
     """The newest deployment of that id."""
-    for item in reversed(document["deployments"]):
-        if item["id"] == identity:
-            found: Deployment = item
-            return found
-    return None
+    return next((item for item in reversed(log["deployments"]) if item["id"] == identity), None)
 
 
-def in_state(document: Document, *states: str) -> list[Deployment]:
+def in_state(log: Log, *states: State) -> list[Deployment]:
     """The deployments in one of the states, oldest first."""
-    return [item for item in document["deployments"] if item["state"] in states]
+    return [item for item in log["deployments"] if item["state"] in states]
+
+
+def move(item: Deployment, state: State, reason: str) -> None:
+    """Write a deployment's new state into its entry."""
+    item["state"], item["reason"], item["changed"] = state, reason[:MAX_REASON], now()
+
+
+def end_service(item: Deployment) -> None:
+    """Another deployment serves now: this one was replaced, or rolled back by hand for the reason that was given."""
+    reason = item.pop("leaving", "")
+    move(item, "rolled_back" if reason else "replaced", reason)
 
 
 def age_seconds(deployment: Deployment) -> float:
     """Since the deployment's state last changed."""
-    return (
-        datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(deployment["changed"])
-    ).total_seconds()
+    changed = datetime.datetime.fromisoformat(deployment["changed"])
+    return (datetime.datetime.now(datetime.UTC) - changed).total_seconds()
 
 
 def now() -> str:
     """The time, in UTC, as the log writes it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return timestamp(datetime.datetime.now(datetime.UTC))
+
+
+def timestamp(moment: datetime.datetime) -> str:
+    """A time, in UTC, as the log writes it."""
+    return moment.astimezone(datetime.UTC).isoformat(timespec="milliseconds")

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+
+from documents import Container, Deployment, Package, Plan, Request, S3Source, Settings, version_of
+from ledger import now, timestamp
 
 VARIANT = "AllTraffic"
 CHALLENGER = "Challenger"
@@ -27,13 +30,44 @@ LOCAL_STORAGE = re.compile(
 
 ACCELERATED = re.compile(r"ml\.(gr?|p|inf|trn)\d")
 
-Request = dict[str, Any]
+Environment = Mapping[str, str]
 
 
-def model_request(package: dict[str, Any], settings: dict[str, Any], environment: dict[str, str]) -> Request:
+def make_plan(
+    package: Package, settings: Settings, environment: Environment, by: str, champion: str | None, weight: float
+) -> Plan:
+    """The requests of a deployment, and its entry in the log. With a champion, the package becomes its challenger."""
+    model = model_request(package, settings, environment)
+    model_name = str(model["ModelName"])
+    models = {VARIANT: (model_name, 1.0)}
+    if champion:
+        models = {VARIANT: (champion, 1.0 - weight), CHALLENGER: (model_name, weight)}
+    configuration = endpoint_config_request(models, settings, environment)
+    arn, config_name, moment = package["ModelPackageArn"], str(configuration["EndpointConfigName"]), now()
+    entry: Deployment = {
+        # Adapters share one configuration, so it does not tell their deployments apart.
+        "id": f"{config_name}/{version_of(arn)}" if settings["endpoint_mode"] == "adapter" else config_name,
+        "endpoint_config_name": config_name,
+        "model_name": model_name,
+        "model_package_arn": arn,
+        # As far as the registry tells: its last change.
+        "approved": timestamp(package.get("LastModifiedTime") or package["CreationTime"]),
+        "by": by,
+        "state": "starting",
+        "reason": "",
+        "created": moment,
+        "changed": moment,
+        "settings": settings,
+    }
+    if champion:
+        entry["challenger_weight"] = weight
+    return Plan(model, configuration, entry)
+
+
+def model_request(package: Package, settings: Settings, environment: Environment) -> Request:
     """CreateModel's request: the package itself, or the base model that an adapter goes on."""
     arn = package["ModelPackageArn"]
-    metadata = package.get("CustomerMetadataProperties") or {}
+    metadata = package.get("CustomerMetadataProperties", {})
     container: Request = {"ModelPackageName": arn}
     group, version = arn.split("/")[-2:] if arn.count("/") >= 2 else (arn.split("/")[-1], "0")
     base = f"{group}-{version}"
@@ -54,13 +88,13 @@ def model_request(package: dict[str, Any], settings: dict[str, Any], environment
     return {"ModelName": name(base, request), **request}
 
 
-def base_model_container(package: dict[str, Any], metadata: dict[str, str], environment: dict[str, str]) -> Request:
+def base_model_container(package: Package, metadata: dict[str, str], environment: Environment) -> Request:
     """The base model of an adapter, with the server's settings that the package was registered with."""
     adapter = adapter_container(package)
     base = _base_in_s3(package, metadata, "set endpoint.mode to real-time, or copy the base model to S3")
     sources = []
     code = metadata.get("code_serving")
-    given = dict(adapter.get("Environment") or {})
+    given = dict(adapter.get("Environment", {}))
     if code:
         sources = [_s3_source(CODE_CHANNEL, f"{environment['CODE_URI']}serving/{code}/")]
         given["SAGEMAKER_SUBMIT_DIRECTORY"] = f"/opt/ml/additional-model-data-sources/{CODE_CHANNEL}"
@@ -72,35 +106,34 @@ def base_model_container(package: dict[str, Any], metadata: dict[str, str], envi
     }
 
 
-def adapter_container(package: dict[str, Any]) -> dict[str, Any]:
+def adapter_container(package: Package) -> Container:
     """The additional inference specification that holds the adapter alone. Raises ValueError where there is none."""
-    for specification in package.get("AdditionalInferenceSpecifications") or []:
+    for specification in package.get("AdditionalInferenceSpecifications", []):
         if specification["Name"] == ADAPTER_SPECIFICATION:
-            container: dict[str, Any] = specification["Containers"][0]
-            return container
+            return specification["Containers"][0]
     raise ValueError(
         f"{package['ModelPackageArn']} was registered without an adapter of its own (training.method: lora makes one); "
         "deploy it with endpoint.mode: real-time"
     )
 
 
-def adapter_uri(package: dict[str, Any]) -> str:
+def adapter_uri(package: Package) -> str:
     """The S3 prefix that holds the adapter's files."""
-    return str(adapter_container(package)["ModelDataSource"]["S3DataSource"]["S3Uri"])
+    return adapter_container(package)["ModelDataSource"]["S3DataSource"]["S3Uri"]
 
 
-def _adapter_on_its_base(package: dict[str, Any], metadata: dict[str, str]) -> Request:
+def _adapter_on_its_base(package: Package, metadata: dict[str, str]) -> Request:
     """A package without merged weights: the base model is mounted beside it, where serving/inference.py looks."""
     container = package["InferenceSpecification"]["Containers"][0]
     return {
         "Image": container["Image"],
         "ModelDataUrl": container["ModelDataUrl"],
-        "Environment": {**container.get("Environment", {}), "FMOPS_MODEL_PACKAGE_ARN": package["ModelPackageArn"]},
+        **optional("Environment", container.get("Environment")),
         "AdditionalModelDataSources": [_s3_source("base", _base_in_s3(package, metadata, "train with merge: true"))],
     }
 
 
-def _base_in_s3(package: dict[str, Any], metadata: dict[str, str], otherwise: str) -> str:
+def _base_in_s3(package: Package, metadata: dict[str, str], otherwise: str) -> str:
     base = metadata.get("base_model", "")
     if not base.startswith("s3://"):
         raise ValueError(
@@ -114,12 +147,12 @@ def _s3_source(channel: str, uri: str) -> Request:
     return {"ChannelName": channel, "S3DataSource": _prefix(uri)}
 
 
-def _prefix(uri: str) -> Request:
+def _prefix(uri: str) -> S3Source:
     return {"S3Uri": uri if uri.endswith("/") else f"{uri}/", "S3DataType": "S3Prefix", "CompressionType": "None"}
 
 
 def endpoint_config_request(
-    models: dict[str, tuple[str, float]], settings: Request, environment: dict[str, str]
+    models: dict[str, tuple[str, float]], settings: Settings, environment: Environment
 ) -> Request:
     """CreateEndpointConfig's request. `models`: variant name -> (model name, weight), the champion first."""
     key = environment.get("KMS_KEY_ARN", "")
@@ -150,7 +183,7 @@ def endpoint_config_request(
     return {"EndpointConfigName": name(settings["endpoint_name"], request), **request}
 
 
-def _variant(variant: str, model: str, weight: float, settings: Request) -> Request:
+def _variant(variant: str, model: str, weight: float, settings: Settings) -> Request:
     if settings["endpoint_mode"] == "serverless":
         serverless = {
             "MemorySizeInMB": settings["endpoint_serverless_memory_mb"],
@@ -182,9 +215,8 @@ def _variant(variant: str, model: str, weight: float, settings: Request) -> Requ
     return {**request, "ModelName": model, "InitialVariantWeight": weight}
 
 
-def _asynchronous(settings: Request, environment: dict[str, str], key: str) -> Request:
-    place = settings["endpoint_async_output_uri"] or environment["ASYNC_OUTPUT_URI"]
-    place = place.rstrip("/")
+def _asynchronous(settings: Settings, environment: Environment, key: str) -> Request:
+    place = (settings["endpoint_async_output_uri"] or environment["ASYNC_OUTPUT_URI"]).rstrip("/")
     return {
         "OutputConfig": {
             "S3OutputPath": f"{place}/{settings['endpoint_name']}/output",
@@ -195,28 +227,32 @@ def _asynchronous(settings: Request, environment: dict[str, str], key: str) -> R
     }
 
 
-def deployment_config(settings: Request, alarms: list[str]) -> Request:
-    """UpdateEndpoint's DeploymentConfig: how traffic moves to the new fleet, and what takes it back."""
-    traffic, wait = settings["endpoint_traffic"], settings["endpoint_wait_seconds"]
-    share = {"Type": "CAPACITY_PERCENT", "Value": settings["endpoint_step_percent"]}
-    steps = 1 if traffic != "linear" else -(-100 // share["Value"])
+def deployment_config(settings: Settings, alarms: list[str]) -> Request:
+    """UpdateEndpoint's DeploymentConfig: how traffic moves to the new fleet, and which alarms roll it back."""
+    traffic, wait, percent = (
+        settings["endpoint_traffic"],
+        settings["endpoint_wait_seconds"],
+        settings["endpoint_step_percent"],
+    )
+    steps = 1 if traffic != "linear" else -(-100 // percent)
     longest = START_TIMEOUT_SECONDS + steps * wait + settings["endpoint_keep_seconds"] + SHORTEST_EXECUTION_SECONDS
     longest = min(max(longest, SHORTEST_EXECUTION_SECONDS), LONGEST_EXECUTION_SECONDS)
-    rollback = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm} for alarm in alarms]}} if alarms else {}
+    rollback = optional(
+        "AutoRollbackConfiguration", {"Alarms": [{"AlarmName": name} for name in alarms]} if alarms else None
+    )
     if traffic == "rolling":
         # At least 5% at a time, says the API; half of the fleet at once at most.
-        batch = {"Type": "CAPACITY_PERCENT", "Value": max(5, share["Value"])}
         rolling = {
-            "MaximumBatchSize": batch,
+            "MaximumBatchSize": _capacity(max(5, percent)),
             "WaitIntervalInSeconds": wait,
             "MaximumExecutionTimeoutInSeconds": longest,
         }
         return {"RollingUpdatePolicy": rolling, **rollback}
     routing: Request = {"Type": traffic.replace("-", "_").upper(), "WaitIntervalInSeconds": wait}
     if traffic == "canary":
-        routing["CanarySize"] = share
+        routing["CanarySize"] = _capacity(percent)
     elif traffic == "linear":
-        routing["LinearStepSize"] = {**share, "Value": max(10, share["Value"])}
+        routing["LinearStepSize"] = _capacity(max(10, percent))
     blue_green = {
         "TrafficRoutingConfiguration": routing,
         "TerminationWaitInSeconds": settings["endpoint_keep_seconds"],
@@ -225,13 +261,17 @@ def deployment_config(settings: Request, alarms: list[str]) -> Request:
     return {"BlueGreenUpdatePolicy": blue_green, **rollback}
 
 
+def _capacity(percent: int) -> Request:
+    return {"Type": "CAPACITY_PERCENT", "Value": percent}
+
+
 def at_once() -> Request:
     """A DeploymentConfig without steps: the way back doesn't wait."""
     routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
     return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 0}}
 
 
-def vpc(environment: dict[str, str]) -> Request:
+def vpc(environment: Environment) -> Request:
     """VpcConfig where the function's environment names subnets."""
     subnets = [subnet for subnet in environment.get("SUBNETS", "").split(",") if subnet]
     groups = [group for group in environment.get("SECURITY_GROUP_IDS", "").split(",") if group]
@@ -244,10 +284,11 @@ def name(base: str, content: Request) -> str:
     return f"{base[: MAX_NAME - len(digest) - 1].rstrip('-')}-{digest}"
 
 
-def tags(environment: dict[str, str]) -> list[dict[str, str]]:
+def tags(environment: Environment) -> list[dict[str, str]]:
     """The tags of every resource."""
     return [{"Key": key, "Value": value} for key, value in sorted(json.loads(environment.get("TAGS") or "{}").items())]
 
 
-def optional(key: str, value: Any) -> Request:
+def optional(key: str, value: object) -> Request:
+    """`{key: value}`, or nothing where there is no value: SageMaker refuses empty members."""
     return {key: value} if value else {}

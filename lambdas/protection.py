@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: alarms that take a bad deployment back, and scaling that follows the traffic.
+"""Runs in AWS Lambda, beside deploy.py: alarms that roll a bad deployment back, and scaling that follows the traffic.
 
 Every call is a put: repeating it changes nothing. Alarms are made before the deployment that they guard, scaling once
 the endpoint is in service, since a scalable target needs one.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from aws import Clients
+from documents import Request, Settings
 from plan import VARIANT
 
 NAMESPACE = "AWS/SageMaker"
@@ -17,7 +19,7 @@ COMPONENT_DIMENSION = "sagemaker:inference-component:DesiredCopyCount"
 WAKE = "wake-up"
 
 
-def put_alarms(cloudwatch: Any, settings: dict[str, Any], component: str | None = None) -> list[str]:
+def put_alarms(cloudwatch: Any, settings: Settings, component: str | None = None) -> list[str]:
     """Create or update the endpoint's alarms on errors and latency; returns their names and those of the settings.
 
     `component` is the inference component that is watched instead of the variant.
@@ -88,7 +90,7 @@ def delete_alarms(cloudwatch: Any, endpoint: str) -> None:
     cloudwatch.delete_alarms(AlarmNames=[*alarm_names(endpoint), f"{endpoint}-{WAKE}"])
 
 
-def put_scaling(clients: Any, settings: dict[str, Any], component: str | None = None) -> str:
+def put_scaling(clients: Clients, settings: Settings, component: str | None = None) -> str:
     """Target tracking on concurrent requests, between the configured bounds; returns what was done, in words."""
     low, high = settings["endpoint_instance_count"], settings["endpoint_maximum_instance_count"]
     target = _target(settings["endpoint_name"], component)
@@ -112,7 +114,7 @@ def put_scaling(clients: Any, settings: dict[str, Any], component: str | None = 
     return f"scales from {low} to {high}"
 
 
-def _metric(settings: dict[str, Any], component: str | None) -> dict[str, Any]:
+def _metric(settings: Settings, component: str | None) -> Request:
     if settings["endpoint_mode"] == "asynchronous":
         dimensions = [{"Name": "EndpointName", "Value": settings["endpoint_name"]}]
         metric = {"MetricName": "ApproximateBacklogSizePerInstance", "Namespace": NAMESPACE, "Statistic": "Average"}
@@ -121,7 +123,7 @@ def _metric(settings: dict[str, Any], component: str | None) -> dict[str, Any]:
     return {"PredefinedMetricSpecification": {"PredefinedMetricType": f"SageMaker{kind}HighResolution"}}
 
 
-def _put_wake_up(clients: Any, settings: dict[str, Any], target: dict[str, str], component: str | None) -> None:
+def _put_wake_up(clients: Clients, settings: Settings, target: dict[str, str], component: str | None) -> None:
     """From none to one: with no copy there is nothing to track, only requests that found no capacity or wait for it."""
     metric = "NoCapacityInvocationFailures" if component else "HasBacklogWithoutCapacity"
     dimensions = _dimensions("", component) if component else _dimensions(settings["endpoint_name"], None)[:1]

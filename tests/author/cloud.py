@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ def running(home: Path) -> Iterator[boto3.Session]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    info = control.up(home, port)
+    info = control.up(home, port, parent=os.getpid())
     with pytest.MonkeyPatch.context() as patch:
         for name, value in local_environment(info.url, ACCOUNT, REGION).items():
             patch.setenv(name, value)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import write_config
+from tests.e2e.conftest import start_house, write_config
 from tests.support.command import ROOT, environment, fmops
 
 
@@ -30,13 +30,29 @@ def processes_of(home: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["base-model", "jobs/*-Train-*"])
-def test_control_c_in_the_demo_leaves_no_process_behind(stage: str, tmp_path: Path) -> None:
+@pytest.fixture
+def with_base_model(tmp_path: Path, rows: list[dict[str, str]]) -> Path:
+    """A directory where a tiny base model lies in S3 already, so that the demo comes to its training soon."""
+    house = start_house(tmp_path, [text for row in rows for text in (row["prompt"], row["completion"])])
+    house.run("local", "down")
+    return tmp_path
+
+
+def test_control_c_while_the_base_model_is_converted_leaves_no_process_behind(tmp_path: Path) -> None:
     write_config(tmp_path)
-    home = tmp_path / "home"
+    interrupt_demo(tmp_path, "base-model")
+
+
+def test_control_c_while_a_job_trains_leaves_no_process_behind(with_base_model: Path) -> None:
+    interrupt_demo(with_base_model, "jobs/*-Train-*")
+
+
+def interrupt_demo(directory: Path, stage: str) -> None:
+    """Ctrl-C once the demo has made a file or directory of that pattern in its home."""
+    home = directory / "home"
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", "demo"],
-        cwd=tmp_path,
+        cwd=directory,
         env=environment(PYTHONPATH=str(ROOT), FMOPS_HOME=str(home)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -44,8 +60,7 @@ def test_control_c_in_the_demo_leaves_no_process_behind(stage: str, tmp_path: Pa
         start_new_session=True,
     ) as demo:
         try:
-            deadline = time.monotonic() + 120
-            # In the middle: the base model is being converted in a child, or a training job runs.
+            deadline = time.monotonic() + 300
             while not list(home.glob(stage)):
                 assert demo.poll() is None
                 assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""A localcloud with the ground and the functions in it, and model packages that really answer."""
+"""A localcloud of its own for each file, with the stacks and the functions in it, and model packages that answer."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ from tests.lambdas.support import GROUP
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu"
 
-# A model of two functions: it answers with its version, so that a test sees which one serves.
+# A model of two functions: it answers with its version, so that a test sees which one serves. Where the archive names a
+# file, it is loaded once that file is there: so a test decides how long its endpoint is Creating or Updating.
 INFERENCE = """
-import json
+import os, time
 def model_fn(model_dir):
+    if os.path.exists(model_dir + "/waits-for"):
+        awaited = open(model_dir + "/waits-for").read()
+        while not os.path.exists(awaited):
+            time.sleep(0.05)
     return open(model_dir + "/version").read()
 def predict_fn(data, model):
     return {"version": model}
 """
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def config() -> Config:
     return load_config(ROOT / "pipeline.yaml")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Iterator[boto3.Session]:
     with running(tmp_path_factory.mktemp("home")) as session:
         bootstrap(config, session)
@@ -48,12 +53,12 @@ def session(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Iterato
     boto3.DEFAULT_SESSION = None
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def sagemaker(session: boto3.Session) -> Any:
     return session.client("sagemaker")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def environment(session: boto3.Session) -> dict[str, str]:
     """The deploy function's environment, as deployment.yaml set it, but for a group that no rule listens to.
 
@@ -65,7 +70,7 @@ def environment(session: boto3.Session) -> dict[str, str]:
     return {**variables, "MODEL_PACKAGE_GROUP": GROUP}
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def register(session: boto3.Session, config: Config, environment: dict[str, str]) -> Callable[..., str]:
     """`register("v1", approval="Approved")` -> the ARN of a package whose model answers {"version": "v1"}."""
     client, s3 = session.client("sagemaker"), session.client("s3")
@@ -78,10 +83,14 @@ def register(session: boto3.Session, config: Config, environment: dict[str, str]
         group: str = GROUP,
         broken: bool = False,
         image: str = IMAGE,
+        waits_for: Path | None = None,
     ) -> str:
+        files = {"version": version, "code/inference.py": "1 / 0" if broken else INFERENCE}
+        if waits_for:
+            files["waits-for"] = str(waits_for)
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-            for name, text in (("version", version), ("code/inference.py", "1 / 0" if broken else INFERENCE)):
+            for name, text in files.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(text.encode())
                 archive.addfile(info, io.BytesIO(text.encode()))
@@ -120,5 +129,5 @@ def wait_for(client: Any, endpoint: str, status: str = "InService") -> dict[str,
         if found["EndpointStatus"] in ("InService", "Failed"):
             assert found["EndpointStatus"] == status, found.get("FailureReason")
             return found
-        time.sleep(0.2)
+        time.sleep(0.05)
     raise AssertionError(f"{endpoint} is {found['EndpointStatus']}")

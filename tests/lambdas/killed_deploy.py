@@ -1,6 +1,10 @@
-"""Runs lambdas/deploy.py's handler in a process that is killed right after its nth API call.
+"""Runs lambdas/deploy.py's handler in processes that are killed right after their nth API call.
 
-python killed_deploy.py LAMBDAS N < event.json     exit code -9, or 0 and the answer when there were fewer calls
+python killed_deploy.py LAMBDAS     one request per line on stdin: {"event": {...}, "environment": {...}, "calls": 3}
+                                    one answer per line on stdout: {"signal": 9}, or {"signal": 0} when it ended first
+
+This process imports boto3 and makes the clients once; each request is a fork of it (a zygote server, as Android calls
+it). That is safe because it has a single thread and has opened no connection when it forks.
 """
 
 from __future__ import annotations
@@ -9,6 +13,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import traceback
 from typing import Any
 
 
@@ -17,7 +23,22 @@ def main() -> None:
     import deploy
     from botocore.client import BaseClient
 
-    original, limit = BaseClient._make_api_call, int(sys.argv[2])
+    for name in ("sagemaker", "s3", "cloudwatch", "autoscaling"):
+        getattr(deploy.CLIENTS, name)
+    original = BaseClient._make_api_call
+    for line in sys.stdin:
+        request = json.loads(line)
+        assert threading.active_count() == 1, "a fork would copy a lock that nobody releases"
+        child = os.fork()
+        if child == 0:
+            BaseClient._make_api_call = killed_after(request["calls"], original)
+            run(deploy.handler, request)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps({"signal": -status if status < 0 else 0, "status": max(status, 0)}), flush=True)
+
+
+def killed_after(limit: int, original: Any) -> Any:
+    """boto3's API call, after whose nth repetition the process kills itself."""
     calls = 0
 
     def counted(self: Any, operation: str, request: dict[str, Any]) -> Any:
@@ -29,9 +50,19 @@ def main() -> None:
             if calls == limit:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    BaseClient._make_api_call = counted
-    deploy.handler(json.load(sys.stdin))
-    sys.stderr.write(f"calls={calls}\n")
+    return counted
+
+
+def run(handler: Any, request: dict[str, Any]) -> None:
+    """The child: one invocation, as Lambda makes it; its output goes to stderr."""
+    os.dup2(2, 1)
+    os.environ.update(request["environment"])
+    try:
+        handler(request["event"])
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 if __name__ == "__main__":

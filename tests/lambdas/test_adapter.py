@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipelines.config import Config
 from pipelines.data import upload_directory
 from pipelines.names import Names
 from tests.lambdas.conftest import IMAGE
-from tests.lambdas.support import GROUP, belongings, load, settings
+from tests.lambdas.support import GROUP, belongings, load, rest, settings, states, undeploy
 from tests.support.tiny_model import make_tiny_model
 
 deploy = load("deploy")
@@ -104,19 +103,6 @@ def run(clients: Any, environment: dict[str, str]) -> Callable[..., Any]:
     return call
 
 
-def rest(run: Any, clients: Any, environment: dict[str, str]) -> list[str]:
-    """The log's states when nothing is on its way; the function's timer is played by this loop."""
-    log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], ENDPOINT)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        answer = run({"command": "settle", "endpoint_name": ENDPOINT})[0]
-        states = [item["state"] for item in log.read()["deployments"]]
-        if answer["action"] == "settled" and not {"waiting", "starting", "deploying"} & set(states):
-            return states
-        time.sleep(0.3)
-    raise AssertionError((answer, log.read()))
-
-
 def ask(session: boto3.Session) -> str:
     answer = session.client("sagemaker-runtime").invoke_endpoint(
         EndpointName=ENDPOINT,
@@ -131,7 +117,7 @@ def test_adapters_come_go_and_come_back_over_one_base(
     session: boto3.Session, versions: list[str], run: Any, clients: Any, environment: dict[str, str]
 ) -> None:
     run(versions[0])
-    assert rest(run, clients, environment) == ["in_service"]
+    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == ["in_service"]
     first = ask(session)
     components = [f"{ENDPOINT}-adapter", f"{ENDPOINT}-base"]
     listed = clients.sagemaker.list_inference_components(EndpointNameEquals=ENDPOINT)["InferenceComponents"]
@@ -139,7 +125,7 @@ def test_adapters_come_go_and_come_back_over_one_base(
     made = clients.sagemaker.describe_inference_component(InferenceComponentName=components[1])["CreationTime"]
 
     run(versions[1])
-    assert rest(run, clients, environment) == ["replaced", "in_service"]
+    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == ["replaced", "in_service"]
     second = ask(session)
     assert first != second, "another adapter answers otherwise"
     base = clients.sagemaker.describe_inference_component(InferenceComponentName=components[1])
@@ -147,13 +133,18 @@ def test_adapters_come_go_and_come_back_over_one_base(
 
     # An adapter that can't be loaded: the one before serves on, and the log says why.
     run(versions[2])
-    assert rest(run, clients, environment) == ["replaced", "in_service", "rolled_back"]
+    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == ["replaced", "in_service", "rolled_back"]
     assert ask(session) == second
     log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], ENDPOINT).read()
     assert log["deployments"][2]["reason"]
 
     run({"command": "rollback", "endpoint_name": ENDPOINT, "reason": "worse"})
-    assert rest(run, clients, environment) == ["replaced", "rolled_back", "rolled_back", "in_service"]
+    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == [
+        "replaced",
+        "rolled_back",
+        "rolled_back",
+        "in_service",
+    ]
     assert ask(session) == first
 
 
@@ -173,13 +164,7 @@ def test_copies_follow_the_traffic_down_to_none(clients: Any, versions: list[str
 
 
 def test_undeploy_takes_components_too(clients: Any, run: Any, versions: list[str]) -> None:
-    deadline = time.monotonic() + 90
-    answer = run({"command": "undeploy", "endpoint_name": ENDPOINT})
-    while answer["action"] != "undeployed":
-        assert answer["action"] == "undeploying", answer
-        assert time.monotonic() < deadline, answer
-        time.sleep(0.3)
-        answer = run({"command": "settle", "endpoint_name": ENDPOINT})[0]
+    undeploy(run, ENDPOINT)
     left = belongings(clients, ENDPOINT)
     left.pop("models")
     assert left == {"endpoints": [], "configurations": [], "alarms": [], "targets": []}

@@ -13,6 +13,7 @@ import pytest
 from tests.lambdas.support import LAMBDAS, load
 
 card = load("card")
+KINDS = load("bounds").KINDS
 DEFINITION = json.dumps(
     {
         "Version": "2020-12-01",
@@ -150,7 +151,7 @@ def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_meta
             **dict.fromkeys(card.OUTCOMES, 1),
         },
     }
-    bounds = {f"{name}:{kind}": 0.5 for name in METRICS for kind in card.KINDS}
+    bounds = {f"{name}:{kind}": 0.5 for name in METRICS for kind in KINDS}
     written = {**card.gate_metadata(evaluation, bounds), **card.training_metadata(evaluation)}
     assert len(written.keys() | definition_metadata | {"definition_sha256", "data_sha256", "rows"}) <= 50
     assert all(len(card.plain(value)) == len(value) for value in written.values())

@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
 from tests.lambdas.conftest import wait_for
-from tests.lambdas.support import GROUP, approval, belongings, load, settings
+from tests.lambdas.support import GROUP, approval, belongings, load, rest, settings, undeploy
 
 deploy = load("deploy")
 ledger = load("ledger")
@@ -48,16 +49,14 @@ def log(clients: Any, environment: dict[str, str]) -> Callable[[str], list[dict[
     return read
 
 
-def settled(run: Any, log: Any, endpoint: str, seconds: float = 60) -> list[tuple[str, str]]:
-    """(version, state) of the log once nothing is on its way any more; the function's timer is played by this loop."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        run({"command": "settle", "endpoint_name": endpoint})
-        states = [(item["model_package_arn"].rsplit("/", 1)[1], item["state"]) for item in log(endpoint)]
-        if not [state for _, state in states if state in ("waiting", "starting", "deploying")]:
-            return states
-        time.sleep(0.2)
-    raise AssertionError(f"{endpoint} does not come to rest: {log(endpoint)}")
+@pytest.fixture(scope="module")
+def settled(clients: Any, environment: dict[str, str]) -> Callable[[str], list[tuple[str, str]]]:
+    """(version, state) of the log once nothing is queued or rolling out."""
+
+    def wait(endpoint: str) -> list[tuple[str, str]]:
+        return [(version(item["model_package_arn"]), item["state"]) for item in rest(clients, endpoint, environment)]
+
+    return wait
 
 
 def answer_of(session: boto3.Session, endpoint: str, **more: Any) -> Any:
@@ -71,7 +70,7 @@ def version(arn: str) -> str:
 
 
 def test_created_unchanged_updated(
-    session: boto3.Session, sagemaker: Any, environment: dict[str, str], register: Register, run: Any, log: Any
+    session: boto3.Session, sagemaker: Any, environment: dict[str, str], register: Register, run: Any, settled: Any
 ) -> None:
     first = register("one")
     done = run(first, "a")
@@ -95,7 +94,7 @@ def test_created_unchanged_updated(
     second = register("two")
     updated = run(second, "a")
     assert updated["action"] == "updated"
-    assert settled(run, log, "a") == [(version(first), "replaced"), (version(second), "in_service")]
+    assert settled("a") == [(version(first), "replaced"), (version(second), "in_service")]
     assert answer_of(session, "a") == {"version": "two"}
 
     # A late delivery of the first approval doesn't bring the old model back; approving it again does.
@@ -107,7 +106,7 @@ def test_created_unchanged_updated(
     sagemaker.update_model_package(ModelPackageArn=first, ModelApprovalStatus="Approved")
     again = deploy.deploy(deploy.Clients(), {"model_package_arn": first, **settings("a")}, environment, "approval")
     assert again["action"] == "updated"
-    settled(run, log, "a")
+    settled("a")
     assert answer_of(session, "a") == {"version": "one"}
 
 
@@ -140,16 +139,18 @@ def test_two_hundred_approvals_of_one_version_deploy_it_once(
 
 
 def test_what_comes_while_the_endpoint_changes_waits_and_the_newest_wins(
-    session: boto3.Session, sagemaker: Any, register: Register, run: Any, log: Any
+    session: boto3.Session, sagemaker: Any, register: Register, run: Any, settled: Any, log: Any, tmp_path: Path
 ) -> None:
-    first, second, third = register("busy-1"), register("busy-2"), register("busy-3")
+    loaded = tmp_path / "load the first model now"
+    first, second, third = register("busy-1", waits_for=loaded), register("busy-2"), register("busy-3")
     run(first, "busy")
     assert sagemaker.describe_endpoint(EndpointName="busy")["EndpointStatus"] == "Creating"
     queued = run(second, "busy")
     assert queued["action"] == "queued"
     assert "busy is Creating" in queued["reason"]
     assert run(third, "busy")["action"] == "queued"
-    assert settled(run, log, "busy") == [
+    loaded.touch()
+    assert settled("busy") == [
         (version(first), "replaced"),
         (version(second), "overtaken"),
         (version(third), "in_service"),
@@ -158,48 +159,54 @@ def test_what_comes_while_the_endpoint_changes_waits_and_the_newest_wins(
     assert answer_of(session, "busy") == {"version": "busy-3"}
     # The way back leads to what served, not to what only waited.
     run({"command": "rollback", "endpoint_name": "busy"})
-    settled(run, log, "busy")
+    settled("busy")
     assert answer_of(session, "busy") == {"version": "busy-1"}
 
 
 def test_an_alarm_that_rings_already_does_not_guard_the_remedy(
-    session: boto3.Session, register: Register, run: Any, log: Any, clients: Any
+    session: boto3.Session, register: Register, run: Any, settled: Any, clients: Any
 ) -> None:
     first, second = register("ill"), register("remedy")
     run(first, "ill")
-    settled(run, log, "ill")
+    settled("ill")
     clients.cloudwatch.set_alarm_state(AlarmName="ill-errors", StateValue="ALARM", StateReason="many errors")
     answer = run(second, "ill")
     assert (answer["action"], answer["reason"]) == (
         "updated",
         "not guarded by ill-errors, which rang before the deployment began",
     )
-    assert settled(run, log, "ill")[-1] == (version(second), "in_service")
+    assert settled("ill")[-1] == (version(second), "in_service")
     assert answer_of(session, "ill") == {"version": "remedy"}
 
 
 def test_a_failed_endpoint_is_replaced(
-    session: boto3.Session, sagemaker: Any, register: Register, run: Any, log: Any
+    session: boto3.Session, sagemaker: Any, register: Register, run: Any, settled: Any, log: Any
 ) -> None:
     bad = register("bad", broken=True)
     run(bad, "phoenix")
     wait_for(sagemaker, "phoenix", "Failed")
-    assert settled(run, log, "phoenix") == [(version(bad), "failed")]
+    assert settled("phoenix") == [(version(bad), "failed")]
     assert "ping" in log("phoenix")[0]["reason"]
     good = register("good")
     assert run(good, "phoenix")["action"] == "created"
-    assert settled(run, log, "phoenix")[-1] == (version(good), "in_service")
+    assert settled("phoenix")[-1] == (version(good), "in_service")
     assert answer_of(session, "phoenix") == {"version": "good"}
 
 
 def test_an_update_whose_model_does_not_start_goes_back_and_says_why(
-    session: boto3.Session, register: Register, run: Any, log: Any, environment: dict[str, str], clients: Any
+    session: boto3.Session,
+    register: Register,
+    run: Any,
+    settled: Any,
+    log: Any,
+    environment: dict[str, str],
+    clients: Any,
 ) -> None:
     good, bad = register("steady"), register("unsteady", broken=True)
     run(good, "steady")
-    settled(run, log, "steady")
+    settled("steady")
     run(bad, "steady")
-    assert settled(run, log, "steady") == [(version(good), "in_service"), (version(bad), "rolled_back")]
+    assert settled("steady") == [(version(good), "in_service"), (version(bad), "rolled_back")]
     assert "ZeroDivisionError" in log("steady")[1]["reason"]
     assert answer_of(session, "steady") == {"version": "steady"}
     # Its approval, delivered once more, is not tried again.
@@ -225,7 +232,7 @@ def test_what_is_not_approved_is_not_deployed(status: str, words: str, register:
 
 
 def test_one_reason_for_each_thing_that_is_missing(
-    session: boto3.Session, sagemaker: Any, register: Register, run: Any, log: Any
+    session: boto3.Session, sagemaker: Any, register: Register, run: Any, settled: Any, log: Any
 ) -> None:
     """The step and the command get an error; an event's answer says "failed"; the log keeps the reason."""
     arn = register("gone")
@@ -261,17 +268,17 @@ def test_one_reason_for_each_thing_that_is_missing(
     with pytest.raises(deploy.Refused, match=r"can't be deployed on ml\.m5\.large: .* needs a GPU"):
         run(lmi, "gone")
     run(register("alarmed-1"), "alarmed")
-    settled(run, log, "alarmed")
+    settled("alarmed")
     second = register("alarmed-2")
     with pytest.raises(ValueError, match="nobodys-alarm, which CloudWatch does not have"):
         run(second, "alarmed", endpoint_alarms="nobodys-alarm")
 
 
-def test_guards_and_scaling_follow_the_settings(clients: Any, register: Register, run: Any, log: Any) -> None:
+def test_guards_and_scaling_follow_the_settings(clients: Any, register: Register, run: Any, settled: Any) -> None:
     arn = register("guarded")
     scaled = {"endpoint_maximum_instance_count": 3, "endpoint_concurrent_requests": 4, "endpoint_error_rate": 0.2}
     run(arn, "guarded", **scaled)
-    settled(run, log, "guarded")
+    settled("guarded")
     alarms = {
         alarm["AlarmName"]: alarm
         for alarm in clients.cloudwatch.describe_alarms(AlarmNamePrefix="guarded-")["MetricAlarms"]
@@ -302,11 +309,11 @@ def test_guards_and_scaling_follow_the_settings(clients: Any, register: Register
 
 
 def test_an_alarm_takes_a_canary_back(
-    session: boto3.Session, register: Register, run: Any, log: Any, clients: Any
+    session: boto3.Session, register: Register, run: Any, settled: Any, log: Any, clients: Any
 ) -> None:
     first, second = register("canary-1"), register("canary-2")
     run(first, "canary")
-    settled(run, log, "canary")
+    settled("canary")
     started = run(second, "canary", endpoint_traffic="canary", endpoint_step_percent=50, endpoint_wait_seconds=300)
     assert started["action"] == "updated"
     deadline = time.monotonic() + 60
@@ -314,22 +321,24 @@ def test_an_alarm_takes_a_canary_back(
         assert time.monotonic() < deadline
     stopped = run({"command": "rollback", "endpoint_name": "canary", "reason": "looks odd"})
     assert stopped["action"] == "rolling-back"
-    assert settled(run, log, "canary") == [(version(first), "in_service"), (version(second), "rolled_back")]
+    assert settled("canary") == [(version(first), "in_service"), (version(second), "rolled_back")]
     assert "canary-errors" in log("canary")[1]["reason"]
     assert {answer_of(session, "canary")["version"] for _ in range(20)} == {"canary-1"}
 
 
-def test_back_by_hand_and_forward_again(session: boto3.Session, register: Register, run: Any, log: Any) -> None:
+def test_back_by_hand_and_forward_again(
+    session: boto3.Session, register: Register, run: Any, settled: Any, log: Any
+) -> None:
     first, second = register("back-1"), register("back-2")
     run(first, "back")
-    settled(run, log, "back")
+    settled("back")
     with pytest.raises(deploy.Refused, match="no earlier deployment is kept"):
         run({"command": "rollback", "endpoint_name": "back"})
     run(second, "back")
-    settled(run, log, "back")
+    settled("back")
     answer = run({"command": "rollback", "endpoint_name": "back", "reason": "users complain"})
     assert answer["action"] == "rolling-back"
-    assert settled(run, log, "back") == [
+    assert settled("back") == [
         (version(first), "replaced"),
         (version(second), "rolled_back"),
         (version(first), "in_service"),
@@ -337,7 +346,7 @@ def test_back_by_hand_and_forward_again(session: boto3.Session, register: Regist
     assert log("back")[1]["reason"] == "users complain"
     assert answer_of(session, "back") == {"version": "back-1"}
     assert run(second, "back")["action"] == "updated"
-    settled(run, log, "back")
+    settled("back")
     assert answer_of(session, "back") == {"version": "back-2"}
     with pytest.raises(deploy.Refused, match="version 999 is not kept"):
         run({"command": "rollback", "endpoint_name": "back", "version": 999})
@@ -346,15 +355,15 @@ def test_back_by_hand_and_forward_again(session: boto3.Session, register: Regist
 
 
 def test_a_challenger_gets_its_share(
-    session: boto3.Session, register: Register, run: Any, log: Any, sagemaker: Any
+    session: boto3.Session, register: Register, run: Any, settled: Any, sagemaker: Any
 ) -> None:
     champion, challenger = register("champion"), register("challenger")
     with pytest.raises(deploy.Refused, match="serves nothing that a challenger"):
         run({"model_package_arn": challenger, "by": "command", **settings("ring"), "weight": 0.5})
     run(champion, "ring")
-    settled(run, log, "ring")
+    settled("ring")
     run({"model_package_arn": challenger, "by": "command", **settings("ring"), "weight": 0.5})
-    settled(run, log, "ring")
+    settled("ring")
     variants = sagemaker.describe_endpoint(EndpointName="ring")["ProductionVariants"]
     assert [(item["VariantName"], item["CurrentWeight"]) for item in variants] == [
         ("AllTraffic", 0.5),
@@ -363,41 +372,56 @@ def test_a_challenger_gets_its_share(
     assert {answer_of(session, "ring")["version"] for _ in range(60)} == {"champion", "challenger"}
     assert answer_of(session, "ring", TargetVariant="Challenger") == {"version": "challenger"}
     run(challenger, "ring")
-    settled(run, log, "ring")
+    settled("ring")
     assert {answer_of(session, "ring")["version"] for _ in range(10)} == {"challenger"}
 
 
 def test_old_configurations_and_models_are_pruned_but_for_the_way_back(
-    clients: Any, register: Register, run: Any, log: Any
+    clients: Any, register: Register, run: Any, settled: Any
 ) -> None:
     arns = [register(f"prune-{number}") for number in range(4)]
     for arn in arns:
         run(arn, "prune")
-        settled(run, log, "prune")
+        settled("prune")
     kept = belongings(clients, "prune")
     assert len(kept["configurations"]) == 2
     models = [name for name in kept["models"] if name.startswith(tuple(f"{GROUP}-{version(arn)}-" for arn in arns))]
     assert [name.split("-")[2] for name in models] == sorted([version(arns[2]), version(arns[3])])
 
 
-def test_undeploy_leaves_nothing_but_the_log(clients: Any, register: Register, run: Any, log: Any) -> None:
+def test_undeploy_leaves_nothing_but_the_log(
+    clients: Any, register: Register, run: Any, settled: Any, log: Any
+) -> None:
     for number in range(2):
         run(register(f"leave-{number}"), "leave", endpoint_maximum_instance_count=2)
-        settled(run, log, "leave")
+        settled("leave")
     models = {item["model_name"] for item in log("leave")}
-    deadline = time.monotonic() + 60
-    answer = run({"command": "undeploy", "endpoint_name": "leave"})
-    while answer["action"] != "undeployed":
-        assert answer["action"] == "undeploying", answer
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-        answer = run({"command": "settle", "endpoint_name": "leave"})[0]
+    undeploy(run, "leave")
     left = belongings(clients, "leave")
     assert not models & set(left.pop("models"))
     assert left == {"endpoints": [], "configurations": [], "alarms": [], "targets": []}
     assert {item["state"] for item in log("leave")} == {"replaced", "undeployed"}
     again = run(register("leave-again"), "leave")
     assert again["action"] == "created"
+
+
+def test_several_who_undeploy_at_once_do_not_trip_over_each_other(
+    clients: Any, register: Register, run: Any, settled: Any
+) -> None:
+    run(register("crowd-out"), "crowd-out", endpoint_maximum_instance_count=2)
+    settled("crowd-out")
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> str:
+        start.wait()
+        return str(run({"command": "undeploy", "endpoint_name": "crowd-out"})["action"])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(8))) <= {"undeploying", "undeployed"}
+    undeploy(run, "crowd-out")
+    left = belongings(clients, "crowd-out")
+    left.pop("models")
+    assert left == {"endpoints": [], "configurations": [], "alarms": [], "targets": []}
 
 
 def test_an_approval_deploys_through_the_rule_and_the_function(
@@ -420,11 +444,11 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
     deadline = time.monotonic() + 60
     while (states := [item["state"] for item in log("fmops-by-approval")]) != ["in_service"]:
         assert time.monotonic() < deadline, states
-        time.sleep(0.2)
+        time.sleep(0.05)
     cloudwatch = session.client("cloudwatch")
     while len(cloudwatch.describe_alarms(AlarmNamePrefix="fmops-by-approval-")["MetricAlarms"]) != 2:
         assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.05)
     # Rejected while it serves: it stays, and the function's log names the way back.
     sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected")
     logs, seen = session.client("logs"), ""
@@ -432,7 +456,7 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
         assert time.monotonic() < deadline + 60, seen
         events = logs.filter_log_events(logGroupName="/aws/lambda/fmops-deploy")["events"]
         seen = "\n".join(event["message"] for event in events)
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 def test_the_function_of_the_gate_reads_the_report(session: boto3.Session) -> None:

@@ -13,6 +13,7 @@ from tests.lambdas.support import load
 
 ROOT = Path(__file__).resolve().parents[2]
 gate = load("gate")
+KINDS = load("bounds").KINDS
 
 
 def report(**metrics: tuple[float | None, float | None]) -> dict[str, Any]:
@@ -80,5 +81,4 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_it_knows_the_kinds_and_paths_of_the_gate() -> None:
     config: Config = load_config(ROOT / "pipeline.yaml")
     for bound in bounds(config):
-        leaf, _ = gate.KINDS[bound.kind]
-        assert bound.json_path == f"metrics.{bound.metric}.{leaf}.value"
+        assert bound.json_path == f"metrics.{bound.metric}.{KINDS[bound.kind].leaf}.value"

@@ -4,38 +4,60 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lambdas.support import GROUP, LAMBDAS, approval, belongings, load, settings
+from tests.lambdas.support import GROUP, LAMBDAS, approval, belongings, load, rest, settings, states
 
+pytestmark = pytest.mark.alone
 deploy = load("deploy")
 ledger = load("ledger")
 DRIVER = Path(__file__).with_name("killed_deploy.py")
 MOST_CALLS = 40
 
 
-def killed(event: dict[str, Any], environment: dict[str, str], calls: int) -> bool:
-    """Whether the function was killed after that many calls (False: it ended by itself)."""
-    process = subprocess.run(
-        [sys.executable, str(DRIVER), str(LAMBDAS), str(calls)],
-        input=json.dumps(event),
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert process.returncode in (0, -signal.SIGKILL), process.stderr
-    return process.returncode != 0
+class Killer:
+    """Invokes the function in processes that end at a chosen API call (killed_deploy.py)."""
+
+    def __init__(self, environment: dict[str, str], errors: Path) -> None:
+        self._environment, self._errors = environment, errors
+        with errors.open("w") as stream:
+            self._process = subprocess.Popen(
+                [sys.executable, str(DRIVER), str(LAMBDAS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+            )
+
+    def __call__(self, event: dict[str, Any], calls: int) -> bool:
+        """Whether the function was killed after that many calls (False: it ended by itself)."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        request = {"event": event, "environment": self._environment, "calls": calls}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        assert answer["signal"] in (0, signal.SIGKILL), answer
+        assert answer["status"] == 0, self._errors.read_text()
+        return bool(answer["signal"])
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def killed(session: Any, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    killer = Killer(environment, tmp_path_factory.mktemp("killed") / "errors.txt")
+    yield killer
+    killer.close()
 
 
 @pytest.fixture(scope="module")
@@ -51,32 +73,19 @@ def owned(clients: Any, arns: list[str]) -> dict[str, int]:
     return {"models": len([name for name in models if name.startswith(prefixes)])}
 
 
-def rest(clients: Any, endpoint: str, environment: dict[str, str]) -> list[str]:
-    """The log's states when nothing is on its way; the function's timer is played by this loop."""
-    log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
-        states = [item["state"] for item in log.read()["deployments"]]
-        if states and not {"waiting", "starting", "deploying"} & set(states):
-            return states
-        time.sleep(0.1)
-    raise AssertionError(log.read())
-
-
 def test_killed_while_it_creates_an_endpoint(
-    clients: Any, environment: dict[str, str], register: Callable[..., str]
+    clients: Any, environment: dict[str, str], register: Callable[..., str], killed: Killer
 ) -> None:
     tried = 0
     for calls in range(1, MOST_CALLS):
         endpoint = f"kill-create-{calls}"
         arn = register(f"kc{calls}", "Approved", {key: str(value) for key, value in settings(endpoint).items()})
-        if not killed(approval(arn), environment, calls):
+        if not killed(approval(arn), calls):
             break
         tried += 1
         answer = deploy.route(clients, approval(arn), environment)
         assert answer["action"] in ("created", "unchanged"), (calls, answer)
-        assert rest(clients, endpoint, environment) == ["in_service"], calls
+        assert states(rest(clients, endpoint, environment)) == ["in_service"], calls
         assert owned(clients, [arn]) == {"models": 1}
         configs = clients.sagemaker.list_endpoint_configs(NameContains=f"{endpoint}-")["EndpointConfigs"]
         assert len(configs) == 1
@@ -85,7 +94,7 @@ def test_killed_while_it_creates_an_endpoint(
 
 
 def test_killed_while_it_updates_an_endpoint(
-    clients: Any, environment: dict[str, str], register: Callable[..., str]
+    clients: Any, environment: dict[str, str], register: Callable[..., str], killed: Killer
 ) -> None:
     endpoint, tried = "kill-update", 0
     chosen = settings(endpoint, endpoint_traffic="canary", endpoint_step_percent=50)
@@ -94,13 +103,12 @@ def test_killed_while_it_updates_an_endpoint(
     deploy.route(clients, approval(arns[0]), environment)
     rest(clients, endpoint, environment)
     for calls in range(1, MOST_CALLS):
-        time.sleep(1.0)  # approvals are told apart by the second
         arns.append(register(f"ku{calls}", "Approved", metadata))
-        ended = not killed(approval(arns[-1]), environment, calls)
+        ended = not killed(approval(arns[-1]), calls)
         answer = deploy.route(clients, approval(arns[-1]), environment)
         assert answer["action"] in ("updated", "unchanged"), (calls, answer)
-        states = rest(clients, endpoint, environment)
-        assert states == ["replaced"] * (len(arns) - 1) + ["in_service"], (calls, states)
+        found = states(rest(clients, endpoint, environment))
+        assert found == ["replaced"] * (len(arns) - 1) + ["in_service"], (calls, found)
         # What serves, the way back, and nothing else.
         assert owned(clients, arns) == {"models": 2}
         assert len(clients.sagemaker.list_endpoint_configs(NameContains=endpoint)["EndpointConfigs"]) == 2
@@ -113,7 +121,7 @@ def test_killed_while_it_updates_an_endpoint(
 
 
 def test_killed_while_it_rolls_back_and_while_it_undeploys(
-    clients: Any, environment: dict[str, str], register: Callable[..., str]
+    clients: Any, environment: dict[str, str], register: Callable[..., str], killed: Killer
 ) -> None:
     endpoint = "kill-back"
     metadata = {key: str(value) for key, value in settings(endpoint, endpoint_maximum_instance_count=2).items()}
@@ -124,7 +132,7 @@ def test_killed_while_it_rolls_back_and_while_it_undeploys(
             deploy.route(clients, {"model_package_arn": arn, "by": "command"}, environment)
             rest(clients, endpoint, environment)
         event = {"command": "rollback", "endpoint_name": endpoint, "reason": "killed on the way"}
-        if not killed(event, environment, calls):
+        if not killed(event, calls):
             break
         tried += 1
         with contextlib.suppress(deploy.Refused):  # it had come so far that there is nothing further back
@@ -138,7 +146,7 @@ def test_killed_while_it_rolls_back_and_while_it_undeploys(
 
     gone = 0
     for calls in range(1, MOST_CALLS):
-        ended = not killed({"command": "undeploy", "endpoint_name": endpoint}, environment, calls)
+        ended = not killed({"command": "undeploy", "endpoint_name": endpoint}, calls)
         deadline = time.monotonic() + 60
         while (
             deploy.route(clients, {"command": "undeploy", "endpoint_name": endpoint}, environment)["action"]
@@ -163,20 +171,20 @@ def test_killed_while_it_rolls_back_and_while_it_undeploys(
 
 
 def test_killed_and_never_repeated_goes_on_by_the_timer(
-    clients: Any, environment: dict[str, str], register: Callable[..., str]
+    clients: Any, environment: dict[str, str], register: Callable[..., str], killed: Killer
 ) -> None:
     endpoint = "kill-alone"
     metadata = {key: str(value) for key, value in settings(endpoint).items()}
     arn = register("alone", "Approved", metadata)
     log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
     for calls in range(2, 8):
-        assert killed(approval(arn), environment, calls)
+        assert killed(approval(arn), calls)
         if log.read()["deployments"]:
             break
-    assert [item["state"] for item in log.read()["deployments"]] == ["starting"]
+    assert states(log.read()["deployments"]) == ["starting"]
     deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
-    assert [item["state"] for item in log.read()["deployments"]] == ["starting"], "it may still be at it"
+    assert states(log.read()["deployments"]) == ["starting"], "it may still be at it"
     long_ago = "2026-11-24T00:00:00.000+00:00"
     log.change(lambda document: document["deployments"][0].update(changed=long_ago))
     deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
-    assert rest(clients, endpoint, environment) == ["in_service"]
+    assert states(rest(clients, endpoint, environment)) == ["in_service"]

@@ -64,7 +64,7 @@ def test_names_follow_what_is_deployed() -> None:
     assert more["EndpointConfigName"] != configuration["EndpointConfigName"]
 
 
-@pytest.mark.parametrize("mode", reader.MODES)
+@pytest.mark.parametrize("mode", reader.SETTINGS["endpoint_mode"].choices)
 def test_every_mode_makes_requests_that_the_api_accepts(mode: str) -> None:
     chosen = read(endpoint_mode=mode, endpoint_maximum_instance_count=4)
     container = {"Image": "image", "ModelDataUrl": "s3://b/m.tar.gz", "Environment": {"A": "b"}}
@@ -93,7 +93,7 @@ def test_every_mode_makes_requests_that_the_api_accepts(mode: str) -> None:
         assert plan.adapter_uri(package) == "s3://b/adapter/"
 
 
-@pytest.mark.parametrize("traffic", reader.TRAFFIC)
+@pytest.mark.parametrize("traffic", reader.SETTINGS["endpoint_traffic"].choices)
 @pytest.mark.parametrize("percent", [1, 10, 50])
 def test_every_way_of_shifting_traffic_is_one_that_the_api_accepts(traffic: str, percent: int) -> None:
     chosen = read(endpoint_traffic=traffic, endpoint_step_percent=percent, endpoint_wait_seconds=3600)
@@ -101,7 +101,37 @@ def test_every_way_of_shifting_traffic_is_one_that_the_api_accepts(traffic: str,
     valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": request})
     assert request["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "one"}, {"AlarmName": "two"}]}
     assert ("RollingUpdatePolicy" in request) == (traffic == "rolling")
+    if traffic == "rolling":
+        policy = request["RollingUpdatePolicy"]
+        assert policy["MaximumBatchSize"] == {"Type": "CAPACITY_PERCENT", "Value": max(5, percent)}
+        assert policy["WaitIntervalInSeconds"] == 3600
+    else:
+        routing = request["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+        steps = {
+            "canary": {"CanarySize": {"Type": "CAPACITY_PERCENT", "Value": percent}},
+            "linear": {"LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": max(10, percent)}},
+            "all-at-once": {},
+        }
+        kind = traffic.replace("-", "_").upper()
+        assert routing == {"Type": kind, "WaitIntervalInSeconds": 3600, **steps[traffic]}
     valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": plan.at_once()})
+
+
+@pytest.mark.parametrize(("machine", "keyed"), [("ml.m5.large", True), ("ml.g5.xlarge", False)])
+def test_disks_get_the_key_unless_their_hardware_encrypts_them(machine: str, keyed: bool) -> None:
+    request = plan.endpoint_config_request(
+        {"AllTraffic": ("m", 1.0)}, read(endpoint_instance_type=machine), ENVIRONMENT
+    )
+    assert request.get("KmsKeyId") == (ENVIRONMENT["KMS_KEY_ARN"] if keyed else None)
+
+
+@pytest.mark.parametrize("percentage", [0, 1, 37, 100])
+def test_as_many_requests_are_captured_as_were_asked_for(percentage: int) -> None:
+    request = plan.endpoint_config_request(
+        {"AllTraffic": ("m", 1.0)}, read(data_capture_percentage=percentage), ENVIRONMENT
+    )
+    capture = request.get("DataCaptureConfig", {"EnableCapture": False, "InitialSamplingPercentage": 0})
+    assert (capture["EnableCapture"], capture["InitialSamplingPercentage"]) == (percentage > 0, percentage)
 
 
 def test_an_adapter_without_merged_weights_gets_its_base_model_mounted() -> None:
@@ -128,14 +158,14 @@ def test_an_adapter_without_merged_weights_gets_its_base_model_mounted() -> None
 
 
 SETTINGS = [
-    ({"endpoint_instance_count": -1}, "endpoint_instance_count is '-1'"),
+    ({"endpoint_instance_count": -1}, "endpoint_instance_count: -1 is refused"),
     ({"endpoint_instance_count": "two"}, "'two'"),
     ({"endpoint_instance_count": 0}, "only the modes adapter and asynchronous scale to zero"),
-    ({"endpoint_instance_count": 3}, "3 is above endpoint_maximum_instance_count 1"),
+    ({"endpoint_instance_count": 3}, "3 is above scaling.maximum 1"),
     ({"data_capture_percentage": 101}, "0 to 100"),
     ({"data_capture_percentage": 1.5}, "whole number"),
-    ({"endpoint_traffic": "blue"}, "allowed: all-at-once, canary, linear, rolling"),
-    ({"endpoint_mode": "batch"}, "allowed: real-time, adapter, serverless, asynchronous"),
+    ({"endpoint_traffic": "blue"}, "allowed: canary, linear, all-at-once or rolling"),
+    ({"endpoint_mode": "batch"}, "allowed: real-time, adapter, serverless or asynchronous"),
     ({"endpoint_alarm_period_seconds": 45}, "multiples of 60"),
     ({"endpoint_error_rate": 2}, "a number from 0 to 1"),
     ({"endpoint_serverless_memory_mb": 1500}, "allowed: 1024, 2048"),
@@ -153,6 +183,8 @@ def test_settings_come_from_input_then_package_then_environment() -> None:
     found = reader.read_settings({"endpoint_instance_type": "ml.m5.large"}, metadata, ENVIRONMENT)
     assert (found["endpoint_name"], found["endpoint_instance_type"]) == ("package", "ml.m5.large")
     assert (found["endpoint_instance_count"], found["data_capture_percentage"]) == (2, 100)
+    both = reader.read_settings({"endpoint_name": "input", "endpoint_instance_count": 1}, metadata, ENVIRONMENT)
+    assert (both["endpoint_name"], both["endpoint_instance_count"]) == ("input", 1)
     with pytest.raises(ValueError, match="endpoint_mode is neither in the input"):
         reader.read_settings({}, metadata, {})
 

@@ -11,9 +11,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without anything that points at AWS, plus `extra`."""
+    """This process's environment without anything that points at AWS, plus `extra`.
+
+    A localcloud that `fmops` starts in it ends with this process: an aborted run of the tests leaves none behind.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FMOPS_"))}
-    return {**kept, "COLUMNS": "140", "OMP_NUM_THREADS": "2", **extra}
+    followed = {"LOCALCLOUD_PARENT": str(os.getpid())}
+    return {**kept, **followed, "COLUMNS": "140", "OMP_NUM_THREADS": "2", **extra}
 
 
 def fmops(*arguments: str, cwd: Path = ROOT, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:

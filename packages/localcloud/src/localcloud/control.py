@@ -21,6 +21,8 @@ from localcloud.home import ControlError, listen, prepare_home
 
 DEFAULT_PORT = 4566
 STATE_FILE = "localcloud.json"
+PARENT_VARIABLE = "LOCALCLOUD_PARENT"
+"""Environment variable with the id of the process that a localcloud ends with: tests set it for all that they start."""
 _START_S = 30.0
 _STOP_S = 15.0
 _POLL_S = 0.02
@@ -42,8 +44,8 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S, parent: int | No
     """Start localcloud in the background, or find the one that serves this home already.
 
     `port` 0 picks 4566, or any free one when that is taken; `wait` is how long it may take, in seconds; it ends by
-    itself when process `parent` has ended (by default it goes on until `down`). ControlError when the
-    home can't be written to, the port is taken, or the process ends.
+    itself when process `parent`, by default the one that $LOCALCLOUD_PARENT names, has ended; without either it goes on
+    until `down`. ControlError when the home can't be written to, the port is taken, or the process ends.
     """
     home = prepare_home(Path(home))
     _reap()
@@ -56,8 +58,9 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S, parent: int | No
         listen(port).close()  # the reason is better told from here than from a log file
     log = home / "localcloud.out"
     command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", str(port or _free_port())]
-    if parent is not None:
-        command += ["--parent", str(parent)]
+    followed = parent if parent is not None else os.environ.get(PARENT_VARIABLE)
+    if followed:
+        command += ["--parent", str(followed)]
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command,

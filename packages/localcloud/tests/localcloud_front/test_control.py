@@ -161,6 +161,16 @@ def test_it_ends_with_the_process_it_was_told_to_follow(home: Path) -> None:
     assert control.status(home) is None
 
 
+def test_the_environment_names_the_process_to_follow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setenv("LOCALCLOUD_PARENT", str(parent.pid))
+    info = control.up(home, free_port())
+    parent.kill()
+    parent.wait()
+    psutil.Process(info.pid).wait(timeout=30)
+    assert control.status(home) is None
+
+
 def test_ctrl_c_ends_it_quietly(home: Path) -> None:
     command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:

@@ -1,0 +1,155 @@
+"""Runs in AWS Lambda, beside deploy.py: starts one deployment, from a package's ARN to UpdateEndpoint.
+
+The log knows a deployment before SageMaker does, so a call that is killed anywhere is finished by its repeat. Nothing
+here waits, and nothing here looks at what became of it: that is settling.py's part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from artifacts import check_artifact
+from aws import Busy, Clients, Refused, create, describe_package
+from documents import Answer, Deployment, Event, Log, Package, Plan, Settings, answer, version_of
+from endpoints import describe_endpoint, leads_to, put_endpoint
+from ledger import ENDED, UNDER_WAY, Ledger, find_deployment, in_state
+from plan import Environment, make_plan
+from settings import read_settings
+
+
+@dataclass(frozen=True)
+class Started:
+    """What came of it, and whether to look at the endpoint at once: it may be there already, and send no event."""
+
+    answer: Answer
+    look_now: bool = False
+
+
+def start(clients: Clients, event: Event, environment: Environment, by: str) -> Started:
+    """Start the deployment of `event["model_package_arn"]`, unless there is a reason not to."""
+    arn = event.get("model_package_arn")
+    if not arn:
+        raise ValueError(f"The input names no model package: model_package_arn is expected, got {sorted(event)}")
+    package = describe_package(clients.sagemaker, arn)
+    settings = _settings(event, package, environment)
+    endpoint = settings["endpoint_name"]
+    ledger = Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
+    reason = why_not(package)
+    if reason and by != "approval":
+        raise Refused(f"Version {version_of(arn)} is not deployed: {reason}.")
+    if reason:
+        return Started(answer(endpoint, "ignored", reason + _hint_when_in_service(ledger, arn)))
+
+    weight = float(event.get("weight") or 1.0)
+    champion = _champion(clients.sagemaker, endpoint) if event.get("weight") else None
+    plan = make_plan(package, settings, environment, by, champion, weight)
+    refused: list[str] = []
+    ledger.change(lambda log: refused.append(admit(log, plan.entry, by)))
+    if refused[-1]:
+        return Started(answer(endpoint, "ignored", refused[-1]))
+    if by == "approval" and leads_to(clients.sagemaker, plan.entry):
+        return Started(answer(endpoint, "unchanged", entry=plan.entry))
+    try:
+        check_artifact(clients.s3, package, settings)
+        return _carry_out(clients, ledger, plan, environment)
+    except (Refused, ValueError) as error:
+        ledger.set_state(plan.entry["id"], "failed", str(error), only=("waiting", "starting"))
+        raise
+
+
+def start_queued(clients: Clients, queued: Deployment, environment: Environment) -> Started:
+    """Start a deployment that is queued in the log, as it was asked for; its action is "failed" when it can't."""
+    event = cast(Event, {**queued["settings"], "model_package_arn": queued["model_package_arn"]})
+    if "challenger_weight" in queued:
+        event["weight"] = queued["challenger_weight"]
+    try:
+        return start(clients, event, environment, queued["by"])
+    except (Refused, ValueError) as error:
+        return Started(answer(queued["settings"]["endpoint_name"], "failed", str(error), queued))
+
+
+def why_not(package: Package) -> str:
+    """Why a package isn't deployed; empty if it is."""
+    status = package.get("ModelApprovalStatus")
+    if status != "Approved":
+        return f"the package is {status}, not Approved"
+    if package.get("ModelPackageStatus", "Completed") != "Completed":
+        return f"the package is {package['ModelPackageStatus']}, not Completed"
+    return ""
+
+
+def admit(log: Log, entry: Deployment, by: str) -> str:
+    """Enter a deployment into the log, or say why it must not begin; runs within the log's atomic change."""
+    if log["undeploying"]:
+        raise Refused(f"{log['endpoint_name']} is being undeployed; deploy again when it is gone.")
+    found = find_deployment(log, entry["id"])
+    if by == "approval":
+        later = [
+            item
+            for item in in_state(log, *UNDER_WAY)
+            if item["id"] != entry["id"] and item["approved"] > entry["approved"]
+        ]
+        if later:
+            return f"version {version_of(later[-1]['model_package_arn'])} was approved later"
+        if found and found["state"] in ENDED and found["approved"] >= entry["approved"]:
+            why = f" ({found['reason']})" if found["reason"] else ""
+            return f"this approval was handled: {found['state'].replace('_', ' ')}{why}"
+    if found and found["state"] in UNDER_WAY:
+        found["approved"] = max(found["approved"], entry["approved"])
+        if by != "approval":
+            found["settings"] = entry["settings"]
+    else:
+        log["deployments"].append(entry)
+    return ""
+
+
+def _carry_out(clients: Clients, ledger: Ledger, plan: Plan, environment: Environment) -> Started:
+    """Create what is missing and start the change; with a busy endpoint the deployment is queued in the log."""
+    entry, sagemaker = plan.entry, clients.sagemaker
+    create(sagemaker.create_model, sagemaker.describe_model, "ModelName", plan.model)
+    create(
+        sagemaker.create_endpoint_config,
+        sagemaker.describe_endpoint_config,
+        "EndpointConfigName",
+        plan.configuration,
+    )
+    try:
+        action, remark = put_endpoint(clients, entry, environment, lambda: _still_wanted(ledger, entry))
+    except Busy as busy:
+        ledger.set_state(entry["id"], "waiting", str(busy), only=("starting",))
+        return Started(answer(ledger.endpoint, "queued", str(busy), entry))
+    ledger.set_state(entry["id"], "deploying", remark, only=("waiting", "starting"))
+    look_now = action == "unchanged" or entry["settings"]["endpoint_mode"] == "adapter"
+    return Started(answer(ledger.endpoint, action, remark, entry), look_now)
+
+
+def _still_wanted(ledger: Ledger, entry: Deployment) -> bool:
+    """Asked right before UpdateEndpoint: a slow twin of this call may have begun, and lost, meanwhile."""
+    found = find_deployment(ledger.read(), entry["id"])
+    return found is not None and found["state"] in UNDER_WAY
+
+
+def _settings(event: Event, package: Package, environment: Environment) -> Settings:
+    given = dict(event)
+    return cast(Settings, read_settings(given, package.get("CustomerMetadataProperties", {}), dict(environment)))
+
+
+def _hint_when_in_service(ledger: Ledger, arn: str) -> str:
+    """What to do when a version is rejected that is in service."""
+    serving = in_state(ledger.read(), "in_service")
+    if not serving or serving[-1]["model_package_arn"] != arn:
+        return ""
+    return f"; it is what {ledger.endpoint} serves. The way back: fmops rollback, or approve another version"
+
+
+def _champion(sagemaker: Any, endpoint: str) -> str:
+    """The name of the model in service; Refused where there is none."""
+    current = describe_endpoint(sagemaker, endpoint)
+    if current is None or current["EndpointStatus"] == "Failed":
+        raise Refused(f"{endpoint} serves nothing that a challenger could be put beside.")
+    configuration = sagemaker.describe_endpoint_config(EndpointConfigName=current["EndpointConfigName"])
+    variant = configuration["ProductionVariants"][0]
+    if "ModelName" not in variant:
+        raise Refused(f"{endpoint} serves inference components; a challenger needs endpoint.mode: real-time.")
+    return str(variant["ModelName"])

@@ -1,0 +1,242 @@
+"""The mutations of tools/mutants.py: what a bug would look like, where it would stand, and which tests must notice.
+
+Each old text occurs exactly once in its file (tests/tools/test_mutants.py): when the code changes, change it here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One semantic change. `tests` are pytest's arguments: the narrowest ones that must fail with it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+BOUNDS = ("tests/lambdas/test_bounds.py",)
+PLAN = ("tests/lambdas/test_plan.py",)
+DEPLOY = "tests/lambdas/test_deploy.py"
+CARD = "tests/lambdas/test_card.py"
+LOSS = "tests/training/test_loss.py"
+SPLITS = "tests/preparation/test_splits.py"
+ARCHIVE = ("tests/evaluation/test_archive.py",)
+CACHING = "packages/localcloud/tests/localcloud_pipelines/test_caching.py"
+
+MUTATIONS = (
+    Mutation(
+        "gate: a minimum that is reached exactly is missed",
+        "lambdas/bounds.py",
+        "else value >= threshold",
+        "else value > threshold",
+        BOUNDS,
+    ),
+    Mutation(
+        "gate: a maximum is checked as a minimum",
+        "conditions/quality_gate.py",
+        'ConditionLessThanOrEqualTo if bound.kind == "maximum"',
+        'ConditionGreaterThanOrEqualTo if bound.kind == "maximum"',
+        BOUNDS,
+    ),
+    Mutation(
+        "settings: the package comes before the input",
+        "lambdas/settings.py",
+        "for source in (event, metadata, defaults)",
+        "for source in (metadata, event, defaults)",
+        PLAN,
+    ),
+    Mutation(
+        "settings: a real-time endpoint may scale to zero",
+        "common/endpoint_dials.py",
+        'instances == 0 and mode not in ("adapter", "asynchronous")',
+        'instances == 0 and mode == "serverless"',
+        PLAN,
+    ),
+    Mutation(
+        "canary: its size is always 50%",
+        "lambdas/plan.py",
+        'routing["CanarySize"] = _capacity(percent)',
+        'routing["CanarySize"] = _capacity(50)',
+        PLAN,
+    ),
+    Mutation(
+        "canary: linear steps below SageMaker's 10%",
+        "lambdas/plan.py",
+        "_capacity(max(10, percent))",
+        "_capacity(percent)",
+        PLAN,
+    ),
+    Mutation(
+        "plan: every request is captured",
+        "lambdas/plan.py",
+        '"InitialSamplingPercentage": settings["data_capture_percentage"]',
+        '"InitialSamplingPercentage": 100',
+        PLAN,
+    ),
+    Mutation(
+        "plan: a key for disks that hardware encrypts",
+        "lambdas/plan.py",
+        'mode != "serverless" and not LOCAL_STORAGE.match(settings["endpoint_instance_type"])',
+        'mode != "serverless"',
+        PLAN,
+    ),
+    Mutation(
+        "card: a repeat adds the adapter again",
+        "lambdas/card.py",
+        "if SPECIFICATION not in known and",
+        "if",
+        (f"{CARD}::test_a_repeat_changes_nothing",),
+    ),
+    Mutation(
+        "card: metadata longer than the API takes",
+        "lambdas/card.py",
+        '" ", str(value))[:MAX_VALUE]',
+        '" ", str(value))',
+        (f"{CARD}::test_metadata_is_what_the_api_allows",),
+    ),
+    Mutation(
+        "ledger: a write that overwrites others",
+        "lambdas/ledger.py",
+        'condition = {"IfMatch": tag} if tag else',
+        "condition = {} if tag else",
+        (f"{DEPLOY}::test_a_lost_race_at_the_log_is_run_again",),
+    ),
+    Mutation(
+        "ledger: an earlier approval overtakes a later one",
+        "lambdas/starting.py",
+        'item["approved"] > entry["approved"]',
+        'item["approved"] < entry["approved"]',
+        (f"{DEPLOY}::test_created_unchanged_updated",),
+    ),
+    Mutation(
+        "ledger: the oldest queued deployment wins",
+        "lambdas/settling.py",
+        "newest = max(",
+        "newest = min(",
+        (f"{DEPLOY}::test_what_comes_while_the_endpoint_changes_waits_and_the_newest_wins",),
+    ),
+    Mutation(
+        "ledger: nothing is pruned",
+        "lambdas/removal.py",
+        'ways_back = in_state(log, "replaced")[-KEPT_BESIDE:]',
+        'ways_back = in_state(log, "replaced")',
+        (f"{DEPLOY}::test_old_configurations_and_models_are_pruned_but_for_the_way_back",),
+    ),
+    Mutation(
+        "account: credentials of another account are taken",
+        "pipelines/aws.py",
+        "if account != config.aws.account_id:",
+        "if not account:",
+        ("tests/author/test_aws.py",),
+    ),
+    Mutation(
+        "prices: the API is not asked",
+        "pipelines/prices.py",
+        "return _asked(session, region, instance_type) or LIST_PRICES",
+        "return LIST_PRICES",
+        ("tests/author/test_prices.py",),
+    ),
+    Mutation(
+        "patience: one step, whatever the rollout",
+        "pipelines/deployments.py",
+        'if rollout.traffic in ("linear", "rolling") else 1',
+        "if not rollout.traffic else 1",
+        ("tests/author/test_endpoint.py",),
+    ),
+    Mutation(
+        "stage: the oldest for the newest",
+        "pipelines/endpoint.py",
+        'variant.get("VariantStatus") or [])[-1:]',
+        'variant.get("VariantStatus") or [])[:1]',
+        ("tests/author/test_endpoint.py",),
+    ),
+    Mutation(
+        "cache: hyperparameters don't count",
+        "packages/localcloud/src/localcloud/engine/cache.py",
+        '        "HyperParameters",\n',
+        "",
+        (f"{CACHING}::test_the_attributes_that_count",),
+    ),
+    Mutation(
+        "cache: results never grow old",
+        "packages/localcloud/src/localcloud/engine/cache.py",
+        'now - float(entry["Time"]) > duration_seconds(expire_after)',
+        "duration_seconds(expire_after) < 0",
+        (f"{CACHING}::test_a_cached_result_has_its_scope_and_its_age",),
+    ),
+    Mutation(
+        "code: a renamed file keeps the hash",
+        "pipelines/code.py",
+        "for part in (name.encode(), files[name]):",
+        "for part in (files[name],):",
+        ("tests/author/test_publish.py",),
+    ),
+    Mutation(
+        "dedup: every row counts as new",
+        "preparation/splits.py",
+        "fresh = ~self.contains(distinct)",
+        "fresh = np.ones(len(distinct), dtype=bool)",
+        (f"{SPLITS}::test_the_digest_set_is_a_set", f"{SPLITS}::test_exact_duplicates_are_dropped_and_counted"),
+    ),
+    Mutation(
+        "splits: test and validation change places",
+        "preparation/splits.py",
+        "return int(self.test / whole * 2**64),",
+        "return int(self.validation / whole * 2**64),",
+        (f"{SPLITS}::test_shares_are_kept_within_chance",),
+    ),
+    Mutation(
+        "splits: a prompt of two groups crosses",
+        "preparation/writing.py",
+        "leaks = np.flatnonzero(kept & other.contains(prompts)).tolist()",
+        "leaks: list[int] = []",
+        (f"{SPLITS}::test_a_group_never_crosses_and_neither_does_its_prompt",),
+    ),
+    Mutation(
+        "masks: rows of a batch see each other",
+        "training/segment_attention.py",
+        "allowed = (owner[:, None] == owner[None, :]) | (owner == 0)[None, :]",
+        "allowed = owner[:, None] >= owner[None, :]",
+        (f"{LOSS}::test_a_row_does_not_see_another",),
+    ),
+    Mutation(
+        "masks: the loss is one token late",
+        "training/packing.py",
+        "keep.append(np.arange(first - 1, end - 1))",
+        "keep.append(np.arange(first, end))",
+        (f"{LOSS}::test_only_completion_positions_reach_the_loss",),
+    ),
+    Mutation(
+        "packing: positions run on over rows",
+        "training/packing.py",
+        "positions.append(np.arange(prefix, prefix + len(own)))",
+        "positions.append(np.arange(start, end))",
+        (f"{LOSS}::test_packed_loss_and_gradients_equal_one_by_one",),
+    ),
+    Mutation(
+        "archive: a path leads out of the target",
+        "evaluation/archive.py",
+        'or ".." in path.parts',
+        "or not path.parts",
+        ARCHIVE,
+    ),
+    Mutation(
+        "archive: links are unpacked",
+        "evaluation/archive.py",
+        "if not member.isfile():",
+        "if member.isdev():",
+        ARCHIVE,
+    ),
+    Mutation(
+        "intervals: the gain is over the worse base",
+        "evaluation/intervals.py",
+        "(min if lower else max)(bases",
+        "(max if lower else min)(bases",
+        ("tests/evaluation/test_intervals.py",),
+    ),
+)
