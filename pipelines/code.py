@@ -5,7 +5,8 @@ changed, and an upload that is already there is not made again. The hash covers 
 dates.
 
 What several shipped folders need stands once, in `common/`. A folder's upload brings the modules of `common/` that it
-imports, directly or through each other, and no others: a change to one of them reaches only the steps that run it.
+imports, directly or through each other, as a folder of that name: a change to one of them reaches only the steps that
+run it.
 """
 
 from __future__ import annotations
@@ -41,11 +42,7 @@ class Code:
 def shipped(folder: str) -> Code:
     """The code of one of the repository's shipped folders, for example `shipped("training")`."""
     code = read_code(REPOSITORY / folder, folder)
-    common = read_code(REPOSITORY / COMMON, COMMON).files
-    hidden = sorted(code.files.keys() & common.keys())
-    if hidden:
-        raise ValueError(f"{folder}/ and {COMMON}/ both have {', '.join(hidden)}: rename one of them")
-    files = code.files | _imported_from(common, code.files)
+    files = code.files | _imported_from_common(code.files)
     return Code(folder, files, digest(files))
 
 
@@ -58,26 +55,30 @@ def bundle(folder: str, directory: Path) -> Path:
     return directory
 
 
-def _imported_from(common: dict[str, bytes], files: dict[str, bytes]) -> dict[str, bytes]:
-    """The files of `common` that `files` import, and that these import in turn."""
+def _imported_from_common(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The modules of common/ that `files` import, and that these import in turn, by their place in the upload."""
+    common = read_code(REPOSITORY / COMMON, COMMON).files
     found: dict[str, bytes] = {}
     waiting = [body for name, body in files.items() if name.endswith(".py")]
     while waiting:
         for module in _imports(waiting.pop()):
-            name = f"{module}.py"
-            if name in common and name not in found:
-                found[name] = common[name]
+            name = f"{module.removeprefix(COMMON + '.')}.py"
+            if module.startswith(f"{COMMON}.") and name in common and f"{COMMON}/{name}" not in found:
+                found[f"{COMMON}/{name}"] = common[name]
                 waiting.append(common[name])
+    if found:
+        found[f"{COMMON}/__init__.py"] = common["__init__.py"]
     return found
 
 
 def _imports(source: bytes) -> set[str]:
+    """Every module that is imported, wherever in the file."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
