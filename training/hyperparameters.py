@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
-from training_errors import TrainingError
+from common.failure import JobError
 
 METHODS = ("lora", "full")
 SCHEDULERS = ("linear", "cosine", "constant")
@@ -117,11 +117,11 @@ KEYS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise TrainingError(message)
+        raise JobError(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: one `--key value` per hyperparameter. A bad value raises TrainingError."""
+    """The command line: one `--key value` per hyperparameter. A bad value raises JobError."""
     parser = _Parser(
         prog="train.py",
         description="Fine-tune a causal language model as a SageMaker training job.",
@@ -141,16 +141,16 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> Hyperparameters:
     """Hyperparameters from the command line.
 
-    Raises TrainingError for an unknown key (with the keys there are), a value out of range and keys at odds.
+    Raises JobError for an unknown key (with the keys there are), a value out of range and keys at odds.
     """
     known, unknown = build_parser().parse_known_args(list(arguments))
     if unknown:
-        raise TrainingError(f"unknown hyperparameter {' '.join(unknown)}; allowed are {', '.join(KEYS)}")
+        raise JobError(f"unknown hyperparameter {' '.join(unknown)}; allowed are {', '.join(KEYS)}")
     chosen = Hyperparameters(**vars(known))
     if chosen.method == "lora" and not [name for name in chosen.lora_target_modules.split(",") if name.strip()]:
-        raise TrainingError(f"lora_target_modules is empty; allowed is {ALL_LINEAR} or names separated by commas")
+        raise JobError(f"lora_target_modules is empty; allowed is {ALL_LINEAR} or names separated by commas")
     if chosen.early_stopping_patience and not chosen.evaluations_per_run:
-        raise TrainingError("early_stopping_patience needs evaluations_per_run of at least 1, which is 0")
+        raise JobError("early_stopping_patience needs evaluations_per_run of at least 1, which is 0")
     return chosen
 
 
