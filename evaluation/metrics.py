@@ -17,9 +17,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-TEXT_METRICS = ("exact_match", "token_f1", "rouge_l")
-JSON_METRICS = ("json_valid", "json_field_accuracy")
-LOWER_IS_BETTER = ("validation_loss", "latency_seconds")
 LONGEST_SUBSEQUENCE = 2000
 """Words; ROUGE-L looks at the beginnings of longer texts, because its time grows with the product of the lengths."""
 _WORDS = re.compile(r"[^\W_]+")
