@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import write_config
+from tests.support.base_model import give_base_model
 from tests.support.command import ROOT, environment, fmops
 
 
@@ -34,6 +35,8 @@ def processes_of(home: Path) -> list[str]:
 def test_control_c_in_the_demo_leaves_no_process_behind(stage: str, tmp_path: Path) -> None:
     write_config(tmp_path)
     home = tmp_path / "home"
+    if stage != "base-model":
+        give_base_model(home)
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", "demo"],
         cwd=tmp_path,
