@@ -7,7 +7,7 @@ interval of a share of 0 or 1 has no width, as with any bootstrap: read it toget
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from common.metric_names import BY_NAME
 
@@ -15,8 +15,13 @@ DRAWS = 2000
 LOW, HIGH = 2.5, 97.5
 CANDIDATE, BASE, FEW_SHOT = "candidate", "base", "base_few_shot"
 
-Estimate = dict[str, float]
-"""{"value", "low", "high"}"""
+
+class Estimate(TypedDict):
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def draw_counts(rows: int, seed: int, draws: int = DRAWS) -> Any:

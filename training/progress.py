@@ -49,7 +49,7 @@ def evenly(times: int, total: int) -> set[int]:
     return {math.ceil(total * part / times) for part in range(1, times + 1)} if times else set()
 
 
-class RunProgress(TrainerCallback, ExportableState):
+class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # transformers has no types
     """Schedule, lines, history, early stopping and SIGTERM for one run of PackedTrainer."""
 
     def __init__(

@@ -8,7 +8,7 @@ content and the end-of-sequence token), tokenized apart as at inference. Not cov
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 BATCH = 1000
 
 
+class TokenizedRow(TypedDict):
+    """Prompt and completion as one int32 array of token ids; the prompt's are the first `prompt_length`."""
+
+    ids: np.ndarray
+    prompt_length: int
+
+
 class TokenizedRows:
-    """Rows as one flat int32 array, four bytes a token. `rows[i]` is `{"ids": [..], "prompt_length": n}`."""
+    """Rows as one flat int32 array, four bytes a token."""
 
     def __init__(self) -> None:
         self._chunks: list[np.ndarray] = []
@@ -42,7 +49,7 @@ class TokenizedRows:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> TokenizedRow:
         if self._flat is None:
             self._flat = np.concatenate(self._chunks)
             self._chunks = [self._flat]
@@ -51,7 +58,8 @@ class TokenizedRows:
 
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
-        return np.diff(np.asarray(self._ends), prepend=0)
+        lengths: np.ndarray = np.diff(np.asarray(self._ends), prepend=0)
+        return lengths
 
 
 def tokenize_channel(channel: Path, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> TokenizedRows:

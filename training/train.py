@@ -181,12 +181,11 @@ def _announce(
     precision: str,
 ) -> None:
     parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    held_out = validation or []
     print(
         f"[setup] method={chosen.method} parameters={sum(count for count, _ in parameters)} "
         f"trained={sum(count for count, wanted in parameters if wanted)} precision={precision} "
         f"device={trainer.args.device.type} processes={trainer.args.world_size} batches={trainer.collator.layout} "
-        f"train_rows={len(rows)} validation_rows={len(held_out)} "
+        f"train_rows={len(rows)} validation_rows={len(validation) if validation else 0} "
         f"rows_left_out={rows.left_out + (validation.left_out if validation else 0)} steps={trainer.args.max_steps}",
         flush=True,
     )

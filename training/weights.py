@@ -14,7 +14,7 @@ import torch
 from hyperparameters import ALL_LINEAR, Hyperparameters
 from packing import Collator, Layout
 from segment_attention import NAME, register
-from tokenized import TokenizedRows
+from tokenized import TokenizedRow, TokenizedRows
 
 from common.base_model import check_tokenizer, model_directory
 from common.failure import JobError, first_line
@@ -141,33 +141,36 @@ def choose_layout(model: Any, rows: TokenizedRows, pad_token_id: int, precision:
     """`packed` if the model computes in a packed batch what it computes for each row alone, else `padded`.
 
     Tried on real rows of this run, since no list of architectures could know every model's attention
-    (windows, sinks, soft caps, recurrent layers). Leaves the model set up for the layout.
+    (windows, sinks, soft caps, recurrent layers). Leaves the model as it was: `set_up_for` applies the choice.
     """
     picked = [
         rows[index] for index in sorted(range(len(rows)), key=lambda i: len(rows[i]["ids"]))[:: max(1, len(rows) // 3)]
     ]
     short = [_tail(row) for row in picked[:3]]
     device = next(model.parameters()).device
-    was_training = model.training
+    was_training, attention = model.training, model.config._attn_implementation
     model.eval()
     with torch.no_grad(), autocast(device, precision):
         alone = [_logits(model, Collator("padded", pad_token_id)([row]), device) for row in short]
-        before = model.config._attn_implementation
         try:
-            register()
-            model.set_attn_implementation(NAME)
+            set_up_for("packed", model)
             together = _logits(model, Collator("packed", pad_token_id)(short), device)
             apart = float((torch.cat(alone) - together).norm() / torch.cat(alone).norm())
         except (ValueError, TypeError, NotImplementedError, KeyError, RuntimeError):
             apart = float("inf")
+    model.set_attn_implementation(attention)
     model.train(was_training)
-    if apart <= (0.05 if precision == "bf16" else 1e-3):
-        return "packed"
-    model.set_attn_implementation(before)
-    return "padded"
+    return "packed" if apart <= (0.05 if precision == "bf16" else 1e-3) else "padded"
 
 
-def _tail(row: dict[str, Any]) -> dict[str, Any]:
+def set_up_for(layout: Layout, model: Any) -> None:
+    """Give the model the attention that the layout's batches need; padded ones need only its own."""
+    if layout == "packed":
+        register()
+        model.set_attn_implementation(NAME)
+
+
+def _tail(row: TokenizedRow) -> TokenizedRow:
     """The row's last tokens: enough to compare, cheap to compute."""
     cut = max(0, len(row["ids"]) - PROBE_TOKENS)
     return {"ids": row["ids"][cut:], "prompt_length": max(1, row["prompt_length"] - cut)}
