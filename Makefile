@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 AWSCLI := $(VENV)/awscli
 
-.PHONY: setup demo test check lint types mutants test-images clean
+.PHONY: setup demo test check lint types reference mutants test-images clean
 
 setup: $(VENV)/.installed
 
@@ -30,8 +30,17 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Each shipped folder in a run of its own: their modules import each other by flat names, as in the container, and some
+# names occur twice.
 types: setup
 	$(BIN)/mypy
+	for folder in preparation training evaluation serving lambdas; do \
+		(cd $$folder && MYPYPATH=.. ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache/$$folder .) || exit 1; \
+	done
+
+# pipeline.yaml's comments and docs/dials.md, from the table of dials.
+reference: setup
+	$(BIN)/python -m pipelines.reference
 
 # Bugs put in on purpose, in a copy of the tree: which ones do the tests notice? (tools/mutations.py)
 mutants: setup

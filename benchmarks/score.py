@@ -44,12 +44,13 @@ def measure(run: Callable[[], list[str]]) -> tuple[float, float, list[str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    sys.path[:0] = [str(ROOT / "evaluation"), str(ROOT / "examples")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "evaluation"), str(ROOT / "examples")]
     from few_shot import FewShot
     from generation import Generator
     from home_assistant import build_rows
     from models import load_model, load_tokenizer
-    from passes import tokenize
+
+    from common.prompts import prompt_ids
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     print("| prompts | one by one rows/s | batched rows/s | x wall | x CPU |\n|---|---|---|---|---|")
     for name, messages in kinds.items():
-        prompts, _ = tokenize(tokenizer, messages, ["" for _ in messages])
+        prompts = prompt_ids(tokenizer, messages)
         few = prompts[: options.single_rows]
         single = measure(lambda few=few: one_by_one(generator.model, tokenizer, few))
         batched = measure(lambda prompts=prompts: generator.generate(prompts, NEW_TOKENS, options.batch_size))

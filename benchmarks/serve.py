@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import http.client
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -47,9 +46,11 @@ def model_fn(model_dir):
 @contextlib.contextmanager
 def server(model: Path, program: str) -> Iterator[tuple[int, psutil.Process]]:
     """(port, process) of a server that is ready."""
+    from pipelines.code import bundle
+
     with tempfile.TemporaryDirectory() as name:
         code, port_file = Path(name) / "code", Path(name) / "port"
-        shutil.copytree(ROOT / "serving", code, ignore=shutil.ignore_patterns("__pycache__"))
+        bundle("serving", code)
         (code / "one_by_one.py").write_text(ONE_BY_ONE)
         command = [
             *(

@@ -78,7 +78,7 @@ def callback(clock: Clock) -> Any:
 
 def run_fmops(options: argparse.Namespace, rows: list[dict[str, Any]], precision: str) -> dict[str, float]:
     """The shipped script with its own `main`, its Trainer timed from outside."""
-    sys.path.insert(0, str(ROOT / "training"))
+    sys.path[:0] = [str(ROOT), str(ROOT / "training")]
     import packed_trainer
     import train
 
@@ -154,7 +154,7 @@ def run_trl(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    sys.path.insert(0, str(ROOT / "training"))
+    sys.path[:0] = [str(ROOT), str(ROOT / "training")]
     from weights import load_config, resolve_precision
 
     bf16 = resolve_precision("auto", load_config(options.model)) == "bf16"

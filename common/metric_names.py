@@ -1,6 +1,6 @@
 """The metrics that Evaluate measures: their names, which direction is better, and what values they take.
 
-Runs in the processing container of Evaluate, in AWS Lambda beside gate.py and card.py, and on the author's machine.
+Runs in the processing container of Evaluate, and on the author's machine.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of evaluation.json's `metrics`; a `share` lies between 0 and 1."""
+    """One metric: its name in evaluation.json and in gates, and its heading in the report."""
 
     name: str
-    share: bool = True
+    label: str
     lower_is_better: bool = False
+    share: bool = True
+    """Whether it lies between 0 and 1."""
+    needs_json: bool = False
+    """Whether it is there only where all targets are JSON."""
 
 
-ALL = (
-    Metric("exact_match"),
-    Metric("token_f1"),
-    Metric("rouge_l"),
-    Metric("validation_loss", share=False, lower_is_better=True),
-    Metric("latency_seconds", share=False, lower_is_better=True),
-    Metric("json_valid"),
-    Metric("json_field_accuracy"),
+METRICS = (
+    Metric("exact_match", "Exact match"),
+    Metric("json_field_accuracy", "JSON fields right", needs_json=True),
+    Metric("json_valid", "Valid JSON", needs_json=True),
+    Metric("token_f1", "Token F1"),
+    Metric("rouge_l", "ROUGE-L"),
+    Metric("validation_loss", "Loss per token", lower_is_better=True, share=False),
+    Metric("latency_seconds", "Seconds per answer", lower_is_better=True, share=False),
 )
-BY_NAME = {metric.name: metric for metric in ALL}
+BY_NAME = {metric.name: metric for metric in METRICS}

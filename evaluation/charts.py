@@ -7,15 +7,17 @@ that says in words what it shows. Sizes are in the picture's own units; the page
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
+
+from intervals import Estimate
 
 WIDTH = 720
 Point = tuple[float, float]
 
 
-def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, str, Mapping[str, float]]]]]) -> str:
+def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, str, Estimate]]]]) -> str:
     """Horizontal bars from 0 to 100% with intervals. `groups`: (metric label, [(class, model label, estimate)])."""
     left, right, bar, gap, space = 190, 66, 16, 5, 20
     scale = WIDTH - left - right
@@ -79,7 +81,7 @@ def curves(title: str, series: Sequence[tuple[str, str, Sequence[Point]]], x_lab
     return _svg(title, WIDTH, height, parts)
 
 
-def spread(title: str, entries: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+def spread(title: str, entries: Sequence[tuple[str, Estimate]]) -> str:
     """A small line from 0 to 100% with a dot and an interval for each model: (class, estimate)."""
     width, height = 180, 9 * len(entries) + 5
     parts = [_line("grid", 2, height / 2, width - 2, height / 2)]

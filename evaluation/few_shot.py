@@ -14,24 +14,24 @@ from typing import Any
 from metrics import parse_json
 from slices import target_name
 
+from common.rows import Message, Row
+
 MOST_TOOLS = 40
 MOST_FIELDS = 12
 CONTAINERS = ("arguments", "parameters", "args", "input", "slots")
 PLAIN_PREAMBLE = "Answer each message in the same way as in the examples, and with nothing else."
 
-Message = dict[str, str]
-
 
 class FewShot:
     """Examples and a preamble drawn from the training rows; the same seed draws the same."""
 
-    def __init__(self, training: Sequence[dict[str, Any]], examples: int, seed: int, json_targets: bool) -> None:
+    def __init__(self, training: Sequence[Row], examples: int, seed: int, json_targets: bool) -> None:
         self.preamble = (
             json_preamble([row["messages"][-1]["content"] for row in training]) if json_targets else PLAIN_PREAMBLE
         )
         self.examples = choose(training, examples, seed, json_targets)
 
-    def prompt(self, row: dict[str, Any]) -> list[Message]:
+    def prompt(self, row: Row) -> list[Message]:
         """Returns the messages to complete for a test row."""
         own = row["messages"][:-1]
         system = self.preamble
@@ -41,7 +41,7 @@ class FewShot:
         return [{"role": "system", "content": system}, *shown, *own]
 
 
-def choose(training: Sequence[dict[str, Any]], count: int, seed: int, json_targets: bool) -> list[dict[str, Any]]:
+def choose(training: Sequence[Row], count: int, seed: int, json_targets: bool) -> list[Row]:
     """Draws training rows; with JSON targets each name comes once before any comes twice."""
     shuffled = random.Random(seed).sample(list(training), len(training))  # noqa: S311 (no secret)
     if not json_targets:

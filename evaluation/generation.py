@@ -12,6 +12,8 @@ from typing import Any
 
 from shared_prefix import attending_to
 
+from common.prompts import end_tokens
+
 SHORTEST_PREFIX = 16
 """Tokens; a shorter common beginning is not worth the trouble."""
 TOLERANCE = 0.08
@@ -31,9 +33,7 @@ class Generator:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        ends = ends if isinstance(ends, list) else [ends]
-        self.ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
+        self.ends = end_tokens(model, tokenizer)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self._kept: tuple[list[int], list[tuple[Any, Any]]] = ([], [])
         """The shared tokens of last time and their state: generation and losses see the same prompts."""
@@ -213,7 +213,7 @@ class Generator:
         ids = self._tensor([[self.pad] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
         output = self.model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=limit,
-                                     eos_token_id=sorted(self.ends), pad_token_id=self.pad)  # fmt: skip
+                                     eos_token_id=self.ends, pad_token_id=self.pad)  # fmt: skip
         return [self._until_end(answer) for answer in output[:, width:].tolist()]
 
     def _until_end(self, answer: list[int]) -> list[int]:

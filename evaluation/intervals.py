@@ -7,16 +7,21 @@ interval of a share of 0 or 1 has no width, as with any bootstrap: read it toget
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
-from metrics import LOWER_IS_BETTER
+from common.metric_names import BY_NAME
 
 DRAWS = 2000
 LOW, HIGH = 2.5, 97.5
 CANDIDATE, BASE, FEW_SHOT = "candidate", "base", "base_few_shot"
 
-Estimate = dict[str, float]
-"""{"value", "low", "high"}"""
+
+class Estimate(TypedDict):
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def draw_counts(rows: int, seed: int, draws: int = DRAWS) -> Any:
@@ -60,7 +65,7 @@ def summarise(
     result = {model: estimate(value, drawn) for model, (value, drawn) in found.items()}
     bases = [model for model in (BASE, FEW_SHOT) if model in found]
     if CANDIDATE in found and bases:
-        lower = name in LOWER_IS_BETTER
+        lower = BY_NAME[name].lower_is_better
         better = (min if lower else max)(bases, key=lambda model: found[model][0])
         sign = -1.0 if lower else 1.0
         value, drawn = (sign * (found[CANDIDATE][part] - found[better][part]) for part in (0, 1))

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from errors import ScoringError
 from generation import Generator
+
+from common.failure import JobError
+from common.prompts import PromptError, completion_ids, prompt_ids, text_ids
+from common.rows import Message
 
 LATENCY_ROWS = 3
 """Rows that are also answered one by one, without anything kept from the others."""
@@ -28,40 +31,29 @@ class Pass:
     prompt_tokens: list[int]
 
 
-def tokenize(
-    tokenizer: Any, prompts: Sequence[list[dict[str, str]]], completions: Sequence[str]
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Returns prompt and completion ids as training makes them; completions end with the end-of-sequence token."""
-    try:
-        texts = [
-            tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) for messages in prompts
-        ]
-    except Exception as error:  # a template raises whatever it likes, for example when it allows no system message
-        raise ScoringError(f"the model's chat template can't render a row: {type(error).__name__}: {error}") from None
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    wanted = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
-    return ids, [[*tokens, tokenizer.eos_token_id] for tokens in wanted]
-
-
 def token_limit(tokenizer: Any, completions: Sequence[str], asked: int) -> int:
     """Returns the most tokens an answer may have: the number asked for, or more than the longest wanted answer has."""
     if asked:
         return asked
-    longest = max(len(ids) for ids in tokenizer(list(completions), add_special_tokens=False)["input_ids"])
+    longest = max(len(ids) for ids in text_ids(tokenizer, completions))
     return int(longest * SPARE_TOKENS) + 8
 
 
 def run_pass(
     name: str,
     generator: Generator,
-    prompts: Sequence[list[dict[str, str]]],
+    prompts: Sequence[Sequence[Message]],
     completions: Sequence[str],
     limit: int,
     batch_size: int,
 ) -> Pass:
     """Generates, measures losses and latencies, with progress lines `[score] model=NAME rows=32/96 seconds=4`."""
     started = time.monotonic()
-    ids, wanted = tokenize(generator.tokenizer, prompts, completions)
+    try:
+        ids = prompt_ids(generator.tokenizer, prompts)
+    except PromptError as error:
+        raise JobError(f"a row can't be asked: {error}") from None
+    wanted = completion_ids(generator.tokenizer, completions)
 
     def progress(done: int, of: int) -> None:
         print(f"[score] model={name} rows={done}/{of} seconds={time.monotonic() - started:.0f}", flush=True)
@@ -77,7 +69,7 @@ def run_pass(
     seconds = time.monotonic() - started
     mean = sum(total for total, _ in losses) / sum(count for _, count in losses)
     if not math.isfinite(mean):
-        raise ScoringError(
+        raise JobError(
             f"the loss of the model {name!r} is {mean}: its weights are broken, or overflow in this precision"
         )
     print(f"[score] model={name} loss={mean:.4f} seconds={seconds:.0f}", flush=True)

@@ -13,20 +13,13 @@ from typing import Any
 
 import charts
 from intervals import BASE, CANDIDATE, FEW_SHOT
-from metrics import LOWER_IS_BETTER
+
+from common.metric_names import METRICS
 
 TEMPLATE = "report.html.j2"
 MODELS = {CANDIDATE: "tuned", FEW_SHOT: "base with examples", BASE: "base"}
 STYLES = {CANDIDATE: "tuned", FEW_SHOT: "few", BASE: "base"}
-LABELS = {
-    "exact_match": "Exact match",
-    "json_field_accuracy": "JSON fields right",
-    "json_valid": "Valid JSON",
-    "token_f1": "Token F1",
-    "rouge_l": "ROUGE-L",
-    "validation_loss": "Loss per token",
-    "latency_seconds": "Seconds per answer",
-}
+LABELS = {metric.name: metric.label for metric in METRICS}
 SAMPLES = 6
 MOST_SLICES = 40
 
@@ -106,16 +99,17 @@ def bar_chart(evaluation: Mapping[str, Any]) -> Any:
     from markupsafe import Markup
 
     groups = [
-        (LABELS[name], [(STYLES[model], MODELS[model], evaluation["metrics"][name][model]) for model in MODELS])
-        for name in LABELS
-        if name in evaluation["metrics"] and name not in LOWER_IS_BETTER
+        (metric.label, [(STYLES[model], MODELS[model], evaluation["metrics"][metric.name][model]) for model in MODELS])
+        for metric in METRICS
+        if metric.name in evaluation["metrics"] and metric.share
     ]
     return Markup(charts.bars("Quality of the tuned model and its base, with 95% intervals", groups))  # noqa: S704 (charts escapes)
 
 
 def costs(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Metrics where lower is better."""
-    return [(LABELS[name], evaluation["metrics"][name]) for name in LOWER_IS_BETTER if name in evaluation["metrics"]]
+    found = evaluation["metrics"]
+    return [(metric.label, found[metric.name]) for metric in METRICS if metric.lower_is_better and metric.name in found]
 
 
 def loss_curves(training: Mapping[str, Any] | None) -> Any:

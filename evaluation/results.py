@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intervals import BASE, CANDIDATE, FEW_SHOT, summarise
-from metrics import JSON_METRICS, TEXT_METRICS, is_json, score_text
+from metrics import is_json, score_text
 from passes import Pass
 from slices import find_slices
+
+from common.metric_names import METRICS
+from common.rows import Row
 
 MODELS = (CANDIDATE, BASE, FEW_SHOT)
 
 
-def score_rows(
-    rows: Sequence[dict[str, Any]], passes: Mapping[str, Pass]
-) -> tuple[dict[str, list[dict[str, float]]], bool]:
+def score_rows(rows: Sequence[Row], passes: Mapping[str, Pass]) -> tuple[dict[str, list[dict[str, float]]], bool]:
     """Returns for each model the metrics of each row, and whether the targets are JSON (all of them)."""
     targets = [row["messages"][-1]["content"] for row in rows]
     json_targets = all(is_json(target) for target in targets)
@@ -35,7 +36,7 @@ def build_metrics(
 ) -> dict[str, Any]:
     """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency)."""
     picked = range(len(scores[CANDIDATE])) if chosen is None else chosen
-    names = TEXT_METRICS + (JSON_METRICS if json_targets else ())
+    names = [metric.name for metric in METRICS if metric.share and (json_targets or not metric.needs_json)]
     found = {
         name: summarise(name, {model: [scores[model][row][name] for row in picked] for model in scores}, seed=seed)
         for name in names
@@ -50,7 +51,7 @@ def build_metrics(
     return found
 
 
-def majority(training: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], json_targets: bool) -> dict[str, Any]:
+def majority(training: Sequence[Row], rows: Sequence[Row], json_targets: bool) -> dict[str, Any]:
     """Returns the most frequent training answer and how often it is right: what knowing nothing but that gives."""
     prediction = Counter(row["messages"][-1]["content"] for row in training).most_common(1)[0][0]
     right = [score_text(prediction, row["messages"][-1]["content"], json_targets)["exact_match"] for row in rows]
@@ -58,8 +59,8 @@ def majority(training: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]],
 
 
 def build_evaluation(
-    rows: Sequence[dict[str, Any]],
-    training: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
+    training: Sequence[Row],
     passes: Mapping[str, Pass],
     scores: Mapping[str, list[dict[str, float]]],
     json_targets: bool,
@@ -82,7 +83,7 @@ def build_evaluation(
 
 
 def predictions(
-    rows: Sequence[dict[str, Any]], passes: Mapping[str, Pass], scores: Mapping[str, list[dict[str, float]]]
+    rows: Sequence[Row], passes: Mapping[str, Pass], scores: Mapping[str, list[dict[str, float]]]
 ) -> list[dict[str, Any]]:
     """Returns one record a row: the prompt, the wanted answer, and each model's answer with its metrics."""
     return [

@@ -25,17 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import MOST_TRAINING_ROWS, draw, read_rows
-from errors import ScoringError
+from data import MOST_TRAINING_ROWS, draw, load_rows
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, FEW_SHOT
 from metrics import is_json
-from models import Candidate, device_and_dtype, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
+from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
 from passes import Pass, run_pass, token_limit
 from results import build_evaluation, predictions, score_rows
 
 from common.dials import add_arguments
 from common.evaluation_dials import EVALUATION
+from common.failure import JobError, report_failure
+from common.rows import Row
 from common.seed_dial import SEED
 
 FILES = ("evaluation.json", "report.html", "predictions.jsonl")
@@ -56,7 +57,7 @@ class Options:
     batch_size: int
     max_rows: int
     seed: int
-    failure_files: tuple[Path, ...]
+    message_file: Path | None
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -71,43 +72,39 @@ def parse(arguments: list[str] | None = None) -> Options:
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
     add_arguments(parser, [dial for dial in (*EVALUATION, SEED) if dial.argument])
-    parser.add_argument(
-        "--failure-file", type=Path, help="file to write the reason of a failure to (also: $SM_FAILURE_FILE)"
-    )
-    parser.add_argument("--message-file", type=Path, help="the same, for a processing job's exit message")
-    given = parser.parse_args(arguments)
-    files = [given.failure_file, given.message_file]
-    if os.environ.get("SM_FAILURE_FILE"):
-        files.append(Path(os.environ["SM_FAILURE_FILE"]))
-    failure_files = tuple(file for file in files if file is not None and file.parent.is_dir())
-    kept = {name: value for name, value in vars(given).items() if name not in ("failure_file", "message_file")}
-    return Options(**kept, failure_files=failure_files)
+    parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
+    return Options(**vars(parser.parse_args(arguments)))
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Does the whole evaluation and returns evaluation.json; raises ScoringError."""
+    """Does the whole evaluation and returns evaluation.json; raises JobError."""
     started = time.monotonic()
-    all_rows = read_rows(options.data)
+    all_rows = load_rows(options.data)
     rows = draw(all_rows, options.max_rows, options.seed)
-    training = read_rows(options.train_data, MOST_TRAINING_ROWS)
+    training = load_rows(options.train_data, MOST_TRAINING_ROWS)
     base = find_base(options.base_model)
     with tempfile.TemporaryDirectory(prefix="score-") as scratch:
         candidate = find_candidate(options.model, Path(scratch))
-        passes, limit = _passes(rows, training, candidate, base, options)
+        passes, limit, precision = _passes(rows, training, candidate, base, options)
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
     scores, json_targets = score_rows(rows, passes)
     evaluation = build_evaluation(rows, training, passes, scores, json_targets, options.seed)
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base)
-    evaluation["settings"] = _settings(options, limit, len(all_rows), len(training), passes, time.monotonic() - started)
+    evaluation["settings"] = _settings(options, passes, time.monotonic() - started) | {
+        "max_new_tokens": limit,
+        "test_rows": len(all_rows),
+        "training_rows": len(training),
+        "precision": precision,
+    }
     _write(options.output, evaluation, predictions(rows, passes, scores))
     return evaluation
 
 
 def _passes(
-    rows: list[dict[str, Any]], training: list[dict[str, Any]], candidate: Candidate, base: str, options: Options
-) -> tuple[dict[str, Pass], int]:
+    rows: list[Row], training: list[Row], candidate: Candidate, base: str, options: Options
+) -> tuple[dict[str, Pass], int, str]:
     from generation import Generator
 
     tokenizer = load_tokenizer(candidate.directory)
@@ -124,7 +121,7 @@ def _passes(
     passes[BASE] = run_pass(BASE, generator, prompts, targets, limit, options.batch_size)
     shown = [shots.prompt(row) for row in rows]
     passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown, targets, limit, options.batch_size)
-    return passes, limit
+    return passes, limit, str(generator.model.dtype).removeprefix("torch.")
 
 
 def _free() -> None:
@@ -143,23 +140,16 @@ def _names(candidate: Candidate, base: str) -> dict[str, str]:
     return {"candidate": f"{name}, fine-tuned ({training.get('method', 'method unknown')})", "base": name}
 
 
-def _settings(
-    options: Options, limit: int, test_rows: int, training_rows: int, passes: dict[str, Pass], seconds: float
-) -> dict[str, Any]:
+def _settings(options: Options, passes: dict[str, Pass], seconds: float) -> dict[str, Any]:
     import torch
     import transformers
 
-    device, dtype = device_and_dtype()
     return {
         "few_shot": options.few_shot,
-        "max_new_tokens": limit,
         "batch_size": options.batch_size,
         "max_rows": options.max_rows,
         "seed": options.seed,
-        "test_rows": test_rows,
-        "training_rows": training_rows,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "precision": str(dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "seconds": {name: round(done.seconds, 1) for name, done in passes.items()} | {"all": round(seconds, 1)},
@@ -185,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         evaluation = run(options)
-    except ScoringError as error:
+    except JobError as error:
         return _fail(str(error), options)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", options)
@@ -206,13 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(problem: str, options: Options) -> int:
-    message = f"score: {problem}"
-    print(message, file=sys.stderr, flush=True)
-    for path in options.failure_files:
-        try:
-            path.write_text(message + "\n", encoding="utf-8", errors="backslashreplace")
-        except OSError:
-            continue
+    report_failure("score.py", problem, [options.message_file] if options.message_file else [])
     return 1
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from metrics import leaves, parse_json
 
+from common.rows import Row
+
 MOST_NAMES = 16
 """Of the names that JSON targets carry, so many of the most frequent get a slice."""
 NAME_FIELDS = ("name", "tool", "function", "intent", "action", "type", "label")
 
 
 def find_slices(
-    rows: Sequence[dict[str, Any]], lengths: Sequence[int], targets_in_training: Sequence[str], json_targets: bool
+    rows: Sequence[Row], lengths: Sequence[int], targets_in_training: Sequence[str], json_targets: bool
 ) -> list[tuple[str, list[int]]]:
     """Returns (name, row numbers): by the rows' own `slice`, by prompt length, for JSON by name and by unseen values.
 

@@ -241,9 +241,8 @@ def deployment_config(settings: Settings, alarms: list[str]) -> Request:
         "AutoRollbackConfiguration", {"Alarms": [{"AlarmName": name} for name in alarms]} if alarms else None
     )
     if traffic == "rolling":
-        # At least 5% at a time, says the API; half of the fleet at once at most.
         rolling = {
-            "MaximumBatchSize": _capacity(max(5, percent)),
+            "MaximumBatchSize": _capacity(percent),
             "WaitIntervalInSeconds": wait,
             "MaximumExecutionTimeoutInSeconds": longest,
         }
@@ -252,7 +251,7 @@ def deployment_config(settings: Settings, alarms: list[str]) -> Request:
     if traffic == "canary":
         routing["CanarySize"] = _capacity(percent)
     elif traffic == "linear":
-        routing["LinearStepSize"] = _capacity(max(10, percent))
+        routing["LinearStepSize"] = _capacity(percent)
     blue_green = {
         "TrafficRoutingConfiguration": routing,
         "TerminationWaitInSeconds": settings["endpoint_keep_seconds"],

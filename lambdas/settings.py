@@ -1,10 +1,9 @@
-"""Reads how to deploy: from the input, else from the package, else from the environment.
+"""Reads how to deploy: from the input, else from the package, else from the environment. Runs in AWS Lambda.
 
     read_settings({"endpoint_instance_count": 2}, {"endpoint_name": "chat"}, {"ENDPOINT_SETTINGS": '{...}'})
 
-Runs in AWS Lambda, beside deploy.py. The names and what they take are the dials of pipeline.yaml's `endpoint:`
-(common/endpoint_dials.py). Values arrive as text or numbers, since pipeline parameters, metadata and environment
-variables write them differently.
+The names and what they take are the dials of pipeline.yaml's `endpoint:` (common/endpoint_dials.py). Values arrive as
+text or numbers, since pipeline parameters, metadata and environment variables write them differently.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,12 @@ def check(config: Config, path: Path) -> str:
     if not path.exists():
         raise UsageProblem(f"--data {path}: there is no such file.")
     command = [sys.executable, str(ROOT / "preparation" / "prepare.py"), "--check", "--input", str(path)]
-    result = subprocess.run([*command, *data_arguments(config)], capture_output=True, text=True, check=False)
+    command += data_arguments(config)
+    path_with_common = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path_with_common}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise UsageProblem((result.stderr or result.stdout).strip())
+        raise UsageProblem((result.stderr or result.stdout).strip().removeprefix("prepare.py: error: "))
     return result.stdout.strip()
 
 

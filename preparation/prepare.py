@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from reading import Piece, Source, find_sources, pieces, read_piece
-from rows import Batch, Columns, Converter, DataError
+from rows import Batch, Columns, Converter
 from serial import read_serially
 from splits import TRACKED_GROUPS, Shares, Splitter, fill_empty_splits
 from writing import Tally, Writer, write_report
 
 from common.data_dials import DATA
 from common.dials import add_arguments
+from common.failure import JobError, report_failure
 
 CHECK_ROWS = 200_000
 PARALLEL_BYTES = 16 << 20
@@ -56,7 +57,7 @@ class Options:
     workers: int
     check: bool
     check_rows: int
-    failure_files: tuple[Path, ...]
+    message_file: Path | None
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -70,10 +71,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--check-rows", type=int, default=CHECK_ROWS, help=f"rows to look at with --check (default {CHECK_ROWS})"
     )
-    parser.add_argument(
-        "--failure-file", type=Path, help="file to write the reason of a failure to (also: $SM_FAILURE_FILE)"
-    )
-    parser.add_argument("--message-file", type=Path, help="the same, for a processing job's exit message")
+    parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
     given = parser.parse_args(arguments)
     shares = Shares(given.train_share, given.validation_share, given.test_share)
     if not given.check and given.output is None:
@@ -82,16 +80,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     columns = Columns(**{name: (getattr(given, f"{name}_column") or "").strip() for name in names})
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
-                   given.workers, given.check, given.check_rows, _failure_files(given))  # fmt: skip
-
-
-def _failure_files(given: argparse.Namespace) -> tuple[Path, ...]:
-    files = [given.failure_file, given.message_file]
-    if os.environ.get("SM_FAILURE_FILE"):
-        files.append(Path(os.environ["SM_FAILURE_FILE"]))
-    if os.environ.get("SM_OUTPUT_DIR"):
-        files.append(Path(os.environ["SM_OUTPUT_DIR"]) / "failure")
-    return tuple(file for file in files if file is not None and file.parent.is_dir())
+                   given.workers, given.check, given.check_rows, given.message_file)  # fmt: skip
 
 
 _converter: Converter | None = None
@@ -178,7 +167,7 @@ def _read_all(
 
 
 def run(options: Options) -> Tally:
-    """Does the whole job; raises DataError if the data can't be used (the report is written before)."""
+    """Does the whole job; raises JobError if the data can't be used (the report is written before)."""
     sources = find_sources(options.input, options.columns)
     tally = _pass(sources, options, {})
     if options.output is not None and tally.total("rows_out") and len(tally.groups) <= TRACKED_GROUPS:
@@ -203,7 +192,7 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
                 reported = time.monotonic()
                 print(f"[prepare] file={source.name} rows={tally.total('rows_in')}", flush=True)
         problem = judge(tally, options)
-    except DataError as error:
+    except JobError as error:
         problem = str(error)
     except BaseException:
         writer.close(complete=False)
@@ -213,7 +202,7 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
         settings = {"seed": options.seed, "group_column": options.columns.group, **vars(options.shares)}
         write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
-        raise DataError(problem)
+        raise JobError(problem)
     return tally
 
 
@@ -242,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         tally = run(options)
-    except DataError as error:
+    except JobError as error:
         return _fail(str(error), options)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written to the splits", options)
@@ -264,13 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(problem: str, options: Options) -> int:
-    message = f"prepare: {problem}"
-    print(message, file=sys.stderr, flush=True)
-    for path in options.failure_files:
-        try:
-            path.write_text(message + "\n", encoding="utf-8", errors="backslashreplace")
-        except OSError:
-            continue
+    report_failure("prepare.py", problem, [options.message_file] if options.message_file else [])
     return 1
 
 

@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastcsv import read_columns
-from rows import Batch, Columns, Converter, DataError, Rejected, find_layout
+from rows import Batch, Columns, Converter, find_layout
+
+from common.failure import JobError
+from common.rows import RowError
 
 PIECE_BYTES = 1 << 20
 ROW_BYTES = 16 << 20
@@ -63,16 +66,16 @@ class Piece:
 
 
 def find_sources(root: Path, columns: Columns) -> list[Source]:
-    """Returns the readable files under a directory (or the one file), sorted by name; raises DataError on others."""
+    """Returns the readable files under a directory (or the one file), sorted by name; raises JobError on others."""
     if not root.exists():
-        raise DataError(f"{root}: no such file or directory; give the data with --input")
+        raise JobError(f"{root}: no such file or directory; give the data with --input")
     files = [root] if root.is_file() else sorted(
         path
         for path in root.rglob("*")
         if path.is_file() and not any(part[0] in "._" for part in path.relative_to(root).parts)
     )  # fmt: skip
     if not files:
-        raise DataError(f"{root}: holds no files; allowed are {ALLOWED}")
+        raise JobError(f"{root}: holds no files; allowed are {ALLOWED}")
     return [
         _source(path, path.name if root.is_file() else path.relative_to(root).as_posix(), columns) for path in files
     ]
@@ -85,16 +88,16 @@ def _source(path: Path, name: str, columns: Columns) -> Source:
         (suffixes[:-1] if zipped else suffixes)[-1:][0] if suffixes[: -1 if zipped else None] else "", ""
     )
     if not format_ or (zipped and format_ == "parquet"):
-        raise DataError(f"{name}: unknown kind of file; allowed are {ALLOWED}")
+        raise JobError(f"{name}: unknown kind of file; allowed are {ALLOWED}")
     if path.stat().st_size == 0:
-        raise DataError(f"{name}: the file is empty (0 bytes)")
+        raise JobError(f"{name}: the file is empty (0 bytes)")
     source = Source(str(path), name, format_, zipped)
     if format_ == "parquet":
         return source
     with _open(source) as file:
         head = file.read(4)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{name}: the file is UTF-16; save it as UTF-8 (in Excel: 'CSV UTF-8')")
+        raise JobError(f"{name}: the file is UTF-16; save it as UTF-8 (in Excel: 'CSV UTF-8')")
     source = replace(source, start=3 if head[:3] == b"\xef\xbb\xbf" else 0)
     return _with_header(source, columns) if format_ == "csv" else source
 
@@ -118,20 +121,20 @@ def _with_header(source: Source, columns: Columns) -> Source:
     reader = csv.reader(_lines(text), delimiter=delimiter)
     header = next((row for row in reader if row), None)
     if header is None:
-        raise DataError(f"{source.name}: the file holds no header line")
+        raise JobError(f"{source.name}: the file holds no header line")
     names = tuple(name.strip() for name in header)
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
-        raise DataError(f"{source.name}: the header names a column twice: {', '.join(twice)}")
+        raise JobError(f"{source.name}: the header names a column twice: {', '.join(twice)}")
     try:
         layout = find_layout(names, columns)
-    except Rejected as error:
-        raise DataError(
+    except RowError as error:
+        raise JobError(
             f"{source.name}, line {line}: {error.detail or error}; "
             "name the columns with --prompt-column and --completion-column"
         ) from None
     if columns.group and layout.group is None:
-        raise DataError(
+        raise JobError(
             f"{source.name}, line {line}: no column {columns.group!r} (named by --group-column) in {', '.join(names)}"
         )
     consumed = sum(len(part) for part in _first(_lines(text), reader.line_num))
@@ -171,7 +174,7 @@ def pieces(source: Source) -> Iterator[Piece]:
                 if quotes:  # a stray quote: the serial reader sorts it out
                     yield Piece(source, offset, 0, line)
                     return
-                raise DataError(f"{source.name}, line {line}: a row of more than {ROW_BYTES >> 20} MiB")
+                raise JobError(f"{source.name}, line {line}: a row of more than {ROW_BYTES >> 20} MiB")
         if rest:
             yield _piece(source, offset, rest, line)
 

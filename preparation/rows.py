@@ -19,7 +19,8 @@ from typing import Any
 
 from splits import Splitter
 
-ROLES = ("system", "user", "assistant")
+from common.rows import RowError, check_messages, kind
+
 MESSAGES = ("messages", "conversation")
 PROMPTS = ("prompt", "instruction", "question", "query")
 COMPLETIONS = ("completion", "output", "response", "answer")
@@ -27,22 +28,6 @@ INPUTS = ("input", "context")
 SYSTEMS = ("system", "system_prompt")
 SLICES = ("slice",)
 GROUPS = ("group", "group_id", "template")
-
-
-class Rejected(Exception):
-    """A row can't be used. `reason` is the same for all such rows, `detail` is about this one."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
-
-
-class DataError(Exception):
-    """The data as a whole can't be used; the message says what, where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +57,7 @@ class Layout:
 
 
 def find_layout(names: Sequence[str], columns: Columns) -> Layout:
-    """Finds the parts of a row among its column names, without regard to case; raises Rejected if a part is missing."""
+    """Finds the parts of a row among its column names, without regard to case; raises RowError if a part is missing."""
     by_name = {name.strip().lower(): name for name in reversed(names) if isinstance(name, str)}
 
     def find(wanted: str, usual: Iterable[str], flag: str = "") -> str | None:
@@ -82,7 +67,7 @@ def find_layout(names: Sequence[str], columns: Columns) -> Layout:
             return by_name[wanted.strip().lower()]
         if not flag:
             return None
-        raise Rejected("missing field", f"{wanted!r} (named by {flag}); the row has {_listed(names)}")
+        raise RowError("missing field", f"{wanted!r} (named by {flag}); the row has {_listed(names)}")
 
     shared = {
         "system": find(columns.system, SYSTEMS, "--system-column"),
@@ -98,7 +83,7 @@ def find_layout(names: Sequence[str], columns: Columns) -> Layout:
     for part, found, usual in (("prompt", prompt, PROMPTS), ("completion", completion, COMPLETIONS)):
         if found is None:
             looked = ", ".join((*usual, "messages") if part == "prompt" else usual)
-            raise Rejected("missing field", f"no {part} (looked for {looked}); the row has {_listed(names)}")
+            raise RowError("missing field", f"no {part} (looked for {looked}); the row has {_listed(names)}")
     usual_inputs = INPUTS if prompt is not None and prompt.strip().lower() == "instruction" else ()
     return Layout(messages=None, prompt=prompt, completion=completion,
                   input=find(columns.input, usual_inputs, "--input-column"), **shared)  # fmt: skip
@@ -174,7 +159,7 @@ class Converter:
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def layout_of(self, row: Mapping[str, Any]) -> Layout:
-        """Returns the layout for a row's keys; raises Rejected."""
+        """Returns the layout for a row's keys; raises RowError."""
         names = tuple(row)
         layout = self._layouts.get(names)
         if layout is None:
@@ -190,7 +175,7 @@ class Converter:
             system = _text(row, layout.system) if layout.system is not None else ""
             slice_name, group = _label(row, layout.slice), _label(row, layout.group)
             if layout.messages is not None:
-                messages = _checked_messages(row[layout.messages])
+                messages = check_messages(row[layout.messages])
                 if system.strip() and messages[0][0] != "system":
                     messages.insert(0, ("system", system))
                 self.append(batch, number, messages[:-1], messages[-1][1], slice_name, group)
@@ -200,18 +185,18 @@ class Converter:
                 self.add_texts(
                     batch, number, prompt, extra, _text(row, layout.completion or ""), system, slice_name, group
                 )
-        except Rejected as error:
+        except RowError as error:
             batch.rejected.append((number, error.reason, error.detail, row))
 
     def add_texts(self, batch: Batch, number: int, prompt: str, extra: str, completion: str,
                   system: str, slice_name: str, group: str) -> None:  # fmt: skip
-        """Adds a row that isn't a chat; raises Rejected."""
+        """Adds a row that isn't a chat; raises RowError."""
         if extra and not extra.isspace():
             prompt = f"{prompt}\n\n{extra}" if prompt and not prompt.isspace() else extra
         if not prompt or prompt.isspace():
-            raise Rejected("empty prompt")
+            raise RowError("empty prompt")
         if not completion or completion.isspace():
-            raise Rejected("empty completion")
+            raise RowError("empty completion")
         turns = [("user", prompt)]
         if system and not system.isspace():
             turns.insert(0, ("system", system))
@@ -220,7 +205,7 @@ class Converter:
     def append(
         self, batch: Batch, number: int, turns: list[tuple[str, str]], completion: str, slice_name: str, group: str
     ) -> None:
-        """Adds a checked row; raises Rejected if its text can't be written as UTF-8."""
+        """Adds a checked row; raises RowError if its text can't be written as UTF-8."""
         dumps = self.dumps
         try:
             if len(turns) == 1:
@@ -233,7 +218,7 @@ class Converter:
             group_bytes = group.encode()
         except (UnicodeEncodeError, TypeError):  # TypeError: orjson on a lone surrogate
             detail = "the text holds bytes that are no UTF-8 characters; save the file as UTF-8"
-            raise Rejected("not UTF-8", detail) from None
+            raise RowError("not UTF-8", detail) from None
         hashed = blake2b(head, digest_size=8, salt=self.salt)
         prompt_digest = hashed.digest()
         hashed.update(tail)
@@ -257,7 +242,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Rejected("wrong type", f"field {name!r} must be text, not {_kind(value)}")
+        raise RowError("wrong type", f"field {name!r} must be text, not {kind(value)}")
     return value
 
 
@@ -266,40 +251,3 @@ def _label(row: Mapping[str, Any], name: str | None) -> str:
     if value is None or isinstance(value, (dict, list)):
         return ""
     return str(value)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true/false"
-    if isinstance(value, (int, float)):
-        return "a number"
-    return {dict: "an object", list: "a list", bytes: "binary"}.get(type(value), type(value).__name__)
-
-
-def _checked_messages(value: Any) -> list[tuple[str, str]]:
-    """Returns (role, content) of each message; roles must be [system] user assistant [user assistant ...]."""
-    if not isinstance(value, list):
-        raise Rejected("wrong type", f"messages must be a list, not {'nothing' if value is None else _kind(value)}")
-    checked: list[tuple[str, str]] = []
-    for position, message in enumerate(value):
-        where = f"message {position + 1}"
-        if not isinstance(message, dict):
-            raise Rejected("wrong type", f"{where} must be an object, not {_kind(message)}")
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise Rejected("unknown role", f"{where} has the role {role!r}; allowed are {', '.join(ROLES)}")
-        if content is not None and not isinstance(content, str):
-            raise Rejected("wrong type", f"the content of {where} must be text, not {_kind(content)}")
-        if not content or not content.strip():
-            raise Rejected("empty completion" if role == "assistant" else "empty prompt", where)
-        checked.append((role, content))
-    turns = [role for role, _ in checked]
-    if turns[:1] == ["system"]:
-        turns = turns[1:]
-    if not turns or turns[-1] != "assistant":
-        raise Rejected("no completion", "the last message must be the assistant's")
-    if turns != ["user", "assistant"] * (len(turns) // 2):
-        raise Rejected(
-            "turns out of order", f"after an optional system message, user and assistant must alternate; got {turns}"
-        )
-    return checked

@@ -26,7 +26,9 @@ from reading import (
     add_object,
     swallows,
 )
-from rows import Batch, Converter, DataError
+from rows import Batch, Converter
+
+from common.failure import JobError
 
 
 def read_serially(source: Source, converter: Converter, offset: int, first_line: int) -> Iterator[Batch]:
@@ -132,7 +134,7 @@ def read_parquet(source: Source, converter: Converter) -> Iterator[Batch]:
             yield batch
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{source.name}, near row {number}: not a readable Parquet file ({reason})") from None
+        raise JobError(f"{source.name}, near row {number}: not a readable Parquet file ({reason})") from None
 
 
 def read_json(source: Source, converter: Converter) -> Iterator[Batch]:
@@ -187,7 +189,7 @@ def _read_array(source: Source, converter: Converter, file: IO[bytes]) -> Iterat
             except ValueError as error:
                 if block and len(text) - start < ROW_BYTES:
                     break
-                raise DataError(f"{source.name}, line {line}: invalid JSON ({getattr(error, 'msg', error)})") from None
+                raise JobError(f"{source.name}, line {line}: invalid JSON ({getattr(error, 'msg', error)})") from None
             if end == len(text) and block:
                 break  # a number could go on in the next block
             add_object(batch, converter, line, row)
@@ -197,4 +199,4 @@ def _read_array(source: Source, converter: Converter, file: IO[bytes]) -> Iterat
                 yield batch
                 batch = Batch()
         if not block:
-            raise DataError(f"{source.name}, line {line}: the array is not closed; the file seems to be cut off")
+            raise JobError(f"{source.name}, line {line}: the array is not closed; the file seems to be cut off")

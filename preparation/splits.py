@@ -16,7 +16,11 @@ TRACKED_GROUPS = 4096
 
 
 class DigestSet:
-    """A set of 64-bit digests in 8 bytes each: sorted arrays of doubling size.
+    """A set of 64-bit digests in 8 bytes each, kept as a log-structured merge tree in memory (the logarithmic method).
+
+    Its levels are sorted arrays, each at least twice as long as the next. New digests become a level of their own, and
+    levels that are no longer long enough are merged into it, so that n digests cost n log n moves over the whole run; a
+    lookup is a binary search in each of the few levels.
 
     Two different rows share a digest with probability n*n/2**65: 3e-8 for a million rows.
     """

@@ -14,11 +14,12 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any
 
+from common.rows import ROLES, Message
+
 JSON = "application/json"
 DEFAULT_NEW_TOKENS = 128
 MOST_BYTES = 6 * 1024 * 1024
 """What SageMaker lets through to an endpoint."""
-ROLES = ("system", "user", "assistant")
 MOST_STOPS = 8
 _KEYS = ("inputs", "parameters", "stream")
 _PARAMETERS = ("max_new_tokens", "temperature", "top_p", "do_sample", "seed", "stop")
@@ -28,7 +29,7 @@ _PARAMETERS = ("max_new_tokens", "temperature", "top_p", "do_sample", "seed", "s
 class Request:
     """A checked request. `temperature` 0 is greedy; `stop` ends the text before the first of these strings."""
 
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[Message, ...]
     max_new_tokens: int = DEFAULT_NEW_TOKENS
     temperature: float = 0.0
     top_p: float = 1.0
@@ -63,7 +64,7 @@ def most_new_tokens() -> int:
     return int(os.environ.get("FMOPS_MAX_NEW_TOKENS", "1024"))
 
 
-def _messages(inputs: Any) -> tuple[dict[str, str], ...]:
+def _messages(inputs: Any) -> tuple[Message, ...]:
     if isinstance(inputs, str):
         if not inputs.strip():
             raise ValueError("inputs is empty")

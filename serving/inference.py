@@ -34,6 +34,8 @@ from typing import Any
 from chat_request import JSON, Request, parse
 from text_model import Piece, TextModel
 
+from common.precision import dtype
+
 JSON_LINES = "application/jsonlines"
 BASE_MODEL_DIR = "/opt/ml/additional-model-data-sources/base"
 
@@ -53,8 +55,7 @@ def model_fn(model_dir: str) -> TextModel:
     logging.disable_progress_bar()
     folder = Path(model_dir)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    dtype = torch.bfloat16 if _bf16_available() else torch.float32
-    model = _load_weights(folder, dtype)
+    model = _load_weights(folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return TextModel(model.eval(), tokenizer)
 
@@ -101,13 +102,10 @@ def _lines(pieces: Iterator[Piece]) -> Iterator[bytes]:
         pieces.close()  # type: ignore[attr-defined]
 
 
-def _load_weights(folder: Path, dtype: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+def _load_weights(folder: Path) -> Any:
     component = os.environ.get("SAGEMAKER_ADAPTER_DIR")
     if (folder / "config.json").is_file():
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        model = _load(folder)
         return _apply(model, Path(component)) if component else model
     adapter = folder / "adapter"
     if not (adapter / "adapter_model.safetensors").is_file():
@@ -119,7 +117,17 @@ def _load_weights(folder: Path, dtype: Any) -> Any:
     base = Path(os.environ.get("FMOPS_BASE_MODEL_DIR") or BASE_MODEL_DIR)
     if not (base / "config.json").is_file():
         raise RuntimeError(f"{folder} holds only an adapter and its base model is not in {base} (FMOPS_BASE_MODEL_DIR)")
-    return _apply(AutoModelForCausalLM.from_pretrained(base, **options), adapter)
+    return _apply(_load(base), adapter)
+
+
+def _load(folder: Path) -> Any:
+    """The weights in a directory, in the precision in which they were evaluated."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype(config), use_safetensors=True, trust_remote_code=False
+    )
 
 
 def _apply(model: Any, adapter: Path) -> Any:
@@ -132,15 +140,3 @@ def _apply(model: Any, adapter: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 for a renamed attribute
         return PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True).merge_and_unload()
-
-
-def _bf16_available() -> bool:
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

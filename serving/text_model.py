@@ -9,6 +9,8 @@ from typing import Any
 from batching import OneByOne, Sampling, Ticket, make_batched
 from chat_request import Request
 
+from common.prompts import end_tokens, prompt_ids
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -29,7 +31,7 @@ class TextModel:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self._ends = _end_tokens(model, tokenizer)
+        self._ends = end_tokens(model, tokenizer)
         self._one_by_one = OneByOne(model, self._ends, tokenizer.pad_token_id)
         self._batched = make_batched(model, self._ends, tokenizer.pad_token_id)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
@@ -93,19 +95,13 @@ class TextModel:
             raise RuntimeError(f"generation ended after {len(tokens)} tokens without an end token")
 
     def _encode(self, request: Request) -> list[int]:
-        try:
-            text = self.tokenizer.apply_chat_template(
-                list(request.messages), add_generation_prompt=True, tokenize=False
-            )
-        except Exception as error:  # templates raise jinja2's errors for conversations they do not allow
-            raise ValueError(f"the model's chat template refuses these messages: {error}") from None
-        prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        (prompt,) = prompt_ids(self.tokenizer, [request.messages])
         if len(prompt) + request.max_new_tokens > self.context:
             raise ValueError(
                 f"the prompt has {len(prompt)} tokens and max_new_tokens is {request.max_new_tokens}; "
                 f"together they may be {self.context}, {self._limit}: shorten the prompt or ask for fewer tokens"
             )
-        return list(prompt)
+        return prompt
 
 
 class _GrowingText:
@@ -156,9 +152,3 @@ class _GrowingText:
         tail = self._text[max(self._given, len(self._text) - self._longest + 1) :]
         starts = (at for at in range(len(tail)) if any(stop.startswith(tail[at:]) for stop in self._stops))
         return len(tail) - next(starts, len(tail))
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return sorted({*ends, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})

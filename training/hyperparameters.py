@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
-from training_errors import TrainingError
-
 from common.dials import add_arguments
+from common.failure import JobError
 from common.seed_dial import SEED
 from common.training_dials import TRAINING
 
@@ -66,11 +65,11 @@ class Hyperparameters:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise TrainingError(message)
+        raise JobError(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: one `--key value` per hyperparameter. A bad value raises TrainingError."""
+    """The command line: one `--key value` per hyperparameter. A bad value raises JobError."""
     parser = _Parser(
         prog="train.py",
         description="Fine-tune a causal language model as a SageMaker training job.",
@@ -87,11 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> Hyperparameters:
     """Hyperparameters from the command line.
 
-    Raises TrainingError for an unknown key (with the keys there are) and a value that its dial refuses.
+    Raises JobError for an unknown key (with the keys there are) and a value that its dial refuses.
     """
     known, unknown = build_parser().parse_known_args(list(arguments))
     if unknown:
-        raise TrainingError(f"unknown hyperparameter {' '.join(unknown)}; allowed: {', '.join([*DEFAULTS, *PLACES])}")
+        raise JobError(f"unknown hyperparameter {' '.join(unknown)}; allowed: {', '.join([*DEFAULTS, *PLACES])}")
     return Hyperparameters(**vars(known))
 
 

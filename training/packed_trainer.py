@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from checkpoints import MARKER, is_whole, seal, unseal
 from packing import Collator
 from progress import RunProgress
-from tokenized import TokenizedRows
+from tokenized import TokenizedRow, TokenizedRows
 from transformers import Trainer, TrainerState
 
 EVALUATION_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -21,7 +21,7 @@ class EvaluationCutError(Exception):
     """SIGTERM in the middle of an evaluation; the resumed run makes up for it."""
 
 
-class PackedTrainer(Trainer):
+class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
     """Trainer whose loss is the mean over a whole step's completion tokens: all devices, all accumulated batches."""
 
     def __init__(
@@ -87,16 +87,17 @@ class PackedTrainer(Trainer):
         sums = self._sum(sums)
         metrics = {"eval_loss": float(sums[0] / sums[1])}
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         try:
-            return super()._evaluate(*args, **kwargs)
+            metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
         except EvaluationCutError:
             self.model.train()
             self.progress.evaluation_cut(self.control)
             return {"eval_loss": float("inf")}
+        return metrics
 
     def evaluate_late(self) -> None:
         """The evaluation that SIGTERM took away from the step this run resumes at."""
@@ -107,13 +108,14 @@ class PackedTrainer(Trainer):
 
     def _validation_batches(self) -> Iterator[dict[str, Any]]:
         """This process's share of the validation rows, of similar length together, within a budget of tokens."""
-        assert self.validation is not None
-        order = sorted(range(len(self.validation)), key=lambda index: (len(self.validation[index]["ids"]), index))
+        rows = self.validation
+        assert rows is not None
+        order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["ids"]), index))
         budget = EVALUATION_TOKENS.get(self.args.device.type, 1024)
-        batch: list[dict[str, Any]] = []
+        batch: list[TokenizedRow] = []
         used = 0
         for index in order[self.args.process_index :: self.args.world_size]:
-            row = self.validation[index]
+            row = rows[index]
             if batch and used + len(row["ids"]) > budget:
                 yield self.collator(batch)
                 batch, used = [], 0

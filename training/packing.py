@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from tokenized import TokenizedRow
 
 Layout = Literal["packed", "padded"]
 SHORTEST_PREFIX = 4
@@ -48,10 +49,10 @@ class Collator:
         self.pad_token_id = pad_token_id
         self.share_prefix = share_prefix
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: list[TokenizedRow]) -> dict[str, Any]:
         return self._packed(rows) if self.layout == "packed" else self._padded(rows)
 
-    def _packed(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _packed(self, rows: list[TokenizedRow]) -> dict[str, Any]:
         prefix = shared_prefix(rows) if self.share_prefix else 0
         tokens, positions = [rows[0]["ids"][:prefix]], [np.arange(prefix)]
         keep, labels, bounds, end = [], [], [], prefix
@@ -72,10 +73,10 @@ class Collator:
             "segments": Segments(prefix, bounds),
         }
 
-    def _padded(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _padded(self, rows: list[TokenizedRow]) -> dict[str, Any]:
         width = max(len(row["ids"]) for row in rows)
-        ids = np.full((len(rows), width), self.pad_token_id)
-        mask = np.zeros((len(rows), width), dtype=np.int64)
+        ids: np.ndarray = np.full((len(rows), width), self.pad_token_id)
+        mask: np.ndarray = np.zeros((len(rows), width), dtype=np.int64)
         where, columns, labels = [], [], []
         for number, row in enumerate(rows):
             length = len(row["ids"])
@@ -93,7 +94,7 @@ class Collator:
         }
 
 
-def shared_prefix(rows: list[dict[str, Any]]) -> int:
+def shared_prefix(rows: list[TokenizedRow]) -> int:
     """Tokens that all prompts of the batch begin with, 0 if too few to be worth it.
 
     The last prompt token of every row stays its own: its logits predict that row's first completion token.

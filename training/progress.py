@@ -15,9 +15,11 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from training_errors import StopRequestedError, TrainingError
+from training_errors import StopRequestedError
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
+
+from common.failure import JobError
 
 if TYPE_CHECKING:
     from packed_trainer import PackedTrainer
@@ -47,7 +49,7 @@ def evenly(times: int, total: int) -> set[int]:
     return {math.ceil(total * part / times) for part in range(1, times + 1)} if times else set()
 
 
-class RunProgress(TrainerCallback, ExportableState):
+class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # transformers has no types
     """Schedule, lines, history, early stopping and SIGTERM for one run of PackedTrainer."""
 
     def __init__(
@@ -100,7 +102,7 @@ class RunProgress(TrainerCallback, ExportableState):
         assert self.trainer is not None
         loss, tokens = self.trainer.take_step_loss()
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise JobError(
                 f"the loss is {loss} at step {state.global_step}: lower learning_rate, raise warmup_ratio, "
                 "or set precision to fp32"
             )
@@ -134,7 +136,7 @@ class RunProgress(TrainerCallback, ExportableState):
         if state.is_world_process_zero:
             print(f"[eval] step={state.global_step}/{state.max_steps} validation:loss={loss:.4f}", flush=True)
         if not math.isfinite(loss):
-            raise TrainingError(f"the validation loss is {loss} at step {state.global_step}: lower learning_rate")
+            raise JobError(f"the validation loss is {loss} at step {state.global_step}: lower learning_rate")
         if state.best_metric is None or loss < state.best_metric:
             self.kept["evaluations_without_gain"] = 0
             control.should_save = True  # best weights are only found again if they are in a checkpoint

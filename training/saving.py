@@ -18,14 +18,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from training_errors import TrainingError
+from common.failure import JobError
 
 DRAFT = ".writing"
 REPORT = "training_report.json"
 
 
 def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool) -> None:
-    """Raise TrainingError if model and checkpoints cannot fit the disks they go to (bytes are an estimate)."""
+    """Raise JobError if model and checkpoints cannot fit the disks they go to (bytes are an estimate)."""
     every = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(
         parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad
@@ -38,7 +38,7 @@ def check_space(model: Any, model_dir: Path, run_dir: Path, merge: bool) -> None
     for folder, size in needs.values():
         free = shutil.disk_usage(folder).free
         if size > free:
-            raise TrainingError(
+            raise JobError(
                 f"no disk space: {folder} has {free / 1e9:.1f} GB free and this job needs about {size / 1e9:.1f} GB; "
                 "raise training.volume_gb" + (", or set merge=false" if merge else "")
             )

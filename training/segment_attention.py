@@ -7,6 +7,7 @@ dense mask for short batches, rows padded side by side for long ones (a dense ma
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -104,10 +105,10 @@ def _side_by_side(
     queries, keys, values = rows(query), rows(key), rows(value)
     mask, head = None, []
     if prefix:
-        before = [tensor[:, :, :prefix] for tensor in (query, key, value)]
-        head = [_scaled(*before, None, True, scaling, dropout).transpose(1, 2)[0]]
-        keys = torch.cat([before[1].expand(len(bounds), -1, -1, -1), keys], dim=2)
-        values = torch.cat([before[2].expand(len(bounds), -1, -1, -1), values], dim=2)
+        first_queries, first_keys, first_values = (tensor[:, :, :prefix] for tensor in (query, key, value))
+        head = [_scaled(first_queries, first_keys, first_values, None, True, scaling, dropout).transpose(1, 2)[0]]
+        keys = torch.cat([first_keys.expand(len(bounds), -1, -1, -1), keys], dim=2)
+        values = torch.cat([first_values.expand(len(bounds), -1, -1, -1), values], dim=2)
         mask = segments.cache.get(("rows", query.device))
         if mask is None:
             # Padding stands to the right of every real token of its row, so being causal already hides it.
@@ -147,12 +148,12 @@ def _variable_length(
     queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     out = kernel(
         queries,
-        keys[plan["gather"]],
-        values[plan["gather"]],
-        plan["query_ends"],
-        plan["key_ends"],
-        plan["longest_query"],
-        plan["longest_key"],
+        keys[plan.gather],
+        values[plan.gather],
+        plan.query_ends,
+        plan.key_ends,
+        plan.longest_query,
+        plan.longest_key,
         dropout_p=dropout,
         softmax_scale=scaling,
         causal=True,
@@ -160,7 +161,18 @@ def _variable_length(
     return out[None]
 
 
-def _variable_length_plan(segments: Segments, device: torch.device) -> dict[str, Any]:
+@dataclass(frozen=True)
+class VariableLengthPlan:
+    """Which keys go to which query: `gather` picks the keys, `*_ends` are cumulated lengths with a 0 in front."""
+
+    gather: torch.Tensor
+    query_ends: torch.Tensor
+    key_ends: torch.Tensor
+    longest_query: int
+    longest_key: int
+
+
+def _variable_length_plan(segments: Segments, device: torch.device) -> VariableLengthPlan:
     prefix = segments.prefix
     queries = [(0, prefix)] * bool(prefix) + segments.bounds
     gather, key_lengths = [], []
@@ -173,10 +185,6 @@ def _variable_length_plan(segments: Segments, device: torch.device) -> dict[str,
     def ends(lengths: list[int]) -> torch.Tensor:
         return torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)
 
-    return {
-        "gather": torch.cat(gather).to(device),
-        "query_ends": ends(query_lengths),
-        "key_ends": ends(key_lengths),
-        "longest_query": max(query_lengths),
-        "longest_key": max(key_lengths),
-    }
+    return VariableLengthPlan(
+        torch.cat(gather).to(device), ends(query_lengths), ends(key_lengths), max(query_lengths), max(key_lengths)
+    )

@@ -22,15 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters, build_parser, checkpoint_root, parse
-from training_errors import (
-    EXIT_FAILED,
-    EXIT_STOPPED,
-    StopRequestedError,
-    TrainingError,
-    expected,
-    readable,
-    report_failure,
-)
+from training_errors import EXIT_FAILED, EXIT_STOPPED, StopRequestedError, expected, readable
+
+from common.failure import JobError, report_failure
+from common.rows import row_files
 
 if TYPE_CHECKING:
     from packed_trainer import PackedTrainer
@@ -46,38 +41,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         chosen = parse(sys.argv[1:] if arguments is None else arguments)
-        use_all_devices(sys.argv[1:] if arguments is None else arguments)
         run(chosen)
     except StopRequestedError as stopped:
         print(f"[stop] {stopped}", flush=True)
         return EXIT_STOPPED
-    except TrainingError as error:
-        report_failure(str(error))
+    except JobError as error:
+        _fail(str(error))
         return EXIT_FAILED
     except Exception as error:
         if not expected(error):
             traceback.print_exc()
-        report_failure(readable(error))
+        _fail(readable(error))
         return EXIT_FAILED
     return 0
 
 
-def use_all_devices(arguments: Sequence[str]) -> None:
-    """Started plainly on a machine with several GPUs, start again under torchrun with one process each."""
-    if "WORLD_SIZE" in os.environ:
-        return
-    import torch
-
-    count = torch.cuda.device_count()
-    if count > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        os.execv(sys.executable, [sys.executable, *launcher, os.path.abspath(__file__), *arguments])  # noqa: S606
+def _fail(message: str) -> None:
+    folder = os.environ.get("SM_OUTPUT_DIR")
+    report_failure("train.py", message, [Path(folder) / "failure"] if folder else [])
 
 
 def run(chosen: Hyperparameters) -> None:
     """Train as the channels and `chosen` say and write the model directory.
 
-    Raises TrainingError for what the job's owner can mend, StopRequestedError after SIGTERM.
+    Raises JobError for what the job's owner can mend, StopRequestedError after SIGTERM.
     """
     _quiet()
     from progress import StopSignal
@@ -151,11 +138,11 @@ def _channel(name: str, required: bool = True) -> Path | None:
     value = os.environ.get(f"SM_CHANNEL_{name}")
     if not value:
         if required:
-            raise TrainingError(f"no {name.lower()} channel: SM_CHANNEL_{name} is not set")
+            raise JobError(f"no {name.lower()} channel: SM_CHANNEL_{name} is not set")
         return None
     path = Path(value)
     if not path.exists():
-        raise TrainingError(f"the {name.lower()} channel {path} does not exist")
+        raise JobError(f"the {name.lower()} channel {path} does not exist")
     return path
 
 
@@ -168,14 +155,12 @@ def _tokenize(
     rows = tokenize_channel(train, tokenizer, chosen.max_seq_length)
     held_out = tokenize_channel(validation, tokenizer, chosen.max_seq_length) if validation else None
     if chosen.early_stopping_patience and held_out is None:
-        raise TrainingError("early_stopping_patience needs a validation channel: SM_CHANNEL_VALIDATION is not set")
+        raise JobError("early_stopping_patience needs a validation channel: SM_CHANNEL_VALIDATION is not set")
     return rows, held_out
 
 
 def _data_files(train: Path | None, validation: Path | None) -> list[Path]:
-    from tokenized import channel_files
-
-    return [file for channel in (train, validation) if channel for file in channel_files(channel)]
+    return [file for channel in (train, validation) if channel for file in row_files(channel)]
 
 
 def _run_directory(chosen: Hyperparameters, source: str, train: Path | None, validation: Path | None) -> Path:
@@ -196,12 +181,11 @@ def _announce(
     precision: str,
 ) -> None:
     parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    held_out = validation or []
     print(
         f"[setup] method={chosen.method} parameters={sum(count for count, _ in parameters)} "
         f"trained={sum(count for count, wanted in parameters if wanted)} precision={precision} "
         f"device={trainer.args.device.type} processes={trainer.args.world_size} batches={trainer.collator.layout} "
-        f"train_rows={len(rows)} validation_rows={len(held_out)} "
+        f"train_rows={len(rows)} validation_rows={len(validation) if validation else 0} "
         f"rows_left_out={rows.left_out + (validation.left_out if validation else 0)} steps={trainer.args.max_steps}",
         flush=True,
     )

@@ -14,7 +14,7 @@ from packing import Collator
 from progress import RunProgress, StopSignal, evenly
 from tokenized import TokenizedRows
 from transformers import PrinterCallback, TrainingArguments
-from weights import choose_layout
+from weights import choose_layout, set_up_for
 
 NEVER = 10**9  # steps; RunProgress says when to evaluate and save
 
@@ -54,6 +54,7 @@ def build_trainer(
         steps,
     )
     layout = choose_layout(model, rows, tokenizer.pad_token_id, precision)
+    set_up_for(layout, model)
     trainer = PackedTrainer(
         model=model,
         args=arguments,

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import sys
-from pathlib import Path
 
 EXIT_FAILED = 1
 EXIT_STOPPED = 143  # 128 + SIGTERM, as a shell reports a terminated program
 
 
-class TrainingError(Exception):
-    """A job that cannot go on. The message says what, where, what is allowed and what to do."""
-
-
 class StopRequestedError(Exception):
     """SIGTERM arrived (StopTrainingJob, a spot interruption); whatever can be kept has been saved."""
-
-
-def report_failure(message: str) -> None:
-    """Write one line to stderr and to `$SM_OUTPUT_DIR/failure`, which SageMaker shows as the FailureReason.
-
-    Of several processes the first to fail writes the file: the others mostly fail because of it.
-    """
-    line = " ".join(message.split())
-    print(f"train.py: error: {line}", file=sys.stderr, flush=True)
-    folder = os.environ.get("SM_OUTPUT_DIR")
-    if not folder:
-        return
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with open(Path(folder) / "failure", "x", encoding="utf-8") as file:
-            file.write(line + "\n")
-    except FileExistsError:
-        pass
-    except OSError as error:
-        print(f"train.py: the failure file could not be written: {error}", file=sys.stderr, flush=True)
 
 
 def expected(error: BaseException) -> bool:

@@ -14,8 +14,11 @@ import torch
 from hyperparameters import ALL_LINEAR, Hyperparameters
 from packing import Collator, Layout
 from segment_attention import NAME, register
-from tokenized import TokenizedRows
-from training_errors import TrainingError
+from tokenized import TokenizedRow, TokenizedRows
+
+from common.base_model import check_tokenizer, model_directory
+from common.failure import JobError, first_line
+from common.precision import precision as precision_for
 
 # For a tokenizer that brings no chat template: role names on lines of their own.
 PLAIN_TEMPLATE = (
@@ -23,8 +26,6 @@ PLAIN_TEMPLATE = (
     "{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
 PROBE_TOKENS = 256
-NARROW = 512  # on a CPU, casting costs narrower models more than bf16 products gain (measured at 256 and 576)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
 def base_source(chosen: Hyperparameters) -> str:
@@ -32,22 +33,10 @@ def base_source(chosen: Hyperparameters) -> str:
     channel = os.environ.get("SM_CHANNEL_MODEL")
     if not channel:
         if not chosen.model_id:
-            raise TrainingError("no base model: give a model channel (a Hugging Face directory in S3) or model_id")
+            raise JobError("no base model: give a model channel (a Hugging Face directory in S3) or model_id")
         return chosen.model_id
-    folder = Path(channel)
-    if not (folder / "config.json").is_file():
-        nested = [path.parent for path in folder.glob("*/config.json")]
-        if len(nested) != 1:
-            raise TrainingError(
-                f"no config.json in the model channel {folder}: it must hold one Hugging Face model directory"
-            )
-        folder = nested[0]
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise TrainingError(f"the model directory {folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)})")
-    if not any(folder.glob("*.safetensors")):
-        raise TrainingError(
-            f"the model directory {folder} has no weights (*.safetensors); other formats are not loaded"
-        )
+    folder = model_directory(Path(channel))
+    check_tokenizer(folder)
     return str(folder)
 
 
@@ -59,23 +48,9 @@ def base_name(source: str, config: Any) -> str:
     return str(recorded or f"{config.model_type} model, {config.hidden_size} wide")
 
 
-def bf16_available() -> bool:
-    """Whether matrix products in bfloat16 run in hardware: CUDA from Ampere on, x86 with AVX512-BF16 or AMX."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 def resolve_precision(asked: str, config: Any) -> str:
     """bf16 or fp32. Asking for bf16 where the device only emulates it is allowed (it is slow, not wrong)."""
-    if asked != "auto":
-        return asked
-    wide = torch.cuda.is_available() or getattr(config, "hidden_size", NARROW) >= NARROW
-    return "bf16" if wide and bf16_available() else "fp32"
+    return precision_for(config) if asked == "auto" else asked
 
 
 def load_tokenizer(source: str) -> Any:
@@ -85,9 +60,9 @@ def load_tokenizer(source: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
-        raise TrainingError(f"the tokenizer of {source} cannot be loaded: {_first_line(error)}") from error
+        raise JobError(f"the tokenizer of {source} cannot be loaded: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
-        raise TrainingError(f"the tokenizer of {source} has no end-of-sequence token: completions could never end")
+        raise JobError(f"the tokenizer of {source} has no end-of-sequence token: completions could never end")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:
@@ -101,7 +76,7 @@ def load_config(source: str) -> Any:
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
-        raise TrainingError(f"the configuration of {source} cannot be loaded: {_first_line(error)}") from error
+        raise JobError(f"the configuration of {source} cannot be loaded: {first_line(error)}") from error
 
 
 def load_model(source: str, chosen: Hyperparameters, precision: str) -> Any:
@@ -118,7 +93,7 @@ def load_model(source: str, chosen: Hyperparameters, precision: str) -> Any:
             source, dtype=dtype, use_safetensors=True, trust_remote_code=False, low_cpu_mem_usage=True
         )
     except Exception as error:
-        raise TrainingError(f"the base model {source} cannot be loaded: {_first_line(error)}") from error
+        raise JobError(f"the base model {source} cannot be loaded: {first_line(error)}") from error
     model.config.use_cache = False
     return model
 
@@ -145,8 +120,8 @@ def add_adapters(model: Any, chosen: Hyperparameters, name: str) -> Any:
         leaves = sorted(
             {key.rsplit(".", 1)[-1] for key, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
         )
-        raise TrainingError(
-            f"lora_target_modules={chosen.lora_target_modules!r} does not fit the model ({_first_line(error)}); "
+        raise JobError(
+            f"lora_target_modules={chosen.lora_target_modules!r} does not fit the model ({first_line(error)}); "
             f"allowed are {ALL_LINEAR} or some of {', '.join(leaves)}"
         ) from error
     adapted.peft_config["default"].base_model_name_or_path = name
@@ -166,33 +141,36 @@ def choose_layout(model: Any, rows: TokenizedRows, pad_token_id: int, precision:
     """`packed` if the model computes in a packed batch what it computes for each row alone, else `padded`.
 
     Tried on real rows of this run, since no list of architectures could know every model's attention
-    (windows, sinks, soft caps, recurrent layers). Leaves the model set up for the layout.
+    (windows, sinks, soft caps, recurrent layers). Leaves the model as it was: `set_up_for` applies the choice.
     """
     picked = [
         rows[index] for index in sorted(range(len(rows)), key=lambda i: len(rows[i]["ids"]))[:: max(1, len(rows) // 3)]
     ]
     short = [_tail(row) for row in picked[:3]]
     device = next(model.parameters()).device
-    was_training = model.training
+    was_training, attention = model.training, model.config._attn_implementation
     model.eval()
     with torch.no_grad(), autocast(device, precision):
         alone = [_logits(model, Collator("padded", pad_token_id)([row]), device) for row in short]
-        before = model.config._attn_implementation
         try:
-            register()
-            model.set_attn_implementation(NAME)
+            set_up_for("packed", model)
             together = _logits(model, Collator("packed", pad_token_id)(short), device)
             apart = float((torch.cat(alone) - together).norm() / torch.cat(alone).norm())
         except (ValueError, TypeError, NotImplementedError, KeyError, RuntimeError):
             apart = float("inf")
+    model.set_attn_implementation(attention)
     model.train(was_training)
-    if apart <= (0.05 if precision == "bf16" else 1e-3):
-        return "packed"
-    model.set_attn_implementation(before)
-    return "padded"
+    return "packed" if apart <= (0.05 if precision == "bf16" else 1e-3) else "padded"
 
 
-def _tail(row: dict[str, Any]) -> dict[str, Any]:
+def set_up_for(layout: Layout, model: Any) -> None:
+    """Give the model the attention that the layout's batches need; padded ones need only its own."""
+    if layout == "packed":
+        register()
+        model.set_attn_implementation(NAME)
+
+
+def _tail(row: TokenizedRow) -> TokenizedRow:
     """The row's last tokens: enough to compare, cheap to compute."""
     cut = max(0, len(row["ids"]) - PROBE_TOKENS)
     return {"ids": row["ids"][cut:], "prompt_length": max(1, row["prompt_length"] - cut)}
@@ -204,7 +182,3 @@ def _logits(model: Any, batch: dict[str, Any], device: torch.device) -> torch.Te
     pick = batch.pop("pick", None)
     logits = model(**batch, use_cache=False).logits.float()
     return logits[0] if pick is None else logits[pick[0], pick[1]]
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

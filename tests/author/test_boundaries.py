@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.code import bundle
+from tests.support.bundles import bundled
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What each runtime brings beside the standard library and the folder's own modules.
+# What each runtime brings beside the standard library, the folder's own modules and its part of common/, whose modules
+# import nothing but each other and, late, torch.
 ALLOWED = {
-    "common": {"common", "torch", "transformers"},
-    "preparation": {"common", "numpy", "orjson", "pyarrow"},
-    "training": {"common", "accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
-    "evaluation": {"common", "jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
-    "serving": {"common", "peft", "safetensors", "torch", "transformers"},
-    "lambdas": {"common", "boto3", "botocore"},
+    "common": {"torch"},
+    "preparation": {"numpy", "orjson", "pyarrow"},
+    "training": {"accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
+    "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
+    "serving": {"peft", "safetensors", "torch", "transformers"},
+    "lambdas": {"boto3", "botocore"},
 }
 SCRIPTS = ["preparation/prepare.py", "training/train.py", "evaluation/score.py"]
 AUTHOR_SIDE = {"sagemaker", "pipelines", "steps", "conditions", "localcloud"}
@@ -40,11 +41,8 @@ def imported(source: str) -> set[str]:
 
 
 def foreign(folder: str, source: str, siblings: set[str]) -> set[str]:
-    return {
-        name
-        for name in imported(source)
-        if name not in sys.stdlib_module_names and name not in siblings and name not in ALLOWED[folder]
-    }
+    own = {*siblings, "common", *ALLOWED[folder]}
+    return {name for name in imported(source) if name not in sys.stdlib_module_names and name not in own}
 
 
 def scripts(folder: str) -> list[Path]:
@@ -57,8 +55,27 @@ def test_a_shipped_folder_imports_only_what_its_runtime_has(folder: str) -> None
     siblings = {path.stem for path in files}
     found = {str(path.relative_to(ROOT)): foreign(folder, path.read_text("utf-8"), siblings) for path in files}
     assert {name: names for name, names in found.items() if names} == {}
-    assert not siblings & (AUTHOR_SIDE | ALLOWED[folder] | {"datasets", "evaluate"}), "a module hides a package"
+    assert not siblings & (AUTHOR_SIDE | ALLOWED[folder] | {"common", "datasets", "evaluate"}), (
+        "a module hides a package"
+    )
     assert (ROOT / folder / "__init__.py").exists() == (folder == "common")
+
+
+def at_import(source: str) -> set[str]:
+    """Top-level names of the imports that run when a module is loaded, typing's aside."""
+    body = [
+        node
+        for node in ast.parse(source).body
+        if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    ]
+    outside = [node for node in body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return imported("\n".join(ast.unparse(node) for node in outside))
+
+
+def test_common_modules_are_loaded_with_the_standard_library_alone() -> None:
+    found = {path.name: at_import(path.read_text("utf-8")) - set(sys.stdlib_module_names) for path in scripts("common")}
+    assert {name: names for name, names in found.items() if names - {"common"}} == {}
+    assert at_import("import torch\nif TYPE_CHECKING:\n    import numpy\ndef f():\n    import peft") == {"torch"}
 
 
 def test_every_shipped_file_is_looked_at() -> None:
@@ -80,6 +97,8 @@ def test_every_shipped_file_is_looked_at() -> None:
         "x = __import__('pipelines')",
         "import importlib\nimportlib.import_module(name)",
         "try:\n    import pandas\nexcept ImportError:\n    pass",
+        "from training.weights import load_model",
+        "import commons",
     ],
 )
 def test_the_check_notices(source: str) -> None:
@@ -93,8 +112,8 @@ def test_the_check_lets_pass_what_is_allowed() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_shipped_script_answers_help_in_a_bare_interpreter(script: str, tmp_path: Path) -> None:
     """-S: no site-packages at all. -I would also hide the script's own folder, so it is put back by hand."""
-    folder, _, name = script.partition("/")
-    path = bundle(folder, tmp_path / "upload") / name
+    folder, name = script.split("/")
+    path = bundled(folder) / name
     code = f"import runpy, sys; sys.path.insert(0, {str(path.parent)!r}); sys.argv[1:] = ['--help']; runpy.run_path({str(path)!r}, run_name='__main__')"  # noqa: E501
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
@@ -105,9 +124,11 @@ def test_a_shipped_script_answers_help_in_a_bare_interpreter(script: str, tmp_pa
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
-def test_every_docstring_says_where_the_script_runs(folder: str) -> None:
-    docstrings = {path.name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in scripts(folder)}
-    assert [name for name, text in docstrings.items() if "runs in " not in (text or "").lower()] == []
+def test_every_docstring_says_at_its_beginning_where_the_script_runs(folder: str) -> None:
+    """In one of its first two paragraphs; the first says what the file does."""
+    docstrings = {path.name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "" for path in scripts(folder)}
+    beginnings = {name: " ".join(" ".join(text.split("\n\n")[:2]).lower().split()) for name, text in docstrings.items()}
+    assert [name for name, text in beginnings.items() if "runs in" not in text] == []
 
 
 def test_the_author_side_does_not_import_localcloud_when_it_is_loaded() -> None:

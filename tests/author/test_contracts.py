@@ -17,6 +17,7 @@ from pipelines.gate import METRICS, bounds
 from pipelines.requests import Later, resolve
 from steps.prepare import data_arguments
 from steps.train import METRICS as METRIC_LINES
+from tests.support.bundles import bundled
 from tests.support.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +32,9 @@ def arguments(definition: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def run(script: str, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    folder, name = script.split("/")
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *words],
+        [sys.executable, str(bundled(folder) / name), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
         capture_output=True,
         text=True,
@@ -69,7 +71,7 @@ def test_every_hyperparameter_is_one_that_the_script_accepts(definition: dict[st
     for given in (values, java):
         words = [word for key, value in given.items() for word in (f"--{key}", value)]
         code = (
-            f"import sys; sys.path.insert(0, {str(ROOT / 'training')!r});"
+            f"import sys; sys.path.insert(0, {str(bundled('training'))!r});"
             f"from hyperparameters import build_parser; given = build_parser().parse_args({words!r});"
             "print(given.epochs, given.learning_rate, given.merge, given.seed)"
         )

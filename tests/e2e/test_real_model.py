@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from tests.e2e.conftest import House, free_port, write_config
+from tests.support.base_model import give_base_model
 
 GATE = """gate:
   - {metric: json_valid, minimum: 0.5}
@@ -23,6 +24,7 @@ def test_a_pretrained_model_learns_the_task(tmp_path: Path) -> None:
 
     write_config(tmp_path, GATE)
     house = House(tmp_path)
+    give_base_model(house.home)
     house.run("local", "up", "--port", str(free_port()))
     try:
         data = write_dataset(tmp_path / "home_assistant.jsonl")

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archive import check_weights, unpack
-from errors import ScoringError
+from archive import unpack
+
+from common.base_model import check_weights
+from common.failure import JobError
 
 
 def archive(path: Path, *members: tuple[str, bytes | None, bytes]) -> Path:
@@ -52,7 +54,7 @@ HOSTILE: dict[str, list[tuple[str, bytes | None, bytes]]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_nothing_leads_out(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ScoringError, match=r"points outside|link or a device"):
+    with pytest.raises(JobError, match=r"points outside|link or a device"):
         unpack(archive(tmp_path / "m.tar.gz", *HOSTILE[name]), tmp_path / "in/out")
     left = [path.name for path in tmp_path.rglob("*") if path.name not in ("m.tar.gz", "in", "out")]
     assert left == []
@@ -69,13 +71,13 @@ def cut(path: Path) -> None:
 def test_a_damaged_archive_is_named(damage: Callable[[Path], object], tmp_path: Path) -> None:
     path = archive(tmp_path / "m.tar.gz", ("weights", None, bytes(range(256)) * 500))
     damage(path)
-    with pytest.raises(ScoringError, match=r"m\.tar\.gz: not a readable tar archive"):
+    with pytest.raises(JobError, match=r"m\.tar\.gz: not a readable tar archive"):
         unpack(path, tmp_path / "out")
 
 
 def test_only_safetensors_are_weights(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ScoringError, match=r"pytorch_model\.bin, which can run code"):
+    with pytest.raises(JobError, match=r"pytorch_model\.bin, which can run code"):
         check_weights(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     check_weights(tmp_path)

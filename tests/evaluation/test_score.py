@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import SCRIPT, rows, write_rows
+from tests.support.bundles import bundled
+
+from .conftest import rows, write_rows
 
 MODELS = ("candidate", "base", "base_few_shot")
 METRICS = (
@@ -29,9 +31,13 @@ METRICS = (
 )
 
 
+def script() -> str:
+    return str(bundled("evaluation") / "score.py")
+
+
 def run_score(*flags: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, flags)]
+    command = [sys.executable, "-W", "error", script(), *map(str, flags)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
@@ -203,19 +209,22 @@ def test_errors_are_one_line(
         ({"data": broken}, "rows.jsonl, line 1: not a canonical row"),
         ({"train-data": empty}, "no .jsonl file"),
     ]
-    note = tmp_path / "message"
-    for changed, said in cases:
+    for number, (changed, said) in enumerate(cases):
+        note = tmp_path / f"message-{number}"
         flags = [part for name, value in {**good, **changed}.items() for part in (f"--{name}", str(value))]
         assert score.main([*flags, "--message-file", str(note)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
-        assert note.read_text() == line + "\n"
+        assert line == f"score.py: error: {note.read_text().removesuffix(chr(10))}"
     assert not (tmp_path / "out").exists()
 
 
 def test_help_answers_in_a_bare_interpreter() -> None:
     done = subprocess.run(
-        [sys.executable, "-S", "-E", str(SCRIPT), "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-E", script(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for flag in ("--model", "--base-model", "--data", "--train-data", "--few-shot", "--max-new-tokens", "--max-rows"):
         assert flag in done.stdout

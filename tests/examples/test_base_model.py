@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from examples import base_model
+from tests.support.base_model import shared_base_model
 
 
-def test_the_converted_model_answers(tmp_path: Path) -> None:
+def test_the_converted_model_answers() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    cache = Path(os.environ.get("FMOPS_TEST_CACHE", tmp_path))
-    directory = base_model.base_model_directory(cache)
+    torch.set_num_threads(1)
+    directory = shared_base_model()
+    cache = directory.parent
     assert directory == base_model.base_model_directory(cache)
     assert [path.name for path in cache.iterdir() if path.name.startswith(".Smol")] == []
     assert json.loads((directory / "config.json").read_text())["_name_or_path"] == "SmolLM2-135M-Instruct"

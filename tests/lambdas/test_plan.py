@@ -96,20 +96,26 @@ def test_every_mode_makes_requests_that_the_api_accepts(mode: str) -> None:
 @pytest.mark.parametrize("traffic", reader.SETTINGS["endpoint_traffic"].choices)
 @pytest.mark.parametrize("percent", [1, 10, 50])
 def test_every_way_of_shifting_traffic_is_one_that_the_api_accepts(traffic: str, percent: int) -> None:
-    chosen = read(endpoint_traffic=traffic, endpoint_step_percent=percent, endpoint_wait_seconds=3600)
+    changes = {"endpoint_traffic": traffic, "endpoint_step_percent": percent, "endpoint_wait_seconds": 3600}
+    least = {"linear": 10, "rolling": 5}.get(traffic, 1)
+    if percent < least:
+        with pytest.raises(ValueError, match=f"too small a step for {traffic}; allowed: {least} to 50"):
+            read(**changes)
+        return
+    chosen = read(**changes)
     request = plan.deployment_config(chosen, ["one", "two"])
     valid("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": request})
     assert request["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "one"}, {"AlarmName": "two"}]}
     assert ("RollingUpdatePolicy" in request) == (traffic == "rolling")
     if traffic == "rolling":
         policy = request["RollingUpdatePolicy"]
-        assert policy["MaximumBatchSize"] == {"Type": "CAPACITY_PERCENT", "Value": max(5, percent)}
+        assert policy["MaximumBatchSize"] == {"Type": "CAPACITY_PERCENT", "Value": percent}
         assert policy["WaitIntervalInSeconds"] == 3600
     else:
         routing = request["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
         steps = {
             "canary": {"CanarySize": {"Type": "CAPACITY_PERCENT", "Value": percent}},
-            "linear": {"LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": max(10, percent)}},
+            "linear": {"LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": percent}},
             "all-at-once": {},
         }
         kind = traffic.replace("-", "_").upper()

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "preparation"
-SCRIPT = FOLDER / "prepare.py"
 sys.path.insert(0, str(FOLDER))
 
 

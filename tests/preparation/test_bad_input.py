@@ -163,7 +163,7 @@ def test_data_that_cannot_be_used(
     (line,) = done.err.splitlines()
     for part in said:
         assert part in line
-    assert note.read_text() == done.err
+    assert done.err == f"prepare.py: error: {note.read_text()}"
     assert not list(done.directory.rglob("train.jsonl*")), "a failed run must not leave a training set"
 
 

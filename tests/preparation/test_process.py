@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import SCRIPT, Prepare
+from tests.support.bundles import bundled
+
+from .conftest import Prepare
 
 
 def write_csv(path: Path, rows: int, width: int = 400) -> Path:
@@ -26,8 +28,20 @@ def write_csv(path: Path, rows: int, width: int = 400) -> Path:
     return path
 
 
+def script() -> str:
+    return str(bundled("preparation") / "prepare.py")
+
+
 def start(data: Path, output: Path, *flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), "--input", str(data), "--output", str(output), *flags]
+    command = [
+        sys.executable,
+        script(),
+        "--input",
+        str(data),
+        "--output",
+        str(output),
+        *flags,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -80,7 +94,7 @@ def test_ctrl_c_says_so_and_leaves_no_process(
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert error == "prepare: interrupted; nothing was written to the splits\n"
+    assert error == "prepare.py: error: interrupted; nothing was written to the splits\n"
     assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert [path.name for path in output.rglob("*") if path.is_file()] == ["rejected.jsonl"]
 
@@ -93,7 +107,10 @@ def test_workers_end_with_a_killed_parent(running: tuple[subprocess.Popen[str], 
 
 def test_help_answers_in_a_bare_interpreter() -> None:
     done = subprocess.run(
-        [sys.executable, "-S", "-E", str(SCRIPT), "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-E", script(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for flag in ("--input", "--output", "--train-share", "--group-column", "--max-rejected-share", "--check"):
         assert flag in done.stdout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,9 @@ import pytest
 from tests.support.tiny_model import make_tiny_model
 from tests.support.training_job import lamp_rows, texts
 
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # read when torch is loaded; threads that spin starve the other workers
 HANDLER = Path(__file__).resolve().parents[2] / "serving" / "inference.py"
 
 
@@ -36,8 +41,8 @@ def inference() -> Iterator[ModuleType]:
 
     module.model_fn = model_fn
     yield module
-    for model in models:
-        model.close()
+    with ThreadPoolExecutor(len(models) or 1) as pool:  # each waits for its batching thread
+        list(pool.map(lambda model: model.close(), models))
 
 
 @pytest.fixture(scope="session")

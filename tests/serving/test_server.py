@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.code import bundle
+
 LIMITS = {"FMOPS_MAX_NEW_TOKENS": "16", "OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).resolve().parents[2]
 TOOLKIT = ROOT / "packages/localcloud/src/localcloud/hosting/toolkit_server.py"
@@ -28,7 +30,7 @@ def port(lively_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server process of the tiny model with the shipped folder as its code directory."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(lively_weights, folder / "model")
-    shutil.copytree(ROOT / "serving", folder / "model" / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    bundle("serving", folder / "model" / "code")
     command = [
         *(
             sys.executable,

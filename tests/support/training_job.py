@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.bundles import bundled
+
 TRAINING = Path(__file__).resolve().parents[2] / "training"
 
 
@@ -75,7 +77,7 @@ class TrainingJob:
         """The job as a process of its own; read its lines from `stdout`."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SM_")}
         return subprocess.Popen(
-            [sys.executable, *launcher, str(TRAINING / "train.py"), *self.arguments(hyperparameters)],
+            [sys.executable, *launcher, str(bundled("training") / "train.py"), *self.arguments(hyperparameters)],
             env={**environment, **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

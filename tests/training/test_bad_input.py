@@ -33,8 +33,11 @@ def fails(job: TrainingJob, said: str, **hyperparameters: Any) -> None:
     [
         ("", "the file is empty"),
         ("\n  \n", "the file is empty"),
-        ('{"messages": [', "train.jsonl line 1: not JSON"),
-        (json.dumps(chat("a", "b")) + '\n{"prompt": "a"}\n', 'train.jsonl line 2: no "messages" list'),
+        ('{"messages": [', "train.jsonl, line 1: not JSON"),
+        (
+            json.dumps(chat("a", "b")) + '\n{"prompt": "a"}\n',
+            'train.jsonl, line 2: not a canonical row: no "messages" list',
+        ),
         ('{"messages": [{"role": "user", "content": "hi"}]}', "the last message must be the assistant's"),
         ('{"messages": [{"role": "assistant", "content": "hi"}]}', "nothing before the assistant's message"),
         ('{"messages": [{"role": "user", "content": 3}, {"role": "assistant", "content": "x"}]}', 'a text "content"'),
@@ -140,4 +143,4 @@ def test_disk_full_while_saving_leaves_no_model(new_job: NewJob, monkeypatch: py
 def test_validation_rows_are_checked_too(new_job: NewJob, tmp_path: Path) -> None:
     job = new_job(train=lamp_rows(4))
     write_rows(Path(job.environment["SM_CHANNEL_VALIDATION"]), "{}\n")
-    fails(job, "validation.jsonl line 1")
+    fails(job, "validation.jsonl, line 1")

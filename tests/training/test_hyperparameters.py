@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.code import bundle
+from tests.support.bundles import bundled
 
 CONTRACT = [
     "method", "epochs", "max_steps", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
@@ -51,18 +51,19 @@ def test_strings_become_values() -> None:
 )
 def test_bad_values_are_named_with_what_is_allowed(arguments: list[str], said: str) -> None:
     from hyperparameters import parse
-    from training_errors import TrainingError
 
-    with pytest.raises(TrainingError) as caught:
+    from common.failure import JobError
+
+    with pytest.raises(JobError) as caught:
         parse(arguments)
     assert said in str(caught.value)
 
 
 def test_help_needs_only_the_standard_library(tmp_path: Path) -> None:
-    upload = bundle("training", tmp_path / "upload")
+    code = bundled("training")
     program = (
-        f"import sys, runpy; sys.path.insert(0, {str(upload)!r}); sys.argv = ['train.py', '--help']\n"
-        f"runpy.run_path({str(upload / 'train.py')!r}, run_name='__main__')"
+        f"import sys, runpy; sys.path.insert(0, {str(code)!r}); sys.argv = ['train.py', '--help']\n"
+        f"runpy.run_path({str(code / 'train.py')!r}, run_name='__main__')"
     )
     bare = [sys.executable, "-I", "-S", "-c", program]
     done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -195,7 +195,9 @@ def test_a_model_with_windows_gets_padded_batches(tmp_path: Path, tokenizer: Any
     torch.manual_seed(0)
     for window, layout in ((8, "padded"), (None, "packed")):
         model = MistralForCausalLM(MistralConfig(**shape, sliding_window=window, initializer_range=0.3))
+        attention = model.config._attn_implementation
         assert choose_layout(model, rows, tokenizer.pad_token_id, "fp32") == layout
+        assert model.config._attn_implementation == attention, "choosing changes nothing"
 
 
 def test_long_rows_are_left_out_and_counted(tmp_path: Path, tokenizer: Any) -> None:

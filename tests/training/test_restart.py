@@ -24,8 +24,7 @@ SHORT = {**RUN, "max_steps": 12, "evaluations_per_run": 2, "checkpoints_per_run"
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, base: Path) -> TrainingJob:
     job = TrainingJob(tmp_path_factory.mktemp("uninterrupted"), base, lamp_rows(48), lamp_rows(10, offset=48))
-    process = job.start(**RUN)
-    assert job.finish(process) == 0, job.err
+    assert job.run(**RUN) == 0, job.err
     return job
 
 
@@ -68,7 +67,7 @@ def test_killed_again_and_again_ends_the_same(new_job: NewJob, uninterrupted: Tr
         assert job.finish(process) == -signal.SIGKILL, job.err
         assert not (job.model_dir / "config.json").exists()
         resumed += [line for line in job.out.splitlines() if line.startswith("[resume] step=")]
-    assert job.finish(job.start(**RUN)) == 0, job.err
+    assert job.run(**RUN) == 0, job.err
     assert len(resumed) == 2, "every restart after the first goes on from a checkpoint"
     assert job.report()["resumed_from_step"] >= 40
     same_run(uninterrupted, job)
