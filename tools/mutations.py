@@ -66,9 +66,9 @@ MUTATIONS = (
     ),
     Mutation(
         "canary: linear steps below SageMaker's 10%",
-        "lambdas/plan.py",
-        "_capacity(max(10, percent))",
-        "_capacity(percent)",
+        "common/endpoint_dials.py",
+        'least = {"linear": 10, "rolling": 5}',
+        'least = {"linear": 1, "rolling": 5}',
         PLAN,
     ),
     Mutation(
