@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from localcloud import clock
 from localcloud.control import DEFAULT_PORT
 from localcloud.home import ControlError
 
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=Path(".fmops"), help="state directory (default: .fmops)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
     parser.add_argument("--parent", type=int, help="end when the process with this id has ended")
+    parser.add_argument("--clock-speed", default="", help="how much faster than real time SageMaker waits (default: 1)")
     arguments = parser.parse_args()
     logging.getLogger().addHandler(_ToOurLog(logging.ERROR))
     from localcloud.server import serve
@@ -43,8 +45,9 @@ def main() -> int:
             threading.Thread(target=_watch, args=watch, name="localcloud-parent", daemon=True).start()
 
     try:
-        serve(arguments.home, arguments.port, stop_on_signals, lambda cloud: print(cloud.url, flush=True))
-    except ControlError as error:
+        speed = clock.read(arguments.clock_speed).speed if arguments.clock_speed else None
+        serve(arguments.home, arguments.port, stop_on_signals, lambda cloud: print(cloud.url, flush=True), speed)
+    except (ControlError, ValueError) as error:
         print(f"localcloud: {error}", file=sys.stderr)
         return 1
     return 0

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from localcloud import clock
+from localcloud.clock import Clock
 from localcloud.store import Store
 
 MetricPoint = tuple[str, float, str, dict[str, str]]
@@ -78,6 +80,8 @@ class Cloud:
     """`http://127.0.0.1:PORT`, what AWS_ENDPOINT_URL is set to in jobs, Lambdas and model servers."""
     store: Store
     delegate: Delegate
+    clock: Clock = field(default_factory=clock.from_environment)
+    """What SageMaker and CloudWatch wait by."""
     on_stop: list[Callable[[], None]] = field(default_factory=list)
     """Called in reverse order at shutdown: whoever starts processes or threads registers how they end."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from localcloud.clock import Clock
 from localcloud.delegate.alarm_rules import Datapoint, Rule, judge
 from localcloud.delegate.metric_math import evaluate
 from localcloud.delegate.series import Aggregate, Recent
@@ -157,7 +158,7 @@ def test_statistics_of_values_counts_and_statistic_sets() -> None:
 
 def test_points_are_read_once_and_late_ones_find_their_period() -> None:
     found = [{"Timestamp": moment, "Value": 1.0, "Unit": "Count"} for moment in (0.0, 59.0, 60.0, 185.0)]
-    recent = Recent(60, None)
+    recent = Recent(60, None, Clock())
 
     def sums(end: int, period: int, count: int) -> list[float | None]:
         return [part and part.statistic("Sum") for part in recent.periods(end, period, count)]
@@ -173,6 +174,6 @@ def test_points_are_read_once_and_late_ones_find_their_period() -> None:
     assert (sums(240, 60, 4), recent.version > first) == ([None, 1.0, 5.0, 1.0], True)
     recent.update(list(found), 0.0)  # another list: it was cut, or restored
     assert sums(240, 60, 4) == [2.0, 1.0, 5.0, 1.0]
-    counts = Recent(60, "Count")
+    counts = Recent(60, "Count", Clock())
     counts.update(found, 0.0)
     assert counts.periods(180, 60, 1) == [None]

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud
+from localcloud.clock import Clock
 from localcloud.delegate.alarm_evaluation import Evaluator
 from localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside, function
 from localcloud_front.test_delegate import bucket, eventually
@@ -78,7 +79,7 @@ def state_after(inside: Inside, name: str, seconds: float) -> str:
     def look() -> str:
         from ministack.services import cloudwatch
 
-        evaluator, alarm = Evaluator(cloudwatch), cloudwatch._alarms[name]
+        evaluator, alarm = Evaluator(cloudwatch, Clock()), cloudwatch._alarms[name]
         verdict = evaluator.look(time.time() + seconds, (ACCOUNT, REGION, name), alarm)
         assert verdict is not None
         return verdict.state or str(alarm["StateValue"])

@@ -20,6 +20,8 @@ ACCOUNT, REGION = "123456789012", "eu-west-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/job"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/any:latest"
 ENDED = {"Completed", "Failed", "Stopped"}
+SPEED = 20
+"""Of the clock of these clouds: 20 seconds that SageMaker waits take one."""
 
 
 @dataclass
@@ -153,7 +155,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALCLOUD_STOP_GRACE_SECONDS", "0.5")
     monkeypatch.setenv("LOCALCLOUD_SYNC_SECONDS", "0.1")
     monkeypatch.setenv("LOCALCLOUD_CAPTURE_SECONDS", "0.1")
-    monkeypatch.setenv("LOCALCLOUD_ALARM_SECONDS", "0.05")
+    monkeypatch.setenv("LOCALCLOUD_CLOCK_SPEED", str(SPEED))
 
 
 @pytest.fixture

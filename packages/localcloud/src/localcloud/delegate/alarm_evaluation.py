@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from localcloud.clock import Clock
 from localcloud.delegate import metric_math
 from localcloud.delegate.alarm_requests import period_of, queries_of, rule_of, statistic_of
 from localcloud.delegate.alarm_rules import Datapoint, Rule, Verdict, judge
@@ -22,8 +23,8 @@ _SETTLE_S = 1.0
 class Evaluator:
     """Judges alarms, each point of their metrics read once; in the scope of the alarm's account and region."""
 
-    def __init__(self, cloudwatch: Any) -> None:
-        self._cloudwatch = cloudwatch
+    def __init__(self, cloudwatch: Any, clock: Clock) -> None:
+        self._cloudwatch, self._clock = cloudwatch, clock
         self._recent: dict[tuple[Any, ...], Recent] = {}
         self._judged: dict[Name, tuple[Any, ...]] = {}
         self._values: dict[Name, list[float]] = {}
@@ -32,7 +33,7 @@ class Evaluator:
         """The verdict on an alarm; None when nothing has changed since the last one, or too little to judge it."""
         period, rule = period_of(alarm), rule_of(alarm)
         step = 10 if period < 60 else 60
-        end = int((now - _SETTLE_S) // step) * step
+        end = int(self._clock.position(now - _SETTLE_S) // step) * step
         recent = {
             query["Id"]: self._read(name, query["MetricStat"], step, end - rule.range * period)
             for query in queries_of(alarm)
@@ -42,7 +43,7 @@ class Evaluator:
         if self._judged.get(name) == seen:
             return None
         self._judged[name] = seen
-        points = _datapoints(alarm, recent, end, period, rule)
+        points = self._datapoints(alarm, recent, end, period, rule)
         self._values[name] = [point.value for point in points if point.value is not None][-rule.periods :]
         return None if _too_few_samples(alarm, recent, end, period, rule) else judge(rule, points)
 
@@ -62,26 +63,27 @@ class Evaluator:
         key = key_of(self._cloudwatch, stat["Metric"])
         # Each alarm reads for itself: two that look back differently far must not make each other read all again.
         cache = (*name, key, stat.get("Unit"), step, stat["Period"])
-        recent = self._recent.setdefault(cache, Recent(step, stat.get("Unit")))
+        recent = self._recent.setdefault(cache, Recent(step, stat.get("Unit"), self._clock))
         recent.update(self._cloudwatch._metrics.get(key) or [], since)
         return recent
 
-
-def _datapoints(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> list[Datapoint]:
-    """The values that the alarm watches, oldest first."""
-    queries = queries_of(alarm)
-    stats = {query["Id"]: query["MetricStat"]["Stat"] for query in queries if "MetricStat" in query}
-    values: dict[str, metric_math.Series] = {
-        name: [
-            None if found is None else found.statistic(stats[name])
-            for found in recent[name].periods(end, period, rule.range)
-        ]
-        for name in recent
-    }
-    watched = next(query["Id"] for query in queries if query.get("ReturnData", True))
-    series = metric_math.evaluate(queries, values)[watched]
-    first = end - rule.range * period
-    return [Datapoint(float(first + number * period), value) for number, value in enumerate(series)]
+    def _datapoints(
+        self, alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule
+    ) -> list[Datapoint]:
+        """The values that the alarm watches, oldest first; `end` is a position on the clock's scale."""
+        queries = queries_of(alarm)
+        stats = {query["Id"]: query["MetricStat"]["Stat"] for query in queries if "MetricStat" in query}
+        values: dict[str, metric_math.Series] = {
+            name: [
+                None if found is None else found.statistic(stats[name])
+                for found in recent[name].periods(end, period, rule.range)
+            ]
+            for name in recent
+        }
+        watched = next(query["Id"] for query in queries if query.get("ReturnData", True))
+        series = metric_math.evaluate(queries, values)[watched]
+        first = end - rule.range * period
+        return [Datapoint(self._clock.moment(first + number * period), value) for number, value in enumerate(series)]
 
 
 def _too_few_samples(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> bool:

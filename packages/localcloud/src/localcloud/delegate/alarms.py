@@ -1,8 +1,9 @@
 """CloudWatch alarms that mean what AWS means: MiniStack keeps metrics and alarms, and the states are decided here.
 
-Every second each alarm in every account and region is looked at; it is judged again when a minute (10 s for an alarm
-with a period below a minute) is over, or when a late point came. Datapoints are the periods before that moment: a
-sliding window, as CloudWatch's is. MiniStack's own evaluation, on PutMetricData only, is off.
+Every second, and at once when an alarm or a point was put, each alarm in every account and region is looked at; it is
+judged again when a minute (10 s for an alarm with a period below a minute) is over, or when a late point came.
+Datapoints are the periods before that moment: a sliding window, as CloudWatch's is. MiniStack's own evaluation, on
+PutMetricData only, is off.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from localcloud.delegate.metric_queries import Queries
 from localcloud.errors import AwsError
 
 if TYPE_CHECKING:
+    from localcloud.clock import Clock
     from localcloud.delegate.events import Events
     from localcloud.delegate.persistence import Checkpoint
 
@@ -32,6 +34,8 @@ Action = Callable[[str, str, str, Document, list[float]], None]
 """What acts on alarms' actions of one kind: see `localcloud.context.Delegate.on_alarm_action`."""
 
 _INTERVAL_S = 1.0
+_PAUSE_S = 0.05
+"""Between two looks at least, however much comes in."""
 _HELD_S = 10.0
 """How long a state that was set by hand stays at least."""
 _EVICTION_S = 60.0
@@ -42,18 +46,19 @@ _log = logging.getLogger("localcloud")
 class Alarms:
     """The evaluator in MiniStack's place: `install` puts the hooks and starts it, `stop` takes both away."""
 
-    def __init__(self, events: Events, checkpoint: Checkpoint) -> None:
+    def __init__(self, events: Events, checkpoint: Checkpoint, clock: Clock) -> None:
         from ministack.services import cloudwatch
 
-        self._cloudwatch, self._events, self._checkpoint = cloudwatch, events, checkpoint
+        self._cloudwatch, self._events, self._checkpoint, self._clock = cloudwatch, events, checkpoint, clock
         self._originals: list[tuple[Any, str, Any]] = []
-        self.evaluator = Evaluator(cloudwatch)
+        self.evaluator = Evaluator(cloudwatch, clock)
         self._told: dict[Name, Document] = {}
         self._held: dict[Name, float] = {}
         self._actions: list[tuple[str, Action]] = []
         self._acted: dict[Name, float] = {}
         self._broken: dict[Name, float] = {}
-        self._repeat_s = repeat_seconds()
+        self._repeat_s = clock.real(repeat_seconds())
+        self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._evicted = 0.0
@@ -65,8 +70,8 @@ class Alarms:
         queries, original = Queries(self._cloudwatch), self._cloudwatch._put_metric_alarm
         sns, by_hand = self._cloudwatch._dispatch_alarm_actions, self._cloudwatch._set_alarm_state
         hooks: dict[str, Any] = {
-            "_evaluate_alarm": lambda alarm: None,
-            "_evaluate_all_alarms": lambda: None,
+            "_evaluate_alarm": lambda alarm: self._news.set(),
+            "_evaluate_all_alarms": lambda: self._news.set(),
             "_evict_old_metrics": self._evict(self._cloudwatch._evict_old_metrics),
             "_put_metric_alarm": lambda *request: self._put(original, *request),
             "_set_alarm_state": lambda *request: self._set_by_hand(by_hand, *request),
@@ -112,6 +117,7 @@ class Alarms:
         if answer[0] == 200:
             self._cloudwatch._alarms[name] = alarm
             self._told.setdefault(self._here(name), alarm_documents.state_of(alarm))
+            self._news.set()
         return answer
 
     def _of_template(self, name: str, properties: Document) -> Document:
@@ -121,7 +127,7 @@ class Alarms:
         answer = original(params, members, *kind)
         if answer[0] == 200:
             name = members.get("AlarmName") or self._cloudwatch._p(params, "AlarmName")
-            self._held[self._here(name)] = time.time() + _HELD_S
+            self._held[self._here(name)] = time.time() + self._clock.real(_HELD_S)
         return answer
 
     def _evict(self, original: Callable[[], None]) -> Callable[[], None]:
@@ -148,8 +154,11 @@ class Alarms:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._clock.real(_INTERVAL_S, _PAUSE_S))
+            self._news.clear()
             self.tick(time.time())
+            await asyncio.sleep(_PAUSE_S)
 
     def tick(self, now: float) -> None:
         """Judge every alarm that may have changed, in every account and region; on the event loop."""

@@ -11,7 +11,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from localcloud.clock import Clock
+
 _FROM_HOST = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
+_RETRY_S, _MOST_RETRY_S = 1.0, 30.0
+"""Between two tries of an event that a function failed on: shorter than AWS's minutes at any speed."""
 _FRAME = re.compile(r'^  File "')
 _here = threading.local()
 """What the thread that runs a function knows: `config` while its process starts, `failure` after it failed."""
@@ -29,7 +33,7 @@ class _Process(subprocess.Popen[str]):
         super().__del__(*arguments, **options)
 
 
-def install(url: str) -> None:
+def install(url: str, clock: Clock) -> None:
     """Wrap the places where a function's process is started, called, and its answer made."""
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
@@ -37,6 +41,8 @@ def install(url: str) -> None:
     worker = lambda_runtime.Worker
     if not _originals:
         _originals.update(spawn=worker._spawn, invoke=worker.invoke, warm=lambda_svc._execute_function_warm)
+    lambda_svc._LAMBDA_ASYNC_RETRY_BASE_SECONDS = clock.real(_RETRY_S)
+    lambda_svc._LAMBDA_ASYNC_RETRY_MAX_SECONDS = clock.real(_MOST_RETRY_S)
 
     def spawn(self: Any) -> None:
         _here.config = self.config

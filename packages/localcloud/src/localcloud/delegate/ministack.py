@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from localcloud.clock import Clock
 from localcloud.delegate import environment, lambdas
 from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
@@ -34,7 +35,8 @@ _LOG_BATCH = 1000
 class MiniStack:
     """Implements `localcloud.context.Delegate`; methods block, and are safe from any thread."""
 
-    def __init__(self, home: Path, port: int) -> None:
+    def __init__(self, home: Path, port: int, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self._environment = environment.Environment(home, port)
         self.app = environment.load(home)
         from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc, s3, sns
@@ -44,7 +46,7 @@ class MiniStack:
         self.objects = ObjectStore(_made(home / "s3"))
         self.checkpoint = Checkpoint(self.app)
         self.events = Events()
-        self.alarms = Alarms(self.events, self.checkpoint)
+        self.alarms = Alarms(self.events, self.checkpoint, self.clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
 
@@ -53,7 +55,7 @@ class MiniStack:
         from localcloud import cloudformation
 
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        lambdas.install(cloud.url)
+        lambdas.install(cloud.url, self.clock)
         self._s3._get_object_data = self._object_data
         self._logs.get_state = lambda: snapshot_logs(self._logs)
         self.events.install(cloud)

@@ -84,7 +84,7 @@ class Fleet:
     def _server(self, variant: Document, instance: str, prepared: Prepared) -> ModelServer:
         group, seconds = f"/aws/sagemaker/Endpoints/{self._endpoint}", self._settings.invocation_seconds
         if variant.get("ServerlessConfig"):
-            idle_seconds = self._settings.serverless_idle_seconds
+            idle_seconds = self._ctx.cloud.clock.real(self._settings.serverless_idle_seconds)
             return ServerlessServer(self._ctx, group, variant, instance, prepared, seconds, idle_seconds)
         return ModelServer(self._ctx, group, variant["VariantName"], instance, prepared, seconds)
 
