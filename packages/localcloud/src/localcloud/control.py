@@ -17,9 +17,9 @@ import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from localcloud.home import ControlError, listen, prepare_home
+from localcloud.home import DEFAULT_PORT, ControlError, listen, prepare_home
 
-DEFAULT_PORT = 4566
+__all__ = ["DEFAULT_PORT", "ControlError", "Info", "down", "status", "up"]
 STATE_FILE = "localcloud.json"
 _START_S = 30.0
 _STOP_S = 15.0
@@ -67,7 +67,9 @@ def up(
     if port:
         listen(port).close()  # the reason is better told from here than from a log file
     log = home / "localcloud.out"
-    command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", str(port or _free_port())]
+    command = [sys.executable, "-m", "localcloud", "--home", str(home)]
+    if port:
+        command += ["--port", str(port)]
     if parent is not None:
         command += ["--parent", str(parent)]
     if clock_speed is not None:
@@ -140,18 +142,6 @@ def write_state(home: Path, info: Info) -> None:
     temporary = home / f".{STATE_FILE}.{os.getpid()}"
     temporary.write_text(json.dumps({"url": info.url, "pid": info.pid, "port": info.port}))
     os.replace(temporary, home / STATE_FILE)
-
-
-def _free_port() -> int:
-    for wanted in (DEFAULT_PORT, 0):
-        try:
-            sock = listen(wanted)
-        except ControlError:
-            continue
-        with sock:
-            port: int = sock.getsockname()[1]
-            return port
-    raise ControlError("no port on 127.0.0.1 is free")
 
 
 def _python_path() -> str:

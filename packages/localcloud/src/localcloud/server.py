@@ -30,7 +30,7 @@ _running = threading.Lock()
 
 def serve(
     home: Path,
-    port: int,
+    port: int | None,
     stop: Callable[[asyncio.Event], None],
     ready: Callable[[Cloud], None],
     speed: float | None = None,

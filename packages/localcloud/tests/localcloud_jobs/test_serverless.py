@@ -59,7 +59,7 @@ def servers(bench: Bench, name: str) -> list[int]:
 
 
 def test_it_starts_at_the_first_request_and_ends_when_idle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "12")
+    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "16")
     endpoint = make_serverless(bench, "quiet")
     assert endpoint["EndpointStatus"] == "InService"
     (variant,) = endpoint["ProductionVariants"]
