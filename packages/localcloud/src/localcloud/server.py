@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import logging.handlers
 import os
@@ -12,12 +11,13 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from localcloud import clock
+from localcloud import autoscaling, clock, sagemaker
 from localcloud.clock import Clock
 from localcloud.context import Cloud
 from localcloud.control import STATE_FILE, Info, write_state
+from localcloud.delegate import MiniStack
+from localcloud.front import Front
 from localcloud.home import ControlError, listen, lock, prepare_home
 from localcloud.store import Store
 
@@ -57,9 +57,6 @@ def _serve(
     ready: Callable[[Cloud], None],
     ticking: Clock,
 ) -> None:
-    from localcloud.delegate import MiniStack
-    from localcloud.front import Front
-
     log_handler = _log_to(home / "localcloud.log")
     port = sock.getsockname()[1]
     store = Store(home / "state.sqlite")
@@ -67,6 +64,7 @@ def _serve(
     cloud = Cloud(home, f"http://127.0.0.1:{port}", store, delegate, ticking)
     health = {"status": "ok", "pid": os.getpid(), "home": str(home), "url": cloud.url, "version": VERSION}
     health["clock_speed"] = ticking.speed
+    assemble(cloud)
     front = Front(cloud, delegate, health)
     try:
         asyncio.run(_run(front, cloud, delegate, sock, stop, ready))
@@ -80,9 +78,9 @@ def _serve(
 
 
 async def _run(
-    front: Any,
+    front: Front,
     cloud: Cloud,
-    delegate: Any,
+    delegate: MiniStack,
     sock: socket.socket,
     stop: Callable[[asyncio.Event], None],
     ready: Callable[[Cloud], None],
@@ -110,13 +108,20 @@ async def _run(
     await hypercorn_serve(front, config, shutdown_trigger=trigger)
 
 
+def assemble(cloud: Cloud) -> Cloud:
+    """Give a cloud its operations: the one place that knows all packages."""
+    for package in (sagemaker, autoscaling):
+        package.install(cloud)
+    return cloud
+
+
 def _begin(cloud: Cloud, ready: Callable[[Cloud], None]) -> None:
     """Recover what a killed process left, then say that we are up."""
-    for name in ("localcloud.sagemaker", "localcloud.autoscaling"):
+    for package in (sagemaker, autoscaling):
         try:
-            importlib.import_module(name).resume(cloud)
+            package.resume(cloud)
         except Exception:
-            _log.exception("%s could not resume", name)
+            _log.exception("%s could not resume", package.__name__)
     write_state(cloud.home, Info(cloud.url, os.getpid(), int(cloud.url.rpartition(":")[2])))
     ready(cloud)
 

@@ -12,7 +12,7 @@ import pytest
 
 from localcloud.context import Cloud, Context
 from localcloud.protocol import call
-from localcloud.server import end
+from localcloud.server import assemble, end
 from localcloud.store import Store
 from localcloud_jobs.directory_delegate import DirectoryDelegate
 
@@ -147,7 +147,7 @@ def open_cloud(home: Path) -> Cloud:
     home.mkdir(parents=True, exist_ok=True)
     delegate = DirectoryDelegate(home / "s3")
     (home / "s3" / ACCOUNT / "data").mkdir(parents=True, exist_ok=True)
-    return Cloud(home, "http://127.0.0.1:9", Store(home / "state.sqlite"), delegate)
+    return assemble(Cloud(home, "http://127.0.0.1:9", Store(home / "state.sqlite"), delegate))
 
 
 @pytest.fixture(autouse=True)

@@ -270,21 +270,6 @@ class Host:
         thread.start()
 
 
-_HOSTS: dict[int, Host] = {}
-_HOSTS_LOCK = threading.Lock()
-
-
 def host(cloud: Cloud) -> Host:
-    """The endpoint host of a localcloud; made at first use, ended with it."""
-    with _HOSTS_LOCK:
-        found = _HOSTS.get(id(cloud))
-        if found is None:
-            found = _HOSTS[id(cloud)] = Host(Settings.from_environment(), cloud.clock)
-
-            def close() -> None:
-                found.close()
-                with _HOSTS_LOCK:
-                    _HOSTS.pop(id(cloud), None)
-
-            cloud.on_stop.append(close)
-        return found
+    """The endpoint host of a localcloud."""
+    return cloud.service(Host, lambda: Host(Settings.from_environment(), cloud.clock))
