@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from localcloud import clock
 from localcloud.control import DEFAULT_PORT
 from localcloud.home import ControlError
 
@@ -28,8 +29,9 @@ class _ToOurLog(logging.Handler):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m localcloud", description="AWS on this machine, on 127.0.0.1.")
     parser.add_argument("--home", type=Path, default=Path(".fmops"), help="state directory (default: .fmops)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, help=f"port, 0 for any free one (default: {DEFAULT_PORT}, or a free one)")
     parser.add_argument("--parent", type=int, help="end when the process with this id has ended")
+    parser.add_argument("--clock-speed", default="", help="how much faster than real time SageMaker waits (default: 1)")
     arguments = parser.parse_args()
     logging.getLogger().addHandler(_ToOurLog(logging.ERROR))
     from localcloud.server import serve
@@ -39,15 +41,26 @@ def main() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         if arguments.parent:
-            watch = (arguments.parent, loop, stop)
-            threading.Thread(target=_watch, args=watch, name="localcloud-parent", daemon=True).start()
+            _follow(arguments.parent, loop, stop)
 
     try:
-        serve(arguments.home, arguments.port, stop_on_signals, lambda cloud: print(cloud.url, flush=True))
-    except ControlError as error:
+        speed = clock.read(arguments.clock_speed).speed if arguments.clock_speed else None
+        serve(arguments.home, arguments.port, stop_on_signals, lambda cloud: print(cloud.url, flush=True), speed)
+    except (ControlError, ValueError) as error:
         print(f"localcloud: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _follow(parent: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Have `stop` set when a process ends: the kernel tells (Linux); elsewhere it is looked at every second."""
+    try:
+        loop.add_reader(os.pidfd_open(parent), stop.set)
+    except ProcessLookupError:
+        stop.set()
+    except (AttributeError, OSError):
+        watch = (parent, loop, stop)
+        threading.Thread(target=_watch, args=watch, name="localcloud-parent", daemon=True).start()
 
 
 def _watch(parent: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

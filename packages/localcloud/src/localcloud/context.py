@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from localcloud import clock
+from localcloud.clock import Clock
 from localcloud.store import Store
 
 MetricPoint = tuple[str, float, str, dict[str, str]]
 """(metric, value, unit, dimensions) of one CloudWatch data point."""
 Request = dict[str, Any]
 Response = dict[str, Any]
+Handler = Callable[["Context", Request], Response]
+"""An operation: validated request members in, response members out (times as epoch seconds); on a worker thread."""
+Observer = Callable[["Context", str, dict[str, Any]], None]
+"""Told of an event: (whose, detail type, detail). It never raises."""
 
 
 class Delegate(Protocol):
@@ -68,9 +75,19 @@ class Delegate(Protocol):
         """Put an `aws.*` event on the default bus."""
 
 
+class Service(Protocol):
+    """What a cloud runs beside its requests: threads, processes, queues."""
+
+    def close(self) -> None:
+        """End all of it."""
+
+
+S = TypeVar("S", bound=Service)
+
+
 @dataclass
 class Cloud:
-    """One running localcloud."""
+    """One running localcloud; `localcloud.server.assemble` gives it its operations."""
 
     home: Path
     """State directory; jobs live in `home/jobs/<name>/`, endpoints in `home/endpoints/<name>/`."""
@@ -78,8 +95,36 @@ class Cloud:
     """`http://127.0.0.1:PORT`, what AWS_ENDPOINT_URL is set to in jobs, Lambdas and model servers."""
     store: Store
     delegate: Delegate
+    clock: Clock = field(default_factory=clock.from_environment)
+    """What SageMaker and CloudWatch wait by."""
     on_stop: list[Callable[[], None]] = field(default_factory=list)
     """Called in reverse order at shutdown: whoever starts processes or threads registers how they end."""
+    operations: dict[str, dict[str, Handler]] = field(default_factory=dict)
+    """The handlers of each service of ours, by operation."""
+    observers: list[Observer] = field(default_factory=list)
+    """Told of every event of SageMaker's before the bus is."""
+    _services: dict[type[Service], Service] = field(default_factory=dict, repr=False)
+    _making: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def service(self, kind: type[S], make: Callable[[], S]) -> S:
+        """The cloud's one service of a kind: made at first use, ended with the cloud (before those that it uses)."""
+        with self._making:
+            found = self._services.get(kind)
+            if found is None:
+                found = self._services[kind] = make()
+                self.on_stop.append(lambda: self._end(kind))
+            assert isinstance(found, kind)
+            return found
+
+    def running(self, kind: type[S]) -> S | None:
+        """The service of a kind if it was made."""
+        found = self._services.get(kind)
+        return found if isinstance(found, kind) else None
+
+    def _end(self, kind: type[Service]) -> None:
+        self._services[kind].close()
+        with self._making:
+            del self._services[kind]
 
 
 @dataclass(frozen=True)
@@ -93,7 +138,3 @@ class Context:
     def arn(self, resource: str, service: str = "sagemaker") -> str:
         """`ctx.arn("pipeline/x")` -> `arn:aws:sagemaker:REGION:ACCOUNT:pipeline/x`."""
         return f"arn:aws:{service}:{self.region}:{self.account}:{resource}"
-
-
-Handler = Callable[[Context, Request], Response]
-"""An operation: validated request members in, response members out (times as epoch seconds); on a worker thread."""

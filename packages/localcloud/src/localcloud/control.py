@@ -14,12 +14,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from localcloud.home import ControlError, listen, prepare_home
+from localcloud.home import DEFAULT_PORT, ControlError, listen, prepare_home
 
-DEFAULT_PORT = 4566
+__all__ = ["DEFAULT_PORT", "ControlError", "Info", "down", "status", "up"]
 STATE_FILE = "localcloud.json"
 PARENT_VARIABLE = "LOCALCLOUD_PARENT"
 """Environment variable with the id of the process that a localcloud ends with: tests set it for all that they start."""
@@ -38,14 +38,22 @@ class Info:
     url: str
     pid: int
     port: int
+    clock_speed: float = 1.0
 
 
-def up(home: Path | str, port: int = 0, wait: float = _START_S, parent: int | None = None) -> Info:
+def up(
+    home: Path | str,
+    port: int = 0,
+    wait: float = _START_S,
+    parent: int | None = None,
+    clock_speed: float | None = None,
+) -> Info:
     """Start localcloud in the background, or find the one that serves this home already.
 
     `port` 0 picks 4566, or any free one when that is taken; `wait` is how long it may take, in seconds; it ends by
     itself when process `parent`, by default the one that $LOCALCLOUD_PARENT names, has ended; without either it goes on
-    until `down`. ControlError when the home can't be written to, the port is taken, or the process ends.
+    until `down`. `clock_speed` makes what SageMaker and CloudWatch wait so many times shorter (see localcloud.clock).
+    ControlError when the home can't be written to, the port is taken, it runs with another port or speed, or it ends.
     """
     home = prepare_home(Path(home))
     _reap()
@@ -53,14 +61,22 @@ def up(home: Path | str, port: int = 0, wait: float = _START_S, parent: int | No
     if running is not None:
         if port not in (0, running.port):
             raise ControlError(f"localcloud for {home} runs on port {running.port} already: stop it to change its port")
+        if clock_speed not in (None, running.clock_speed):
+            raise ControlError(
+                f"localcloud for {home} already runs at clock speed {running.clock_speed:g}: stop it to change that"
+            )
         return running
     if port:
         listen(port).close()  # the reason is better told from here than from a log file
     log = home / "localcloud.out"
-    command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", str(port or _free_port())]
+    command = [sys.executable, "-m", "localcloud", "--home", str(home)]
+    if port:
+        command += ["--port", str(port)]
     followed = parent if parent is not None else os.environ.get(PARENT_VARIABLE)
     if followed:
         command += ["--parent", str(followed)]
+    if clock_speed is not None:
+        command += ["--clock-speed", str(clock_speed)]
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command,
@@ -121,26 +137,14 @@ def status(home: Path | str) -> Info | None:
     except (OSError, ValueError, urllib.error.URLError):
         return None
     same = isinstance(health, dict) and health.get("pid") == info.pid and health.get("home") == str(home)
-    return info if same else None
+    return replace(info, clock_speed=float(health.get("clock_speed", 1.0))) if same else None
 
 
 def write_state(home: Path, info: Info) -> None:
     """Say where this home's localcloud answers; whoever reads it sees the whole file or none."""
     temporary = home / f".{STATE_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(info)))
+    temporary.write_text(json.dumps({"url": info.url, "pid": info.pid, "port": info.port}))
     os.replace(temporary, home / STATE_FILE)
-
-
-def _free_port() -> int:
-    for wanted in (DEFAULT_PORT, 0):
-        try:
-            sock = listen(wanted)
-        except ControlError:
-            continue
-        with sock:
-            port: int = sock.getsockname()[1]
-            return port
-    raise ControlError("no port on 127.0.0.1 is free")
 
 
 def _python_path() -> str:

@@ -18,8 +18,6 @@ SOURCE = "aws.sagemaker"
 _DRAIN_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
-_lock = threading.Lock()
-_senders: dict[int, _Sender] = {}
 
 
 class _Sender:
@@ -34,7 +32,8 @@ class _Sender:
     def put(self, *event: Any) -> None:
         self._queue.put(event)
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """Deliver what is queued, for a few seconds at most."""
         self._queue.put(None)
         self._thread.join(_DRAIN_SECONDS)
 
@@ -51,24 +50,12 @@ class _Sender:
 
 
 def emit(ctx: Context, detail_type: str, detail: dict[str, Any], resources: list[str]) -> None:
-    """Put an `aws.sagemaker` event on the default bus, soon and in order, and record its lineage; never raises."""
-    from localcloud.sagemaker import lineage_recorder  # whose package imports this module
-
-    lineage_recorder.observe(ctx, detail_type, detail)
+    """Put an `aws.sagemaker` event on the default bus, soon and in order, after the observers; never raises."""
     cloud = ctx.cloud
-    with _lock:
-        sender = _senders.get(id(cloud))
-        if sender is None:
-            sender = _senders[id(cloud)] = _Sender(cloud)
-            cloud.on_stop.append(lambda: _stop(id(cloud)))
+    for observe in cloud.observers:
+        observe(ctx, detail_type, detail)
+    sender = cloud.service(_Sender, lambda: _Sender(cloud))
     sender.put(ctx.account, ctx.region, SOURCE, detail_type, detail, resources)
-
-
-def _stop(key: int) -> None:
-    with _lock:
-        sender = _senders.pop(key, None)
-    if sender is not None:
-        sender.stop()
 
 
 def iso(seconds: float | None) -> str | None:

@@ -14,27 +14,21 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from localcloud import protocol, wire
-from localcloud.context import Context
+from localcloud.asgi import Receive, Send, read_body, send_reply
+from localcloud.context import Cloud, Context
+from localcloud.delegate import MiniStack
 from localcloud.errors import AwsError
 from localcloud.identity import Caller, identify, operation_name, reading, service_protocol
 from localcloud.s3.http import S3Front
-from localcloud.wire import FileRange, Reply
-
-if TYPE_CHECKING:
-    from localcloud.context import Cloud
-    from localcloud.delegate import MiniStack
+from localcloud.wire import Reply
 
 _log = logging.getLogger("localcloud")
 _requests = logging.getLogger("localcloud.requests")
 
-_MAXIMUM_BODY = 32 << 20
-"""Bytes; more than any request of ours may have (6 MiB to an endpoint)."""
 _ADMIN_PATHS = ("/_ministack", "/_localstack", "/_aws", "/_alb", "/_kube", "/health")
 _REFUSED = frozenset({"bedrock", "bedrock-runtime", "bedrock-agent", "bedrock-agent-runtime", "bedrock-agentcore"})
 """Services that the delegate answers with canned data, which is worse than none."""
@@ -47,8 +41,6 @@ _FREQUENT = frozenset({"Invoke", "PutLogEvents", "PutMetricData"})
 _READ_ONLY = ("Get", "List", "Describe", "Head", "Receive", "Filter", "Lookup", "Simulate", "Decrypt", "Verify")
 
 Scope = dict[str, Any]
-Receive = Callable[[], Any]
-Send = Callable[[dict[str, Any]], Any]
 
 
 class Front:
@@ -60,12 +52,11 @@ class Front:
         # Two pools: calls that wait on a model must not keep control calls from being answered.
         self._control = ThreadPoolExecutor(24, thread_name_prefix="localcloud-control")
         self._runtime = ThreadPoolExecutor(64, thread_name_prefix="localcloud-runtime")
-        registry = delegate.app.SERVICE_REGISTRY
-        self._delegated = (frozenset(registry) | frozenset(delegate.app.SERVICE_NAME_ALIASES)) - _REFUSED
+        self._delegated = delegate.app.services() - _REFUSED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._delegate.app.app(scope, receive, self._lifespan(send))
+            await self._delegate.app(scope, receive, self._lifespan(send))
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
@@ -178,14 +169,12 @@ class Front:
     def _is_s3(self, caller: Caller, scope: Scope) -> bool:
         if caller.service:
             return caller.service == "s3"
-        detected: str = self._delegate.app.detect_service(scope["method"], scope["path"], caller.headers, caller.query)
+        detected = self._delegate.app.detect_service(scope["method"], scope["path"], caller.headers, caller.query)
         return detected == "s3"
 
     async def _delegated_app(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """MiniStack's answer; what it changed is on disk before the caller hears of it."""
-        module = self._delegate.app.SERVICE_REGISTRY.get(
-            self._delegate.app.SERVICE_NAME_ALIASES.get(caller.service, caller.service), {}
-        ).get("module")
+        module = self._delegate.app.module_of(caller.service)
         held: list[dict[str, Any]] = []
 
         async def checked(message: dict[str, Any]) -> None:
@@ -207,67 +196,8 @@ class Front:
                 await send(start)
             await send(message)
 
-        await self._delegate.app.app(scope, receive, checked)
+        await self._delegate.app(scope, receive, checked)
 
 
 def _is_unsupported(body: bytes) -> bool:
     return body.lstrip()[:1] not in (b"{", b"<") or body.lstrip()[:5].lower() in (b"<html", b"<!doc")
-
-
-async def read_body(receive: Receive, limit: int = _MAXIMUM_BODY) -> bytes:
-    """The whole request body; AwsError RequestEntityTooLarge beyond the limit, in bytes."""
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionError("the client went away")
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size <= limit:
-            pieces.append(piece)
-        if not message.get("more_body"):
-            break
-    if size > limit:
-        raise AwsError("RequestEntityTooLarge", f"The request body has {size} bytes; at most {limit} are allowed", 413)
-    return b"".join(pieces)
-
-
-async def send_reply(
-    reply: Reply, send: Send, pool: ThreadPoolExecutor | None = None, receive: Receive | None = None
-) -> None:
-    """Send a reply; files and iterators are read on the pool's threads, chunk by chunk.
-
-    With `receive` (the body must have been read) an iterator is closed when the client goes away.
-    """
-    headers = wire.wire_headers(reply)
-    body = reply.body
-    if isinstance(body, Path):
-        size = body.stat().st_size
-        headers.append((b"content-length", str(size).encode()))
-        body = FileRange.open(body, 0, size)
-    elif isinstance(body, bytes):
-        headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    if isinstance(body, bytes):
-        await send({"type": "http.response.body", "body": body})
-        return
-    loop = asyncio.get_running_loop()
-    pieces = body.pieces() if isinstance(body, FileRange) else body
-    gone = asyncio.ensure_future(_disconnected(receive)) if receive else None
-    try:
-        while (chunk := await loop.run_in_executor(pool, next, pieces, None)) is not None:
-            if gone is not None and gone.done():
-                if isinstance(pieces, Generator):
-                    await loop.run_in_executor(pool, pieces.close)
-                return
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    finally:
-        if gone is not None:
-            gone.cancel()
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+DEFAULT_PORT = 4566
+
 
 class ControlError(Exception):
     """localcloud can't be started, stopped or reached; the message says why and what to do."""
@@ -27,8 +29,15 @@ def prepare_home(home: Path) -> Path:
     return home
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on loopback; port 0 picks a free one. ControlError when the port is taken."""
+def listen(port: int | None) -> socket.socket:
+    """A listening socket on loopback: None is 4566, or any free port when that is taken; 0 is any free port.
+
+    ControlError when the port is taken.
+    """
+    if port is None:
+        with contextlib.suppress(ControlError):
+            return listen(DEFAULT_PORT)
+        return listen(0)
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

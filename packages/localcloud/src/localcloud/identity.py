@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+from botocore.exceptions import UnknownServiceError
+
+from localcloud.protocol import service_model
+from localcloud.wire import match_rest
+
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/(\d{8})/([^/,\s]*)/([^/,\s]+)/aws4_request")
 _LEGACY = re.compile(r"AWS ([^:\s]+):")
 DEFAULT_REGION = "us-east-1"
@@ -77,8 +82,6 @@ def operation_name(caller: Caller, scope: dict[str, Any]) -> str:
         return caller.action or caller.query["Action"]
     model = None if caller.service in ("s3", "sagemaker", "") else _known_service(caller.service)
     if model is not None and model.metadata.get("protocol", "").startswith("rest"):
-        from localcloud.wire import match_rest
-
         found = match_rest(caller.service, scope["method"], scope["path"])
         if found:
             return found[0]
@@ -97,10 +100,6 @@ def service_protocol(service: str) -> str:
 
 @functools.cache
 def _known_service(service: str) -> Any:
-    from botocore.exceptions import UnknownServiceError
-
-    from localcloud.protocol import service_model
-
     name = {"monitoring": "cloudwatch", "states": "stepfunctions", "elasticloadbalancing": "elbv2", "email": "ses"}.get(
         service, service
     )

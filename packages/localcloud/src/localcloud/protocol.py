@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib
 
 from botocore.model import OperationModel, ServiceModel
 
-from localcloud.context import Context, Handler, Request, Response
+from localcloud.context import Context, Request, Response
 from localcloud.errors import AwsError
 from localcloud.shapes import check_request, shape_response
-
-_TABLES = {
-    "sagemaker": ("localcloud.sagemaker", "OPERATIONS"),
-    "sagemaker-runtime": ("localcloud.sagemaker", "RUNTIME_OPERATIONS"),
-    "application-autoscaling": ("localcloud.autoscaling", "OPERATIONS"),
-}
-"""Where each service of ours keeps its handlers, by operation name."""
-
-OURS = frozenset(_TABLES)
 
 
 def call(ctx: Context, service: str, operation: str, params: Request) -> Response:
@@ -30,7 +20,7 @@ def call(ctx: Context, service: str, operation: str, params: Request) -> Respons
     """
     model = operation_model(service, operation)
     request = check_request(model.input_shape, params)
-    handler = handlers(service).get(operation)
+    handler = ctx.cloud.operations.get(service, {}).get(operation)
     if handler is None:
         raise not_implemented(service, operation)
     return shape_response(model.output_shape, handler(ctx, request) or {})  # type: ignore[no-any-return]
@@ -39,13 +29,6 @@ def call(ctx: Context, service: str, operation: str, params: Request) -> Respons
 def not_implemented(service: str, operation: str) -> AwsError:
     """How everything that localcloud doesn't do answers: 501, which no AWS client retries."""
     return AwsError("NotImplemented", f"localcloud does not implement {service}:{operation}", 501)
-
-
-def handlers(service: str) -> dict[str, Handler]:
-    """The implemented operations of a service of ours."""
-    module, table = _TABLES[service]
-    found: dict[str, Handler] = getattr(importlib.import_module(module), table)
-    return found
 
 
 def operation_model(service: str, operation: str) -> OperationModel:

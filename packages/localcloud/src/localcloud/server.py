@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import logging.handlers
 import os
@@ -12,10 +11,13 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from localcloud import autoscaling, clock, sagemaker
+from localcloud.clock import Clock
 from localcloud.context import Cloud
 from localcloud.control import STATE_FILE, Info, write_state
+from localcloud.delegate import MiniStack
+from localcloud.front import Front
 from localcloud.home import ControlError, listen, lock, prepare_home
 from localcloud.store import Store
 
@@ -26,30 +28,43 @@ _running = threading.Lock()
 """The delegate keeps its state in module globals: one cloud a process."""
 
 
-def serve(home: Path, port: int, stop: Callable[[asyncio.Event], None], ready: Callable[[Cloud], None]) -> None:
-    """Serve until the event that `stop` is given is set; `ready` is called when requests are answered."""
+def serve(
+    home: Path,
+    port: int | None,
+    stop: Callable[[asyncio.Event], None],
+    ready: Callable[[Cloud], None],
+    speed: float | None = None,
+) -> None:
+    """Serve until the event that `stop` is given is set; `ready` is called when requests are answered.
+
+    `speed` is the clock's (see localcloud.clock); without it LOCALCLOUD_CLOCK_SPEED says.
+    """
+    ticking = clock.from_environment() if speed is None else Clock(speed)
     home = prepare_home(home)
     if not _running.acquire(blocking=False):
         raise ControlError("a localcloud runs in this process already: stop it first, or start this one as a process")
     try:
         with lock(home), contextlib.closing(listen(port)) as sock:
-            _serve(home, sock, stop, ready)
+            _serve(home, sock, stop, ready, ticking)
     finally:
         _running.release()
 
 
 def _serve(
-    home: Path, sock: socket.socket, stop: Callable[[asyncio.Event], None], ready: Callable[[Cloud], None]
+    home: Path,
+    sock: socket.socket,
+    stop: Callable[[asyncio.Event], None],
+    ready: Callable[[Cloud], None],
+    ticking: Clock,
 ) -> None:
-    from localcloud.delegate import MiniStack
-    from localcloud.front import Front
-
     log_handler = _log_to(home / "localcloud.log")
     port = sock.getsockname()[1]
     store = Store(home / "state.sqlite")
-    delegate = MiniStack(home, port)
-    cloud = Cloud(home, f"http://127.0.0.1:{port}", store, delegate)
+    delegate = MiniStack(home, port, ticking)
+    cloud = Cloud(home, f"http://127.0.0.1:{port}", store, delegate, ticking)
     health = {"status": "ok", "pid": os.getpid(), "home": str(home), "url": cloud.url, "version": VERSION}
+    health["clock_speed"] = ticking.speed
+    assemble(cloud)
     front = Front(cloud, delegate, health)
     try:
         asyncio.run(_run(front, cloud, delegate, sock, stop, ready))
@@ -63,9 +78,9 @@ def _serve(
 
 
 async def _run(
-    front: Any,
+    front: Front,
     cloud: Cloud,
-    delegate: Any,
+    delegate: MiniStack,
     sock: socket.socket,
     stop: Callable[[asyncio.Event], None],
     ready: Callable[[Cloud], None],
@@ -93,13 +108,20 @@ async def _run(
     await hypercorn_serve(front, config, shutdown_trigger=trigger)
 
 
+def assemble(cloud: Cloud) -> Cloud:
+    """Give a cloud its operations: the one place that knows all packages."""
+    for package in (sagemaker, autoscaling):
+        package.install(cloud)
+    return cloud
+
+
 def _begin(cloud: Cloud, ready: Callable[[Cloud], None]) -> None:
     """Recover what a killed process left, then say that we are up."""
-    for name in ("localcloud.sagemaker", "localcloud.autoscaling"):
+    for package in (sagemaker, autoscaling):
         try:
-            importlib.import_module(name).resume(cloud)
+            package.resume(cloud)
         except Exception:
-            _log.exception("%s could not resume", name)
+            _log.exception("%s could not resume", package.__name__)
     write_state(cloud.home, Info(cloud.url, os.getpid(), int(cloud.url.rpartition(":")[2])))
     ready(cloud)
 
@@ -127,11 +149,12 @@ class LocalCloud:
     """A localcloud in a thread of this process: `with LocalCloud(home) as cloud: cloud.url`.
 
     One at a time in a process. State in `home` is kept: the next one with the same home goes on with it.
+    `clock_speed` 20 makes a minute that SageMaker or CloudWatch waits last three seconds.
     """
 
-    def __init__(self, home: Path | str, port: int = 0) -> None:
+    def __init__(self, home: Path | str, port: int = 0, clock_speed: float | None = None) -> None:
         self.home = Path(home)
-        self._port = port
+        self._port, self._speed = port, clock_speed
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -164,7 +187,7 @@ class LocalCloud:
 
     def _serve(self) -> None:
         try:
-            serve(self.home, self._port, self._keep, self._started)
+            serve(self.home, self._port, self._keep, self._started, self._speed)
         except BaseException as error:
             self._failure = error
         finally:

@@ -21,9 +21,12 @@ ACCOUNT, REGION = "123456789012", "eu-west-1"
 
 
 class Clients:
-    """boto3 clients of one caller at one localcloud; closed together."""
+    """boto3 clients of one caller at one localcloud, whose clock has `speed`; closed together."""
 
-    def __init__(self, url: str, account: str = ACCOUNT, region: str = REGION, signature: str = "v4") -> None:
+    def __init__(
+        self, url: str, account: str = ACCOUNT, region: str = REGION, signature: str = "v4", speed: float = 1
+    ) -> None:
+        self.speed = speed
         self.url, self.account, self.region, self.signature = url, account, region, signature
         self._open: dict[str, Any] = {}
 

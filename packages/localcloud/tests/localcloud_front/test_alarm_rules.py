@@ -1,4 +1,4 @@
-"""States from datapoints as CloudWatch's documentation tabulates them, metric math, and statistics of periods."""
+"""States from datapoints as CloudWatch's documentation tabulates them, and statistics of periods."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from localcloud.clock import Clock
 from localcloud.delegate.alarm_rules import Datapoint, Rule, judge
-from localcloud.delegate.metric_math import evaluate
 from localcloud.delegate.series import Aggregate, Recent
 
 INSUFFICIENT = "INSUFFICIENT_DATA"
@@ -80,61 +80,6 @@ def test_the_reason_names_the_datapoints() -> None:
     )
 
 
-def queries(expression: str) -> list[dict[str, Any]]:
-    return [{"Id": "m1", "MetricStat": {}}, {"Id": "m2", "MetricStat": {}}, {"Id": "e", "Expression": expression}]
-
-
-@pytest.mark.parametrize(
-    ("expression", "values"),
-    [
-        ("m1 + m2", [11.0, None, None]),
-        ("(m1 - 1) * 2 / m2", [0.0, None, None]),
-        ("-m1", [-1.0, None, -3.0]),
-        ("m2 / (m1 - 1)", [None, None, None]),
-        ("FILL(m1, 0) + FILL(m2, -1)", [11.0, 20.0, 2.0]),
-        ("FILL(m1, REPEAT)", [1.0, 1.0, 3.0]),
-        ("IF(m1 > 2, m1, 0)", [0.0, None, 3.0]),
-        ("IF(m1 >= 1, 7)", [7.0, None, 7.0]),
-        ("SUM([m1, m2])", [11.0, 20.0, 3.0]),
-        ("MAX(METRICS())", [10.0, 20.0, 3.0]),
-        ("MIN([m1, m2])", [1.0, 20.0, 3.0]),
-        ("m1 / SUM(m1)", [0.25, None, 0.75]),
-        ("m1 * 0 + AVG(m2)", [15.0, None, 15.0]),
-    ],
-)
-def test_metric_math(expression: str, values: list[float | None]) -> None:
-    found = evaluate(queries(expression), {"m1": [1.0, None, 3.0], "m2": [10.0, 20.0, None]})
-    assert found["e"] == values
-
-
-@pytest.mark.parametrize(
-    ("expression", "complaint"),
-    [
-        ("ANOMALY_DETECTION_BAND(m1, 2)", "ANOMALY_DETECTION_BAND"),
-        ("SEARCH('{AWS/EC2} CPU', 'Average', 300)", "SEARCH"),
-        ("SELECT AVG(x) FROM y", "Metrics Insights"),
-        ("RATE(m1)", "RATE"),
-        ("m1 ** 2", "m1 \\*\\* 2"),
-        ("m1.real", "m1.real"),
-        ("__import__('os').system('x')", "not supported"),
-        ("m1 if m2 else 3", "not supported"),
-        ("m1 and m2", "m1 and m2"),
-        ("m1 <", "can't be read"),
-        ("m3 + 1", "unknown id 'm3'"),
-        ("e + 1", "refers to itself"),
-        ("1 + 2", "must return a time series"),
-        ("SUM(m1)", "must return a time series"),
-        ("METRICS()", "wrong arguments of METRICS"),
-        ("SUM(METRICS('x'))", "METRICS\\(\\) with a filter"),
-        ("FILL(m1, LINEAR)", "FILL with LINEAR"),
-        ("m1 + 1 / 0", "division by zero"),
-    ],
-)
-def test_other_expressions_are_refused_by_name(expression: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        evaluate(queries(expression), {"m1": [1.0], "m2": [1.0]})
-
-
 def aggregate(*found: dict[str, Any]) -> Aggregate:
     whole = Aggregate()
     for point in found:
@@ -157,7 +102,7 @@ def test_statistics_of_values_counts_and_statistic_sets() -> None:
 
 def test_points_are_read_once_and_late_ones_find_their_period() -> None:
     found = [{"Timestamp": moment, "Value": 1.0, "Unit": "Count"} for moment in (0.0, 59.0, 60.0, 185.0)]
-    recent = Recent(60, None)
+    recent = Recent(60, None, Clock())
 
     def sums(end: int, period: int, count: int) -> list[float | None]:
         return [part and part.statistic("Sum") for part in recent.periods(end, period, count)]
@@ -173,6 +118,6 @@ def test_points_are_read_once_and_late_ones_find_their_period() -> None:
     assert (sums(240, 60, 4), recent.version > first) == ([None, 1.0, 5.0, 1.0], True)
     recent.update(list(found), 0.0)  # another list: it was cut, or restored
     assert sums(240, 60, 4) == [2.0, 1.0, 5.0, 1.0]
-    counts = Recent(60, "Count")
+    counts = Recent(60, "Count", Clock())
     counts.update(found, 0.0)
     assert counts.periods(180, 60, 1) == [None]

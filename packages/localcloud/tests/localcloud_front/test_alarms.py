@@ -14,7 +14,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud
+from localcloud.clock import Clock
 from localcloud.delegate.alarm_evaluation import Evaluator
+from localcloud.hooks import metrics
 from localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside, function
 from localcloud_front.test_delegate import bucket, eventually
 
@@ -76,9 +78,8 @@ def state_after(inside: Inside, name: str, seconds: float) -> str:
     delegate: Any = inside[0].cloud.delegate
 
     def look() -> str:
-        from ministack.services import cloudwatch
-
-        evaluator, alarm = Evaluator(cloudwatch), cloudwatch._alarms[name]
+        evaluator, alarm = Evaluator(Clock()), metrics.alarm(name)
+        assert alarm is not None
         verdict = evaluator.look(time.time() + seconds, (ACCOUNT, REGION, name), alarm)
         assert verdict is not None
         return verdict.state or str(alarm["StateValue"])
@@ -113,11 +114,8 @@ def test_m_out_of_n_of_a_percentile(inside: Inside) -> None:
     settings = {"Statistic": None, "ExtendedStatistic": "p99.9", "EvaluationPeriods": 3}
     alarm(aws, "two-of-three", "Latency", {"E": "m-of-n"}, DatapointsToAlarm=2, **settings)
     alarm(aws, "three-of-three", "Latency", {"E": "m-of-n"}, **settings)
-    low = {"EvaluateLowSampleCountPercentile": "ignore", "DatapointsToAlarm": 1}
-    alarm(aws, "too-few-samples", "Latency", {"E": "m-of-n"}, **{**settings, **low})
     becomes(inside, "two-of-three", "ALARM")
     becomes(inside, "three-of-three", "OK")
-    assert state(inside, "too-few-samples") == "INSUFFICIENT_DATA"
 
 
 @pytest.mark.parametrize(
@@ -131,24 +129,18 @@ def test_an_alarm_leaves_its_state_when_data_stops(inside: Inside, missing: str,
     assert state_after(inside, f"stops-{missing}", 600.0) == after
 
 
-def test_metric_math_decides_over_several_metrics(inside: Inside) -> None:
-    aws = inside[1]
-    put(aws, "Failed", {1: 3.0}, E="math")
-    put(aws, "All", {1: 10.0, 2: 10.0}, E="math")
-
-    def stat(name: str, ident: str) -> dict[str, Any]:
-        metric = {"Namespace": NAMESPACE, "MetricName": name, "Dimensions": dimensions(E="math")}
-        return {"Id": ident, "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}, "ReturnData": False}
-
+def test_metric_math_is_refused_by_name_with_what_to_do(inside: Inside) -> None:
+    metric = {"Namespace": NAMESPACE, "MetricName": "Failed", "Dimensions": dimensions(E="math")}
+    stat = {"Id": "m", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}
     rate = {"Id": "rate", "Expression": "100 * FILL(failed, 0) / total", "Label": "error rate"}
-    metrics = [rate, stat("Failed", "failed"), stat("All", "total")]
     one = dict.fromkeys(("Namespace", "MetricName", "Dimensions", "Period", "Statistic"))
-    alarm(aws, "math", "", Metrics=metrics, Threshold=25, **one)
-    becomes(inside, "math", "ALARM")
-    (found,) = aws("cloudwatch").describe_alarms(AlarmNames=["math"])["MetricAlarms"]
-    assert [query["Id"] for query in found["Metrics"]] == ["rate", "failed", "total"]
-    assert "30.0 (" in found["StateReason"]
-    assert "MetricName" not in found
+    for metrics_ in ([stat], [rate, stat]):
+        with pytest.raises(ClientError) as error:
+            alarm(inside[1], "math", "", Metrics=metrics_, Threshold=25, **one)
+        found = error.value.response["Error"]
+        assert found["Code"] == "ValidationError"
+        assert "Metrics (metric math) is not supported by localcloud: an alarm watches one metric" in found["Message"]
+    assert state(inside, "math") is None
 
 
 BAND = "LessThanLowerOrGreaterThanUpperThreshold"
@@ -158,7 +150,8 @@ BAND = "LessThanLowerOrGreaterThanUpperThreshold"
     ("settings", "complaint"),
     [
         ({"ComparisonOperator": BAND}, f"{BAND} (anomaly detection) is not supported"),
-        ({"ThresholdMetricId": "a"}, "ThresholdMetricId is not supported"),
+        ({"ThresholdMetricId": "a"}, "ThresholdMetricId (anomaly detection) is not supported"),
+        ({"EvaluateLowSampleCountPercentile": "ignore"}, "EvaluateLowSampleCountPercentile ignore is not supported"),
         ({"EvaluationWindow": {"WallClockWindow": {}}}, "WallClockWindow is not supported"),
         ({"Statistic": None, "ExtendedStatistic": "tm90"}, "tm90 is not supported"),
         ({"Statistic": None, "ExtendedStatistic": "p101"}, "p101"),
@@ -169,7 +162,8 @@ BAND = "LessThanLowerOrGreaterThanUpperThreshold"
         ({"DatapointsToAlarm": 2}, "DatapointsToAlarm must be less than or equal to EvaluationPeriods"),
         ({"TreatMissingData": "guess"}, "Option guess for TreatMissingData"),
         ({"Threshold": None}, "Threshold is required"),
-        ({"Metrics": [{"Id": "e", "Expression": "m1"}]}, "mutually exclusive"),
+        ({"Metrics": [{"Id": "e", "Expression": "m1"}]}, "Metrics (metric math) is not supported by localcloud"),
+        ({"Metrics": [], "ThresholdMetricId": "a"}, "math), ThresholdMetricId (anomaly detection) is not supported"),
     ],
 )
 def test_what_is_wrong_or_not_evaluated_is_refused_by_name(
@@ -180,33 +174,6 @@ def test_what_is_wrong_or_not_evaluated_is_refused_by_name(
     assert error.value.response["Error"]["Code"] == "ValidationError"
     assert complaint in error.value.response["Error"]["Message"]
     assert state(inside, "refused") is None
-
-
-@pytest.mark.parametrize(
-    ("metrics", "complaint"),
-    [
-        (
-            [("e", "ANOMALY_DETECTION_BAND(m1, 2)", True), ("m1", None, False)],
-            "ANOMALY_DETECTION_BAND is not supported",
-        ),
-        ([("e", "m1 + m9", True), ("m1", None, False)], "unknown id 'm9'"),
-        ([("e", "m1 + 1", True), ("m1", None, True)], "Exactly one element of the metrics list should return data"),
-        ([("M1", None, True)], "must be a lowercase letter"),
-        ([("e", "1", True)], "1 to 10 metrics"),
-    ],
-)
-def test_expressions_are_tried_when_the_alarm_is_put(
-    inside: Inside, metrics: list[tuple[str, str | None, bool]], complaint: str
-) -> None:
-    stat = {"Metric": {"Namespace": "N", "MetricName": "M"}, "Period": 60, "Stat": "Sum"}
-    queries = [
-        {"Id": ident, "ReturnData": shown, **({"Expression": text} if text else {"MetricStat": stat})}
-        for ident, text, shown in metrics
-    ]
-    one = dict.fromkeys(("Namespace", "MetricName", "Dimensions", "Period", "Statistic"))
-    with pytest.raises(ClientError) as error:
-        alarm(inside[1], "refused", "", Metrics=queries, **one)
-    assert complaint in error.value.response["Error"]["Message"]
 
 
 def queue(aws: Clients, name: str) -> tuple[str, str]:
@@ -313,13 +280,11 @@ def test_an_alarm_that_can_not_be_judged_is_in_the_log_once(inside: Inside) -> N
     delegate: Any = inside[0].cloud.delegate
 
     def broken_and_looked_at() -> None:
-        from ministack.services import cloudwatch
-
         alarm = {"AlarmName": "broken", "StateValue": "OK", "AlarmArn": "a", "AlarmConfigurationUpdatedTimestamp": 1.0}
-        cloudwatch._alarms["broken"] = alarm
+        metrics.keep_alarm("broken", alarm)
         for _ in range(3):
             delegate.alarms.tick(time.time())
-        del cloudwatch._alarms["broken"]
+        metrics.forget_alarm("broken")
 
     delegate.on_loop(ACCOUNT, REGION, broken_and_looked_at)
     log = (inside[0].cloud.home / "localcloud.log").read_text()
@@ -363,7 +328,7 @@ def test_statistics_are_of_exactly_one_metric(inside: Inside) -> None:
         assert error.value.response["Error"]["Code"] == "ValidationError"
 
 
-def test_metric_data_comes_newest_first_with_percentiles_and_expressions(inside: Inside) -> None:
+def test_metric_data_comes_newest_first_with_percentiles(inside: Inside) -> None:
     aws, now = inside[1], time.time()
     put(aws, "Invocations", {1: 5.0, 3: 7.0}, EndpointName="d")
     put(aws, "Invocations", {1: 100.0}, EndpointName="other")
@@ -372,31 +337,49 @@ def test_metric_data_comes_newest_first_with_percentiles_and_expressions(inside:
     queries = [
         {"Id": "m1", "MetricStat": stat},
         {"Id": "hidden", "MetricStat": {**stat, "Stat": "Sum"}, "ReturnData": False},
-        {"Id": "double", "Expression": "2 * hidden", "Label": "twice"},
+        {"Id": "named", "MetricStat": {**stat, "Stat": "Sum"}, "Label": "all"},
     ]
     cloudwatch = aws("cloudwatch")
     span = {"StartTime": now - 900, "EndTime": now}
     results = cloudwatch.get_metric_data(MetricDataQueries=queries, **span)["MetricDataResults"]
     assert [(one["Id"], one["Label"], one["Values"]) for one in results] == [
         ("m1", "Invocations", [5.0, 7.0]),
-        ("double", "twice", [10.0, 14.0]),
+        ("named", "all", [5.0, 7.0]),
     ]
     assert results[0]["Timestamps"] == results[1]["Timestamps"] == sorted(results[0]["Timestamps"], reverse=True)
     ascending = cloudwatch.get_metric_data(MetricDataQueries=queries[:1], ScanBy="TimestampAscending", **span)
     assert ascending["MetricDataResults"][0]["Values"] == [7.0, 5.0]
-    with pytest.raises(ClientError, match="SEARCH is not supported"):
-        cloudwatch.get_metric_data(MetricDataQueries=[*queries, {"Id": "s", "Expression": "SEARCH('x')"}], **span)
 
 
-def test_a_template_has_alarms_with_metric_math_and_text_for_numbers(inside: Inside) -> None:
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        ({"Id": "s", "Expression": "SEARCH('x')"}, "Expression in a metrics list is not supported by localcloud"),
+        ({"Id": "M1", "MetricStat": {}}, "must be a lowercase letter"),
+        ({"Id": "a", "AccountId": "1"}, "AccountId in a metrics list is not supported"),
+        ({"Id": "a"}, "a needs MetricStat"),
+        ({"Id": "a", "MetricStat": {"Metric": {}}}, "a needs Namespace"),
+        ({"Id": "a", "MetricStat": {"Stat": "tm90"}}, "tm90 is not supported"),
+        ({"Id": "a", "MetricStat": {"Period": 45}}, "Invalid period 45"),
+    ],
+)
+def test_other_metric_data_is_refused_by_name(inside: Inside, query: dict[str, Any], complaint: str) -> None:
+    if "MetricStat" in query:
+        stat = {"Metric": {"Namespace": "N", "MetricName": "M"}, "Period": 60, "Stat": "Sum", **query["MetricStat"]}
+        query = {**query, "MetricStat": stat}
+    with pytest.raises(ClientError) as error:
+        inside[1]("cloudwatch").get_metric_data(
+            MetricDataQueries=[query], StartTime=time.time() - 900, EndTime=time.time()
+        )
+    assert complaint in error.value.response["Error"]["Message"]
+
+
+def test_a_template_has_alarms_with_text_for_numbers(inside: Inside) -> None:
     aws = inside[1]
     put(aws, "Stacked", {1: 3.0}, E="stack")
-    metric = {"Namespace": NAMESPACE, "MetricName": "Stacked", "Dimensions": dimensions(E="stack")}
-    rule = {"EvaluationPeriods": "1", "Threshold": "5", "ComparisonOperator": "GreaterThanThreshold"}
-    queries = [
-        {"Id": "twice", "Expression": "2 * m", "ReturnData": "true"},
-        {"Id": "m", "MetricStat": {"Metric": metric, "Period": "60", "Stat": "Sum"}, "ReturnData": "false"},
-    ]
+    rule = {"EvaluationPeriods": "1", "Threshold": "2", "ComparisonOperator": "GreaterThanThreshold"}
+    one = {"Namespace": NAMESPACE, "MetricName": "Stacked", "Dimensions": dimensions(E="stack"), "Period": "60"}
+    math = [{"Id": "twice", "Expression": "2 * m", "ReturnData": "true"}]
 
     def template(**properties: Any) -> str:
         resource = {"Type": "AWS::CloudWatch::Alarm", "Properties": {**rule, **properties}}
@@ -408,10 +391,10 @@ def test_a_template_has_alarms_with_metric_math_and_text_for_numbers(inside: Ins
         found: str = stacks.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]
         return found
 
-    stacks.create_stack(StackName="math", TemplateBody=template(AlarmName="stacked", Metrics=queries))
-    eventually(lambda: status("math") == "CREATE_COMPLETE")
+    stacks.create_stack(StackName="right", TemplateBody=template(AlarmName="stacked", Statistic="Sum", **one))
+    eventually(lambda: status("right") == "CREATE_COMPLETE")
     becomes(inside, "stacked", "ALARM")
-    stacks.create_stack(StackName="wrong", TemplateBody=template(AlarmName="wrong", Metrics=queries, Statistic="Sum"))
+    stacks.create_stack(StackName="wrong", TemplateBody=template(AlarmName="wrong", Metrics=math))
     eventually(lambda: status("wrong") == "ROLLBACK_COMPLETE")
     assert state(inside, "wrong") is None
 
@@ -429,15 +412,14 @@ def post(inside: Inside, body: bytes, content_type: str, path: str = "/") -> tup
 
 
 def test_the_query_protocol_is_read_and_cbor_refused(inside: Inside) -> None:
-    metric = {"Metrics.member.1.Id": "m", "Metrics.member.1.MetricStat.Stat": "p90"}
-    for name, value in (("Metric.Namespace", NAMESPACE), ("Metric.MetricName", "Q"), ("Period", "60")):
-        metric[f"Metrics.member.1.MetricStat.{name}"] = value
+    metric = {"Namespace": NAMESPACE, "MetricName": "Q", "Period": "60", "ExtendedStatistic": "p90"}
+    metric |= {"Dimensions.member.1.Name": "E", "Dimensions.member.1.Value": "q"}
     rule = {"ComparisonOperator": "LessThanThreshold", "Threshold": "1.5", "EvaluationPeriods": "2"}
     form = {"Action": "PutMetricAlarm", "AlarmName": "query", "ActionsEnabled": "false", **rule, **metric}
     assert post(inside, urllib.parse.urlencode(form).encode(), "application/x-www-form-urlencoded")[0] == 200
     (found,) = inside[1]("cloudwatch").describe_alarms(AlarmNames=["query"])["MetricAlarms"]
     assert (found["ActionsEnabled"], found["Threshold"], found["EvaluationPeriods"]) == (False, 1.5, 2)
-    assert found["Metrics"][0]["MetricStat"]["Stat"] == "p90"
+    assert (found["ExtendedStatistic"], found["Dimensions"]) == ("p90", dimensions(E="q"))
     wrong = urllib.parse.urlencode({**form, "Threshold": "much"}).encode()
     status, answer = post(inside, wrong, "application/x-www-form-urlencoded")
     assert (status, b"STRING_VALUE cannot be converted to Double" in answer) == (400, True)

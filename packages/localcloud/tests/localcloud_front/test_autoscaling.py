@@ -28,6 +28,8 @@ def predict_fn(request, model):
     return request
 """
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/any"
+SPEED = 5
+"""A minute of CloudWatch is 12 seconds: short, and longer than what a busy machine may take between two lines."""
 COMPONENT = "sagemaker:inference-component:DesiredCopyCount"
 
 
@@ -43,8 +45,8 @@ def _cadence() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    with LocalCloud(tmp_path_factory.mktemp("home")) as cloud:
-        clients = Clients(cloud.url)
+    with LocalCloud(tmp_path_factory.mktemp("home"), clock_speed=SPEED) as cloud:
+        clients = Clients(cloud.url, speed=SPEED)
         bucket(clients, "scaled-models")
         yield cloud, clients
         clients.close()
@@ -113,12 +115,13 @@ INVOCATIONS = predefined("SageMakerVariantInvocationsPerInstance")
 def publish(
     aws: Clients, name: str, values: list[float], seconds: int, namespace: str = "AWS/SageMaker", **dims: str
 ) -> None:
-    """Values of the latest periods of so many seconds, newest first."""
-    end = (time.time() - 1) // seconds * seconds
+    """Values of the latest periods of so many seconds of the cloud's clock, newest first."""
+    period = seconds / aws.speed
+    end = (time.time() - 1) // period * period
     data = [
         {
             "MetricName": name,
-            "Timestamp": end - seconds * (number + 0.5),
+            "Timestamp": end - period * (number + 0.5),
             "Value": value,
             "Dimensions": dimensions(**dims),
         }
@@ -352,8 +355,10 @@ def test_several_policies_take_capacity_away_only_together(inside: Inside) -> No
     publish(aws, "InvocationsPerInstance", [1.0] * 18, 60, EndpointName="both", VariantName="v")
     track(aws, ident, "depth", TargetValue=10, CustomizedMetricSpecification=spec)
     low = track(aws, ident, "invocations", TargetValue=10, **INVOCATIONS)["Alarms"][1]["AlarmName"]
+    asked: list[str] = []
+    inside[0].cloud.delegate.on_alarm_action("arn:aws:autoscaling:", lambda *told: asked.append(told[3]["AlarmName"]))
     eventually(lambda: inside[0].cloud.delegate.alarm_states(ACCOUNT, REGION, [low]) == {low: "ALARM"})
-    time.sleep(1.5)  # three more times is it asked to scale in
+    eventually(lambda: asked.count(low) > 3)
     assert (count(aws, "both"), activities(aws, ident)) == (2, [])
     publish(aws, "Depth", [-9.5] * 18, 60, namespace="Mine", Q="1")  # on average nothing
     eventually(lambda: count(aws, "both") == 1)
@@ -392,7 +397,7 @@ def test_a_step_policy_acts_for_a_users_alarm(inside: Inside) -> None:
 
 def test_a_capacity_out_of_bounds_is_corrected_once_the_endpoint_serves(inside: Inside) -> None:
     aws = inside[1]
-    ident = endpoint(aws, "bounds", delay=2, wait=False)
+    ident = endpoint(aws, "bounds", delay=0.7, wait=False)
     register(aws, ident, 2, 3)
     status: list[str] = []
 

@@ -11,6 +11,7 @@ from localcloud import LocalCloud
 from localcloud_front.conftest import Clients
 from localcloud_front.test_alarms import dimensions
 from localcloud_front.test_autoscaling import (
+    SPEED,
     count,
     ended,
     endpoint,
@@ -30,9 +31,9 @@ BACKLOG = "ApproximateBacklogSizePerInstance"
 @pytest.fixture
 def aws(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
     monkeypatch.setenv("LOCALCLOUD_SCALING_SECONDS", "0.5")
-    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "0.5")
-    with LocalCloud(tmp_path_factory.mktemp("home")) as cloud:
-        clients = Clients(cloud.url)
+    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "2")
+    with LocalCloud(tmp_path_factory.mktemp("home"), clock_speed=SPEED) as cloud:
+        clients = Clients(cloud.url, speed=SPEED)
         bucket(clients, "scaled-models")
         yield clients
         clients.close()

@@ -17,6 +17,7 @@ from localcloud_front.test_alarms import dimensions
 from localcloud_front.test_autoscaling import (
     COMPONENT,
     ROLE,
+    SPEED,
     ended,
     eventually,
     predefined,
@@ -35,8 +36,8 @@ IDENT = "inference-component/base"
 def aws(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
     monkeypatch.setenv("LOCALCLOUD_SCALING_SECONDS", "0.5")
     monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "3600")  # the test publishes what copies are busy with
-    with LocalCloud(tmp_path_factory.mktemp("home")) as cloud:
-        clients = Clients(cloud.url)
+    with LocalCloud(tmp_path_factory.mktemp("home"), clock_speed=SPEED) as cloud:
+        clients = Clients(cloud.url, speed=SPEED)
         yield clients
         clients.close()
 

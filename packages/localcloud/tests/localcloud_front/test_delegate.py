@@ -233,9 +233,10 @@ def test_a_roles_policies_are_simulated(inside: Inside) -> None:
 
 
 def test_it_is_quiet_and_runs_no_scripts_of_the_host(inside: Inside) -> None:
-    app = inside[0].cloud.delegate.app  # type: ignore[attr-defined]
-    assert app._run_init_scripts.__module__ == "localcloud.delegate.environment"
-    assert app._run_ready_scripts.__module__ == "localcloud.delegate.environment"
+    from ministack import app
+
+    assert app._run_init_scripts.__module__ == "localcloud.hooks.application"
+    assert app._run_ready_scripts.__module__ == "localcloud.hooks.application"
     assert logging.getLogger("ministack").getEffectiveLevel() == logging.ERROR
     assert app.PERSIST_STATE is True
     assert app.AUTH is False

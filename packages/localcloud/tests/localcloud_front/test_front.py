@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud import control
-from localcloud.protocol import handlers, service_model
+from localcloud import control, sagemaker
+from localcloud.protocol import service_model
 from localcloud_front.conftest import ACCOUNT, Clients
 
 
@@ -56,7 +56,7 @@ def test_what_nobody_implements_is_refused_by_name(
 def test_a_sagemaker_operation_without_a_handler_is_refused_by_name(aws: Clients) -> None:
     missing = "ListApps"
     assert missing in service_model("sagemaker").operation_names
-    assert missing not in handlers("sagemaker")
+    assert missing not in sagemaker.OPERATIONS
     with pytest.raises(ClientError, match="localcloud does not implement sagemaker:ListApps"):
         aws("sagemaker").list_apps()
 

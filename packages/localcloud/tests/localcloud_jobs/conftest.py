@@ -12,7 +12,7 @@ import pytest
 
 from localcloud.context import Cloud, Context
 from localcloud.protocol import call
-from localcloud.server import end
+from localcloud.server import assemble, end
 from localcloud.store import Store
 from localcloud_jobs.directory_delegate import DirectoryDelegate
 
@@ -20,6 +20,8 @@ ACCOUNT, REGION = "123456789012", "eu-west-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/job"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/any:latest"
 ENDED = {"Completed", "Failed", "Stopped"}
+SPEED = 20
+"""Of the clock of these clouds: 20 seconds that SageMaker waits take one."""
 
 
 @dataclass
@@ -145,7 +147,7 @@ def open_cloud(home: Path) -> Cloud:
     home.mkdir(parents=True, exist_ok=True)
     delegate = DirectoryDelegate(home / "s3")
     (home / "s3" / ACCOUNT / "data").mkdir(parents=True, exist_ok=True)
-    return Cloud(home, "http://127.0.0.1:9", Store(home / "state.sqlite"), delegate)
+    return assemble(Cloud(home, "http://127.0.0.1:9", Store(home / "state.sqlite"), delegate))
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +155,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALCLOUD_STOP_GRACE_SECONDS", "0.5")
     monkeypatch.setenv("LOCALCLOUD_SYNC_SECONDS", "0.1")
     monkeypatch.setenv("LOCALCLOUD_CAPTURE_SECONDS", "0.1")
-    monkeypatch.setenv("LOCALCLOUD_ALARM_SECONDS", "0.05")
+    monkeypatch.setenv("LOCALCLOUD_CLOCK_SPEED", str(SPEED))
 
 
 @pytest.fixture

@@ -144,10 +144,12 @@ def test_the_two_kinds_of_endpoint_are_invoked_their_own_way(bench: Bench) -> No
             )
 
 
-def test_the_backlog_is_measured_and_goes_with_its_endpoint(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "0.2")
+def test_the_backlog_is_measured_and_goes_with_its_endpoint(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "4")
     make_endpoint(bench, "full", AsyncInferenceConfig=config())
-    bench.put("in/slow.json", json.dumps({"inputs": "x", "sleep": 3}))
+    bench.put("in/slow.json", json.dumps({"inputs": "x", "gate": str(tmp_path / "gate")}))
     for _ in range(6):
         ask(bench, "full", "in/slow.json")
 
@@ -161,18 +163,20 @@ def test_the_backlog_is_measured_and_goes_with_its_endpoint(bench: Bench, monkey
     assert found["ApproximateBacklogSizePerInstance"] == found["ApproximateBacklogSize"]
     assert found["HasBacklogWithoutCapacity"] == 0
     bench.call("DeleteEndpoint", EndpointName="full")
+    (tmp_path / "gate").touch()
     until(lambda: list(bench.cloud.store.scan("async-inference")), lambda left: not left, 30)
 
 
-def test_a_request_that_waited_too_long_expires(bench: Bench) -> None:
+def test_a_request_that_waited_too_long_expires(bench: Bench, tmp_path: Path) -> None:
     make_endpoint(bench, "slow", AsyncInferenceConfig=config())
-    bench.put("in/x.json", json.dumps({"inputs": "x", "sleep": 1}))
+    bench.put("in/x.json", json.dumps({"inputs": "x", "gate": str(tmp_path / "gate")}))
     for _ in range(2):
-        ask(bench, "slow", "in/x.json")  # both places are taken for a second
+        ask(bench, "slow", "in/x.json")  # both places are taken
 
     late = ask(bench, "slow", "in/x.json", RequestTTLSeconds=60)
     name = _key_of(bench.cloud.store, late["OutputLocation"])
     bench.cloud.store.update("async-inference", ACCOUNT, REGION, name, lambda doc: doc.update(Received=1.0))
+    (tmp_path / "gate").touch()
     assert "expired in the queue" in written(bench, late["FailureLocation"])
 
 
@@ -188,9 +192,10 @@ def test_a_stop_keeps_what_waits(tmp_path: Path) -> None:
     cloud = open_cloud(tmp_path / "home")
     bench = Bench(Context(ACCOUNT, REGION, cloud), cloud.delegate)  # type: ignore[arg-type]
     make_endpoint(bench, "kept", AsyncInferenceConfig=config())
-    bench.put("in/x.json", json.dumps({"inputs": "x", "sleep": 1.0}))
+    bench.put("in/x.json", json.dumps({"inputs": "x", "gate": str(tmp_path / "gate")}))
     asked = [ask(bench, "kept", "in/x.json") for _ in range(5)]
     end(cloud)
+    (tmp_path / "gate").touch()
     cloud.store.close()
 
     cloud = open_cloud(tmp_path / "home")
@@ -227,7 +232,9 @@ def test_kill_9_loses_no_request_and_topics_are_told(tmp_path: Path) -> None:
     try:
         s3.create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": REGION})
         s3.put_object(Bucket="data", Key="m", Body=archive({"word.txt": "hello", "code/inference.py": HANDLER}))
-        s3.put_object(Bucket="data", Key="in.json", Body=json.dumps({"inputs": "x", "sleep": 0.5}))
+        s3.put_object(Bucket="data", Key="in.json", Body=json.dumps({"inputs": "x"}))
+        gated = json.dumps({"inputs": "x", "gate": str(tmp_path / "gate")})
+        s3.put_object(Bucket="data", Key="gated.json", Body=gated)
         topic = clients["sns"].create_topic(Name="good")["TopicArn"]
         queue = clients["sqs"].create_queue(QueueName="heard")["QueueUrl"]
         arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:heard"
@@ -248,13 +255,14 @@ def test_kill_9_loses_no_request_and_topics_are_told(tmp_path: Path) -> None:
         until(lambda: sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"], lambda it: it == "InService")
         asked = [
             runtime.invoke_endpoint_async(
-                EndpointName="e", InputLocation="s3://data/in.json", ContentType="application/json"
+                EndpointName="e", InputLocation=f"s3://data/{key}.json", ContentType="application/json"
             )
-            for _ in range(6)
+            for key in ("in", *["gated"] * 5)
         ]
         assert asked[0]["ResponseMetadata"]["HTTPStatusCode"] == 202
         until(lambda: s3.list_objects_v2(Bucket="data", Prefix="out/").get("KeyCount", 0), lambda count: count >= 1)
         os.kill(info.pid, signal.SIGKILL)
+        (tmp_path / "gate").touch()
         until(lambda: control.status(tmp_path / "home"), lambda found: found is None)
         info = control.up(tmp_path / "home", port, parent=os.getpid())
         for one in asked:

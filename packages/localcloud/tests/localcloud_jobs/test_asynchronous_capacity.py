@@ -34,7 +34,7 @@ def predict_fn(request, model):
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "0.1")
+    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "2")
 
 
 def scale(bench: Bench, name: str, count: int, wait: bool = True) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from localcloud.clock import Clock
 from localcloud.context import Context
 from localcloud.errors import AwsError
 from localcloud.hosting.host import Outcome, host
@@ -98,24 +100,27 @@ def deployment_events(bench: Bench) -> list[tuple[str, str]]:
 
 
 DEPLOYMENTS = {
-    "all at once": blue_green("ALL_AT_ONCE", bake=1),
-    "canary": blue_green("CANARY", wait=1, CanarySize={"Type": "INSTANCE_COUNT", "Value": 1}),
-    "linear": blue_green("LINEAR", wait=1, LinearStepSize=percent(50)),
-    "rolling": rolling({"Type": "INSTANCE_COUNT", "Value": 1}, wait=1),
+    "all at once": blue_green("ALL_AT_ONCE", bake=2),
+    "canary": blue_green("CANARY", wait=2, CanarySize={"Type": "INSTANCE_COUNT", "Value": 1}),
+    "linear": blue_green("LINEAR", wait=2, LinearStepSize=percent(50)),
+    "rolling": rolling({"Type": "INSTANCE_COUNT", "Value": 1}, wait=2),
 }
 
 
 @pytest.mark.parametrize("kind", DEPLOYMENTS)
-def test_no_request_is_lost_while_traffic_moves(bench: Bench, kind: str) -> None:
+def test_no_request_is_lost_while_traffic_moves(bench: Bench, kind: str, tmp_path: Path) -> None:
     serve_old(bench, count=2)
+    request = {"inputs": "slow", "gate": str(tmp_path / "gate")}
     with Traffic(bench, "chat") as traffic:
         slow: list[Any] = []
-        caller = threading.Thread(
-            target=lambda: slow.append(invoke(bench, "chat", {"inputs": "slow", "sleep": 3})["Body"])
-        )
+        caller = threading.Thread(target=lambda: slow.append(invoke(bench, "chat", request)["Body"]))
         caller.start()
+        until((tmp_path / "gate-reached").exists, bool)
         update(bench, DEPLOYMENTS[kind])
         assert describe(bench)["EndpointStatus"] == "Updating"
+        # Instances begin to leave, and have to wait for the slow request.
+        until(lambda: deployment_events(bench), lambda said: "Deleting" in dict(said))
+        (tmp_path / "gate").touch()
         endpoint = settle(bench)
         assert set(traffic.more()) == {"new"}
         caller.join()
@@ -190,7 +195,7 @@ def test_a_rolling_update_goes_back_batch_by_batch(bench: Bench) -> None:
     serve_old(bench, count=3)
     bench.delegate.alarms["errors"] = "OK"
     one = {"Type": "INSTANCE_COUNT", "Value": 1}
-    update(bench, rolling(one, wait=2, RollbackMaximumBatchSize=one) | {"AutoRollbackConfiguration": ALARMS})
+    update(bench, rolling(one, wait=20, RollbackMaximumBatchSize=one) | {"AutoRollbackConfiguration": ALARMS})
     with Traffic(bench, "chat") as traffic:
         stage(bench, "Baking", "batch capacity of 2 instance(s)")
         assert describe(bench)["ProductionVariants"][0]["CurrentInstanceCount"] == 2
@@ -205,8 +210,8 @@ def test_a_rolling_update_goes_back_batch_by_batch(bench: Bench) -> None:
 def test_a_rolling_update_that_cannot_go_back_says_so_and_serves(bench: Bench) -> None:
     serve_old(bench, count=2)
     bench.delegate.alarms["errors"] = "OK"
-    update(bench, rolling(percent(50), wait=2) | {"AutoRollbackConfiguration": ALARMS})
     code = next((bench.cloud.home / "endpoints" / "chat").glob("*/AllTraffic/opt/ml/model/code/inference.py"))
+    update(bench, rolling(percent(50), wait=20) | {"AutoRollbackConfiguration": ALARMS})
     stage(bench, "Updating")
     code.unlink()
     bench.delegate.alarms["errors"] = "ALARM"
@@ -252,6 +257,20 @@ def test_a_deployment_has_a_time_limit(bench: Bench) -> None:
     assert word(bench, "chat") == "old"
 
 
+@pytest.mark.parametrize(("speed", "least", "most"), [(1, 1.0, 30.0), (20, 0.0, 8.0)])
+def test_a_wait_lasts_as_long_as_the_clock_says(
+    bench: Bench, speed: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first in real time, as a user without a fast clock has it."""
+    serve_old(bench)
+    monkeypatch.setattr(bench.cloud, "clock", Clock(speed))
+    update(bench, blue_green("ALL_AT_ONCE", bake=int(least) or 10))
+    stage(bench, "Baking")
+    began = time.monotonic()
+    settle(bench)
+    assert least - 0.1 <= time.monotonic() - began < most + 1
+
+
 def test_an_endpoint_can_be_deleted_in_the_middle(bench: Bench) -> None:
     serve_old(bench)
     update(bench, blue_green("CANARY", wait=600, CanarySize=percent(50)))
@@ -261,11 +280,13 @@ def test_an_endpoint_can_be_deleted_in_the_middle(bench: Bench) -> None:
     until(lambda: (bench.cloud.home / "endpoints" / "chat").exists(), lambda there: not there)
 
 
-def test_a_deletion_lets_the_leaving_fleet_answer_what_it_has(bench: Bench) -> None:
+def test_a_deletion_lets_the_leaving_fleet_answer_what_it_has(bench: Bench, tmp_path: Path) -> None:
     serve_old(bench)
     slow: list[Any] = []
-    caller = threading.Thread(target=lambda: slow.append(invoke(bench, "chat", {"inputs": "slow", "sleep": 3})["Body"]))
+    request = {"inputs": "slow", "gate": str(tmp_path / "gate")}
+    caller = threading.Thread(target=lambda: slow.append(invoke(bench, "chat", request)["Body"]))
     caller.start()
+    until((tmp_path / "gate-reached").exists, bool)
     update(bench)
     until(
         lambda: describe(bench)["ProductionVariants"][0].get("VariantStatus"),
@@ -273,6 +294,7 @@ def test_a_deletion_lets_the_leaving_fleet_answer_what_it_has(bench: Bench) -> N
     )
     assert word(bench, "chat") == "new"
     bench.call("DeleteEndpoint", EndpointName="chat")
+    (tmp_path / "gate").touch()
     until(lambda: bench.call("ListEndpoints")["Endpoints"], lambda found: found == [])
     caller.join()
     assert slow == [b'[{"generated_text": "old slow"}]']
@@ -364,7 +386,7 @@ def test_a_rollback_is_over_after_a_restart(tmp_path: Path) -> None:
 
     def ask() -> None:
         try:
-            invoke(bench, "chat", {"inputs": "x", "sleep": 60})
+            invoke(bench, "chat", {"inputs": "x", "gate": str(tmp_path / "never")})
         except AwsError as error:
             failed.append(error)
 

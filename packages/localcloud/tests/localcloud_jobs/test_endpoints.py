@@ -36,6 +36,10 @@ def predict_fn(request, model):
     if request["inputs"] == "where":
         return {"pid": os.getpid(), "env": dict(os.environ)}
     time.sleep(request.get("sleep", 0))
+    if "gate" in request:
+        pathlib.Path(request["gate"] + "-reached").touch()
+        while not os.path.exists(request["gate"]):
+            time.sleep(0.01)
     return [{"generated_text": model + " " + request["inputs"]}]
 """
 

@@ -126,7 +126,7 @@ def values(bench: Bench, metric: str, name: str) -> list[float]:
 
 
 def test_an_endpoint_hosts_components_with_copies(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "0.1")
+    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "2")
     endpoint = serve(bench)
     assert endpoint["EndpointStatus"] == "InService"
     assert endpoint["ProductionVariants"][0]["ManagedInstanceScaling"]["MinInstanceCount"] == 0
@@ -236,9 +236,10 @@ def test_an_update_replaces_copies_without_losing_a_request(bench: Bench) -> Non
         assert found["LastDeploymentConfig"] == rolling
         assert found["Specification"]["Container"]["DeployedImage"]["SpecifiedImage"] == IMAGE
         assert "ModelName" not in found["Specification"]
-        # A batch that raises an alarm is taken back.
+        # A batch that raises an alarm is rolled back.
         request["Specification"] = {"ModelName": "two"}
-        bench.call("UpdateInferenceComponent", DeploymentConfig=rolling, **request)
+        watched = rolling | {"RollingUpdatePolicy": {"MaximumBatchSize": one, "WaitIntervalInSeconds": 600}}
+        bench.call("UpdateInferenceComponent", DeploymentConfig=watched, **request)
         until(lambda: traffic.words[-20:], lambda last: "two" in last)
         bench.delegate.alarms["errors"] = "ALARM"
         found = component(bench, "base")
@@ -362,7 +363,7 @@ def test_an_update_that_cannot_go_back_says_so_and_serves(bench: Bench) -> None:
         InferenceComponentName="base",
         Specification={"ModelName": "two"},
         DeploymentConfig={
-            "RollingUpdatePolicy": {"MaximumBatchSize": half, "WaitIntervalInSeconds": 1},
+            "RollingUpdatePolicy": {"MaximumBatchSize": half, "WaitIntervalInSeconds": 20},
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "errors"}]},
         },
     )
@@ -459,7 +460,7 @@ t.adapter(bench, "kind", t.put_adapter(bench, "kind"))
 t.base(bench, "moving", "one", copies=2)
 size = {"Type": "COPY_COUNT", "Value": 1}
 bench.call("UpdateInferenceComponent", InferenceComponentName="moving", Specification={"ModelName": "two"},
-           DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": size, "WaitIntervalInSeconds": 1}})
+           DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": size, "WaitIntervalInSeconds": 20}})
 conftest.until(lambda: t.ask(bench, "moving")["word"], lambda word: word == "two")
 print("ready", flush=True)
 time.sleep(600)

@@ -70,23 +70,24 @@ def test_instances_are_processes_with_their_own_logs_and_directories(bench: Benc
     assert all(name.startswith("All/i-") for name in found)
 
 
-def test_requests_go_to_the_instance_with_the_fewest(bench: Bench) -> None:
+def test_requests_go_to_the_instance_with_the_fewest(bench: Bench, tmp_path: Path) -> None:
     assert serve(bench, 2, RoutingConfig=LEAST)["ProductionVariants"][0]["RoutingConfig"] == LEAST
-    caller = threading.Thread(target=invoke, args=(bench, "many", {"inputs": "a", "sleep": 3}))
+    caller = threading.Thread(target=invoke, args=(bench, "many", {"inputs": "a", "gate": str(tmp_path / "gate")}))
     caller.start()
+    until((tmp_path / "gate-reached").exists, bool)
     # While one instance is busy, the other one gets everything.
     assert until(lambda: pids(bench, 20), lambda found: len(found) == 1)
+    (tmp_path / "gate").touch()
     caller.join()
     assert len(pids(bench)) == 2
 
 
-def test_scaling_out_and_in_loses_no_request(bench: Bench) -> None:
+def test_scaling_out_and_in_loses_no_request(bench: Bench, tmp_path: Path) -> None:
     serve(bench, 1)
     with Traffic(bench, "many") as traffic:
         slow: list[Any] = []
-        caller = threading.Thread(
-            target=lambda: slow.append(invoke(bench, "many", {"inputs": "slow", "sleep": 2})["Body"])
-        )
+        request = {"inputs": "slow", "gate": str(tmp_path / "gate")}
+        caller = threading.Thread(target=lambda: slow.append(invoke(bench, "many", request)["Body"]))
         caller.start()
         scale(bench, 3)
         updating = bench.call("DescribeEndpoint", EndpointName="many")
@@ -101,6 +102,7 @@ def test_scaling_out_and_in_loses_no_request(bench: Bench) -> None:
         assert "VariantStatus" not in variant
         assert len(pids(bench)) == 3
         scale(bench, 1)
+        (tmp_path / "gate").touch()
         assert settled(bench, "many")["ProductionVariants"][0]["CurrentInstanceCount"] == 1
         assert len(pids(bench)) == 1
         traffic.more()
@@ -163,7 +165,7 @@ def test_more_instances_than_this_machine_is_to_run_are_refused(bench: Bench, mo
 
 
 def test_invocations_are_measured_as_sagemaker_names_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "0.2")
+    monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "4")
     serve(bench, 2, RoutingConfig=LEAST)
 
     def values(name: str) -> list[float]:

@@ -59,7 +59,7 @@ def servers(bench: Bench, name: str) -> list[int]:
 
 
 def test_it_starts_at_the_first_request_and_ends_when_idle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "0.6")
+    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "16")
     endpoint = make_serverless(bench, "quiet")
     assert endpoint["EndpointStatus"] == "InService"
     (variant,) = endpoint["ProductionVariants"]
@@ -121,7 +121,7 @@ def test_a_cold_start_that_fails_is_a_model_error(bench: Bench) -> None:
 def test_provisioned_concurrency_starts_with_the_endpoint_and_stays(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "0.05")
+    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "1")
     endpoint = make_serverless(bench, "warm", ProvisionedConcurrency=1)
     assert endpoint["ProductionVariants"][0]["CurrentServerlessConfig"]["ProvisionedConcurrency"] == 1
     running = servers(bench, "warm")
@@ -222,7 +222,7 @@ def test_a_serverless_variant_has_weights_but_no_capacity(bench: Bench) -> None:
 
 
 def test_a_stream_keeps_its_server(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "0.1")
+    monkeypatch.setenv("LOCALCLOUD_SERVERLESS_IDLE_SECONDS", "2")
     make_serverless(bench, "streams", STREAM)
     answer = bench.call("InvokeEndpointWithResponseStream", "sagemaker-runtime", EndpointName="streams", Body=b"5")
     pieces = [part["PayloadPart"]["Bytes"] for part in answer["Body"]]

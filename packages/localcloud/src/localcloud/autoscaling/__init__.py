@@ -14,6 +14,11 @@ OPERATIONS: dict[str, Handler] = {
 }
 
 
+def install(cloud: Cloud) -> None:
+    """Give a cloud Application Auto Scaling's operations."""
+    cloud.operations["application-autoscaling"] = OPERATIONS
+
+
 def resume(cloud: Cloud) -> None:
     """Begin to act on alarms, also for what a former run registered."""
     start(cloud)

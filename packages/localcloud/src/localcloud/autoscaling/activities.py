@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 import uuid
 
+from localcloud import paging
 from localcloud.autoscaling import resources
 from localcloud.autoscaling.records import page
 from localcloud.autoscaling.resources import Scalable
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
-from localcloud.sagemaker import paging
 from localcloud.store import Document
 
 KIND = "scaling-activity"

@@ -11,12 +11,12 @@ import time
 import uuid
 from typing import Any
 
+from localcloud import paging
 from localcloud.autoscaling import adjustments, resources, tracking
 from localcloud.autoscaling.records import find_target, page
 from localcloud.autoscaling.resources import Scalable
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
-from localcloud.sagemaker import paging
 from localcloud.store import Document
 
 KIND = "scaling-policy"

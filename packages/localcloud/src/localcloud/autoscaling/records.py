@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from localcloud import paging
 from localcloud.autoscaling.resources import Scalable
 from localcloud.context import Context, Request, Response
 from localcloud.errors import AwsError
-from localcloud.sagemaker import paging
 from localcloud.store import Document
 
 TARGET = "scalable-target"

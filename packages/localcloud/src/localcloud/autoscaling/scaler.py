@@ -21,6 +21,7 @@ from localcloud.store import Document
 
 ACTION = "arn:aws:autoscaling:"
 _INTERVAL_S = 1.0
+_LEAST_S = 0.1
 _ZEROS_S = 30.0
 _RETRY_S = 60.0
 _COOLDOWN_S = 300
@@ -52,7 +53,7 @@ class Scaler:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._guarded(self._tend)
-            deadline = time.monotonic() + _INTERVAL_S
+            deadline = time.monotonic() + self._cloud.clock.real(_INTERVAL_S, _LEAST_S)
             while not self._stop.is_set() and (left := deadline - time.monotonic()) > 0:
                 try:
                     told = self._told.get(timeout=min(left, 0.2))
@@ -71,7 +72,7 @@ class Scaler:
     # What the resources themselves need
 
     def _tend(self) -> None:
-        zeros = time.monotonic() > self._zeros + _ZEROS_S
+        zeros = time.monotonic() > self._zeros + self._cloud.clock.real(_ZEROS_S)
         for account, region, _, target in self._cloud.store.scan(TARGET):
             ctx = Context(account, region, self._cloud)
             resource = Scalable(target["ResourceId"], target["ScalableDimension"])
@@ -156,7 +157,7 @@ class Scaler:
         return True
 
     def _later(self, ctx: Context, resource: Scalable) -> None:
-        self._retry[ctx.account, ctx.region, resource.key] = time.monotonic() + _RETRY_S
+        self._retry[ctx.account, ctx.region, resource.key] = time.monotonic() + ctx.cloud.clock.real(_RETRY_S)
 
 
 def _keep(ctx: Context, resource: Scalable, activity: str | None) -> None:
@@ -210,7 +211,7 @@ def _cool(ctx: Context, policy: Document, direction: str, before: int) -> None:
     """Begin a cooldown; adding capacity ends the one of taking it away."""
     configuration = policies.configuration_of(policy)
     seconds = configuration.get("Cooldown", configuration.get(f"Scale{direction}Cooldown", _COOLDOWN_S))
-    until = time.time() + seconds
+    until = time.time() + ctx.cloud.clock.real(seconds)
     if direction == "Out":
         policies.remember(ctx, policy, _out={"Until": until, "Before": _base(policy, before)}, _in=0.0)
     else:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 import uuid
 
+from localcloud import paging
 from localcloud.autoscaling import policies, resources
 from localcloud.autoscaling.records import TARGET, find_target, page
 from localcloud.autoscaling.resources import Scalable
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
-from localcloud.sagemaker import paging
 from localcloud.store import Document
 
 _MOST_TAGS = 50

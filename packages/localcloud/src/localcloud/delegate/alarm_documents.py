@@ -6,7 +6,7 @@ import datetime
 import json
 from typing import Any
 
-from localcloud.delegate.alarm_requests import period_of, queries_of, statistic_of
+from localcloud.delegate.alarm_requests import statistic_of
 from localcloud.delegate.alarm_rules import Datapoint, Verdict
 
 Document = dict[str, Any]
@@ -52,11 +52,10 @@ def reason_data(alarm: Document, verdict: Verdict, now: float) -> Document:
     data: Document = {"version": "1.0", "queryDate": _stamp(now)}
     if verdict.used:
         data["startDate"] = _stamp(verdict.used[0].start)
-    if not alarm.get("Metrics"):
-        data["statistic"] = statistic_of(alarm)
-        if alarm.get("Unit"):
-            data["unit"] = alarm["Unit"]
-    data["period"] = period_of(alarm)
+    data["statistic"] = statistic_of(alarm)
+    if alarm.get("Unit"):
+        data["unit"] = alarm["Unit"]
+    data["period"] = alarm["Period"]
     data["recentDatapoints"] = [point.value for point in verdict.used]
     data["threshold"] = alarm["Threshold"]
     data["evaluatedDatapoints"] = [_evaluated(point) for point in reversed(verdict.used[-_EVALUATED:])]
@@ -75,30 +74,23 @@ def _configuration(alarm: Document) -> Document:
     configuration: Document = {"description": alarm["AlarmDescription"]} if alarm.get("AlarmDescription") else {}
     if "AlarmRule" in alarm:
         return {**configuration, "alarmRule": alarm["AlarmRule"]}
-    return {**configuration, "metrics": [_metric(query) for query in queries_of(alarm)]}
+    return {**configuration, "metrics": [_metric(alarm)]}
 
 
-def _metric(query: Document) -> Document:
-    found: Document = {"id": query["Id"]}
-    if "Label" in query:
-        found["label"] = query["Label"]
-    if "MetricStat" in query:
-        stat = query["MetricStat"]
-        metric = stat["Metric"]
-        found["metricStat"] = {
-            "metric": {
-                "dimensions": {item["Name"]: item["Value"] for item in metric.get("Dimensions") or []},
-                "name": metric["MetricName"],
-                "namespace": metric["Namespace"],
-            },
-            "period": stat["Period"],
-            "stat": stat["Stat"],
-        }
-        if "Unit" in stat:
-            found["metricStat"]["unit"] = stat["Unit"]
-    else:
-        found["expression"] = query["Expression"]
-    return {**found, "returnData": query.get("ReturnData", True)}
+def _metric(alarm: Document) -> Document:
+    """What an alarm watches, as its events have it."""
+    stat: Document = {
+        "metric": {
+            "dimensions": {item["Name"]: item["Value"] for item in alarm.get("Dimensions") or []},
+            "name": alarm["MetricName"],
+            "namespace": alarm["Namespace"],
+        },
+        "period": alarm["Period"],
+        "stat": statistic_of(alarm),
+    }
+    if alarm.get("Unit"):
+        stat["unit"] = alarm["Unit"]
+    return {"id": "m1", "metricStat": stat, "returnData": True}
 
 
 def _stamp(seconds: float) -> str:

@@ -1,19 +1,18 @@
-"""From the points of an alarm's metrics to a verdict, when there is something new to judge."""
+"""From the points of an alarm's metric to a verdict, when there is something new to judge."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-from localcloud.delegate import metric_math
-from localcloud.delegate.alarm_requests import period_of, queries_of, rule_of, statistic_of
-from localcloud.delegate.alarm_rules import Datapoint, Rule, Verdict, judge
-from localcloud.delegate.metric_queries import key_of
-from localcloud.delegate.series import Recent, percentile_of
+from localcloud.clock import Clock
+from localcloud.delegate.alarm_requests import metric_of, rule_of, statistic_of
+from localcloud.delegate.alarm_rules import Datapoint, Verdict, judge
+from localcloud.delegate.series import Recent
+from localcloud.hooks import metrics
+from localcloud.hooks.metrics import Name
 
 Document = dict[str, Any]
-Name = tuple[str, str, str]
-"""Account, region, alarm name."""
 
 _SETTLE_S = 1.0
 """How long after a period's end its points may still arrive before it is judged."""
@@ -22,29 +21,33 @@ _SETTLE_S = 1.0
 class Evaluator:
     """Judges alarms, each point of their metrics read once; in the scope of the alarm's account and region."""
 
-    def __init__(self, cloudwatch: Any) -> None:
-        self._cloudwatch = cloudwatch
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._recent: dict[tuple[Any, ...], Recent] = {}
         self._judged: dict[Name, tuple[Any, ...]] = {}
         self._values: dict[Name, list[float]] = {}
 
     def look(self, now: float, name: Name, alarm: Document) -> Verdict | None:
-        """The verdict on an alarm; None when nothing has changed since the last one, or too little to judge it."""
-        period, rule = period_of(alarm), rule_of(alarm)
+        """The verdict on an alarm; None when nothing has changed since the last one."""
+        period, rule = int(alarm["Period"]), rule_of(alarm)
         step = 10 if period < 60 else 60
-        end = int((now - _SETTLE_S) // step) * step
-        recent = {
-            query["Id"]: self._read(name, query["MetricStat"], step, end - rule.range * period)
-            for query in queries_of(alarm)
-            if "MetricStat" in query
-        }
-        seen = (end, alarm["AlarmConfigurationUpdatedTimestamp"], *(found.version for found in recent.values()))
+        # Periods lie on the clock's scale, where a minute is 60 whatever the speed.
+        end = int(self._clock.position(now - _SETTLE_S) // step) * step
+        first = end - rule.range * period
+        recent = self._read(name, alarm, step, first)
+        seen = (end, alarm["AlarmConfigurationUpdatedTimestamp"], recent.version)
         if self._judged.get(name) == seen:
             return None
         self._judged[name] = seen
-        points = _datapoints(alarm, recent, end, period, rule)
+        points = [
+            Datapoint(
+                self._clock.moment(first + number * period),
+                None if found is None else found.statistic(statistic_of(alarm)),
+            )
+            for number, found in enumerate(recent.periods(end, period, rule.range))
+        ]
         self._values[name] = [point.value for point in points if point.value is not None][-rule.periods :]
-        return None if _too_few_samples(alarm, recent, end, period, rule) else judge(rule, points)
+        return judge(rule, points)
 
     def values(self, name: Name) -> list[float]:
         """What the last verdict was on, oldest first."""
@@ -58,38 +61,10 @@ class Evaluator:
         for cache in [cache for cache in self._recent if cache[:3] not in known]:
             del self._recent[cache]
 
-    def _read(self, name: Name, stat: Document, step: int, since: int) -> Recent:
-        key = key_of(self._cloudwatch, stat["Metric"])
+    def _read(self, name: Name, alarm: Document, step: int, since: int) -> Recent:
+        key = metrics.key_of(metric_of(alarm))
         # Each alarm reads for itself: two that look back differently far must not make each other read all again.
-        cache = (*name, key, stat.get("Unit"), step, stat["Period"])
-        recent = self._recent.setdefault(cache, Recent(step, stat.get("Unit")))
-        recent.update(self._cloudwatch._metrics.get(key) or [], since)
+        cache = (*name, key, alarm.get("Unit"), step, alarm["Period"])
+        recent = self._recent.setdefault(cache, Recent(step, alarm.get("Unit"), self._clock))
+        recent.update(metrics.points(key), since)
         return recent
-
-
-def _datapoints(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> list[Datapoint]:
-    """The values that the alarm watches, oldest first."""
-    queries = queries_of(alarm)
-    stats = {query["Id"]: query["MetricStat"]["Stat"] for query in queries if "MetricStat" in query}
-    values: dict[str, metric_math.Series] = {
-        name: [
-            None if found is None else found.statistic(stats[name])
-            for found in recent[name].periods(end, period, rule.range)
-        ]
-        for name in recent
-    }
-    watched = next(query["Id"] for query in queries if query.get("ReturnData", True))
-    series = metric_math.evaluate(queries, values)[watched]
-    first = end - rule.range * period
-    return [Datapoint(float(first + number * period), value) for number, value in enumerate(series)]
-
-
-def _too_few_samples(alarm: Document, recent: dict[str, Recent], end: int, period: int, rule: Rule) -> bool:
-    """EvaluateLowSampleCountPercentile "ignore": fewer than 10 / (1 - p) samples don't change the state."""
-    percent = percentile_of(statistic_of(alarm))
-    if alarm.get("EvaluateLowSampleCountPercentile") != "ignore" or percent is None:
-        return False
-    share = min(percent, 100.0 - percent) / 100.0
-    (only,) = recent.values()
-    samples = sum(found.count for found in only.periods(end, period, rule.periods) if found is not None)
-    return share == 0 or samples < 10 / share

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 from botocore.model import ListShape, Shape, StructureShape
 
-from localcloud.delegate import metric_math
 from localcloud.delegate.alarm_rules import COMPARISONS, MISSING, Rule
 from localcloud.delegate.cloudwatch_wire import checked, refusal, scalar
 from localcloud.delegate.series import STATISTICS, percentile_of
@@ -15,11 +15,16 @@ from localcloud.errors import AwsError
 from localcloud.protocol import operation_model
 
 Document = dict[str, Any]
-_ONE_METRIC = ("Namespace", "MetricName", "Dimensions", "Period", "Unit", "Statistic", "ExtendedStatistic")
-_UNSUPPORTED = ("ThresholdMetricId", "WarmUpConfiguration", "EvaluationCriteria", "EvaluationInterval")
+_UNSUPPORTED = {
+    "Metrics": "Metrics (metric math)",
+    "ThresholdMetricId": "ThresholdMetricId (anomaly detection)",
+    "WarmUpConfiguration": "WarmUpConfiguration",
+    "EvaluationCriteria": "EvaluationCriteria",
+    "EvaluationInterval": "EvaluationInterval",
+}
+_ID = re.compile(r"[a-z][A-Za-z0-9_]*")
 _BANDS = ("LessThanLowerOrGreaterThanUpperThreshold", "LessThanLowerThreshold", "GreaterThanUpperThreshold")
 _DAY, _WEEK, _HOUR = 86_400, 604_800, 3600
-_MOST_METRICS = _MOST_EXPRESSIONS = 10
 _LIST_FIELDS = ("OKActions", "AlarmActions", "InsufficientDataActions")
 
 
@@ -30,10 +35,7 @@ def alarm_of(request: Document, arn: str, existing: Document | None) -> Document
     """
     _check_supported(request)
     _check_threshold(request)
-    if "Metrics" in request:
-        _check_metrics(request)
-    else:
-        _check_one_metric(request)
+    _check_metric(request)
     _check_span(request)
     now = time.time()
     state = existing or {
@@ -51,8 +53,7 @@ def alarm_of(request: Document, arn: str, existing: Document | None) -> Document
         "AlarmConfigurationUpdatedTimestamp": now,
         **{name: state[name] for name in kept if name in state},
     }
-    if "Metrics" not in alarm:
-        alarm.setdefault("Dimensions", [])
+    alarm.setdefault("Dimensions", [])
     return alarm
 
 
@@ -73,30 +74,17 @@ def rule_of(alarm: Document) -> Rule:
         alarm["Threshold"],
         periods,
         alarm.get("DatapointsToAlarm") or periods,
-        # The one namespace whose alarms keep their state without data, whatever they ask for.
-        "ignore" if alarm.get("Namespace") == "AWS/DynamoDB" else alarm.get("TreatMissingData", "missing"),
+        alarm.get("TreatMissingData", "missing"),
     )
 
 
-def queries_of(alarm: Document) -> list[Document]:
-    """The alarm's metrics as MetricDataQuery documents, also where it watches a single one."""
-    if alarm.get("Metrics"):
-        found: list[Document] = alarm["Metrics"]
-        return found
-    metric = {name: alarm[name] for name in ("Namespace", "MetricName", "Dimensions") if name in alarm}
-    stat: Document = {"Metric": metric, "Period": alarm["Period"], "Stat": statistic_of(alarm)}
-    if alarm.get("Unit"):
-        stat["Unit"] = alarm["Unit"]
-    return [{"Id": "m1", "MetricStat": stat, "ReturnData": True}]
+def metric_of(alarm: Document) -> Document:
+    """The one metric that an alarm watches."""
+    return {name: alarm[name] for name in ("Namespace", "MetricName", "Dimensions") if name in alarm}
 
 
 def statistic_of(alarm: Document) -> str:
     return str(alarm.get("ExtendedStatistic") or alarm.get("Statistic") or "Average")
-
-
-def period_of(alarm: Document) -> int:
-    """Seconds of one datapoint."""
-    return int(next(query["MetricStat"]["Period"] for query in queries_of(alarm) if "MetricStat" in query))
 
 
 def check_period(period: int) -> None:
@@ -115,9 +103,12 @@ def check_statistic(name: str) -> None:
 
 
 def _check_supported(request: Document) -> None:
-    for name in _UNSUPPORTED:
-        if name in request:
-            raise refusal(f"{name} is not supported by localcloud")
+    named = [shown for name, shown in _UNSUPPORTED.items() if name in request]
+    if named:
+        raise refusal(
+            f"{', '.join(named)} is not supported by localcloud: an alarm watches one metric (Namespace, MetricName, "
+            "Dimensions, Period and Statistic or ExtendedStatistic) against a Threshold"
+        )
     if "WallClockWindow" in (request.get("EvaluationWindow") or {}):
         raise refusal("EvaluationWindow.WallClockWindow is not supported by localcloud")
     if request.get("ComparisonOperator") in _BANDS:
@@ -126,9 +117,9 @@ def _check_supported(request: Document) -> None:
         )
     if request.get("TreatMissingData", "missing") not in MISSING:
         raise refusal(f"Option {request['TreatMissingData']} for TreatMissingData is not supported.")
-    if request.get("EvaluateLowSampleCountPercentile", "evaluate") not in ("evaluate", "ignore"):
-        option = request["EvaluateLowSampleCountPercentile"]
-        raise refusal(f"Option {option} for EvaluateLowSampleCountPercentile is not supported.")
+    option = request.get("EvaluateLowSampleCountPercentile", "evaluate")
+    if option != "evaluate":
+        raise refusal(f"EvaluateLowSampleCountPercentile {option} is not supported by localcloud, only evaluate")
 
 
 def _check_threshold(request: Document) -> None:
@@ -141,10 +132,10 @@ def _check_threshold(request: Document) -> None:
         raise refusal("DatapointsToAlarm must be less than or equal to EvaluationPeriods")
 
 
-def _check_one_metric(request: Document) -> None:
+def _check_metric(request: Document) -> None:
     for name in ("MetricName", "Namespace", "Period"):
         if name not in request:
-            raise refusal(f"The parameter {name} is required: specify either MetricName or Metrics")
+            raise refusal(f"The parameter {name} is required.")
     if ("Statistic" in request) == ("ExtendedStatistic" in request):
         raise refusal("Exactly one of Statistic and ExtendedStatistic must be specified")
     if request.get("ExtendedStatistic") in STATISTICS:
@@ -153,49 +144,23 @@ def _check_one_metric(request: Document) -> None:
     check_period(request["Period"])
 
 
-def _check_metrics(request: Document) -> None:
-    both = [name for name in _ONE_METRIC if name in request]
-    if both:
-        raise refusal(f"Metrics list and {', '.join(both)} are mutually exclusive: specify one of them")
-    queries = request["Metrics"]
-    names = [query["Id"] for query in queries]
-    if not queries or len(set(names)) != len(names):
-        raise refusal("Invalid metrics list: it must not be empty, and every Id must be unique")
-    stats = [query for query in queries if "MetricStat" in query]
-    if not stats or len(stats) > _MOST_METRICS or len(queries) - len(stats) > _MOST_EXPRESSIONS:
-        raise refusal("Invalid metrics list: 1 to 10 metrics and up to 10 expressions are allowed")
-    for query in queries:
-        check_query(query)
-    if len({query["MetricStat"]["Period"] for query in stats}) > 1:
-        raise refusal("Invalid metrics list: all metrics must have the same period")
-    if sum(query.get("ReturnData", True) for query in queries) != 1:
-        raise refusal("Exactly one element of the metrics list should return data.")
-    check_period(stats[0]["MetricStat"]["Period"])
-    try:
-        metric_math.evaluate(queries, {query["Id"]: [1.0, 1.0] for query in stats})
-    except ValueError as error:
-        raise refusal(str(error)) from None
-
-
 def check_query(query: Document) -> None:
-    """ValidationError for one MetricDataQuery that is wrong or not supported by itself."""
-    try:
-        metric_math.check_id(query["Id"])
-    except ValueError as error:
-        raise refusal(str(error)) from None
-    if ("MetricStat" in query) == ("Expression" in query):
-        raise refusal(f"Invalid metrics list: {query['Id']} must have exactly one of MetricStat and Expression")
-    if "AccountId" in query:
-        raise refusal("AccountId in a metrics list is not supported by localcloud")
-    if "MetricStat" in query:
-        check_statistic(query["MetricStat"]["Stat"])
-        for name in ("Namespace", "MetricName"):
-            if name not in query["MetricStat"]["Metric"]:
-                raise refusal(f"Invalid metrics list: {query['Id']} needs {name}")
+    """ValidationError for one MetricDataQuery that is wrong or not supported."""
+    if not _ID.fullmatch(query["Id"]):
+        raise refusal(f"Invalid metrics list: Id '{query['Id']}' must be a lowercase letter, then letters, digits, _")
+    for name in ("Expression", "AccountId"):
+        if name in query:
+            raise refusal(f"{name} in a metrics list is not supported by localcloud: ask for MetricStat")
+    if "MetricStat" not in query:
+        raise refusal(f"Invalid metrics list: {query['Id']} needs MetricStat")
+    check_statistic(query["MetricStat"]["Stat"])
+    for name in ("Namespace", "MetricName"):
+        if name not in query["MetricStat"]["Metric"]:
+            raise refusal(f"Invalid metrics list: {query['Id']} needs {name}")
 
 
 def _check_span(request: Document) -> None:
-    period, periods = period_of(request), request["EvaluationPeriods"]
+    period, periods = request["Period"], request["EvaluationPeriods"]
     limit, name = (_DAY, "a day") if period < _HOUR else (_WEEK, "seven days")
     if period * periods > limit:
         raise refusal(

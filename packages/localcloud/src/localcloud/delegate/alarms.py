@@ -1,8 +1,9 @@
 """CloudWatch alarms that mean what AWS means: MiniStack keeps metrics and alarms, and the states are decided here.
 
-Every second each alarm in every account and region is looked at; it is judged again when a minute (10 s for an alarm
-with a period below a minute) is over, or when a late point came. Datapoints are the periods before that moment: a
-sliding window, as CloudWatch's is. MiniStack's own evaluation, on PutMetricData only, is off.
+Every second, and at once when an alarm or a point was put, each alarm in every account and region is looked at; it is
+judged again when a minute (10 s for an alarm with a period below a minute) is over, or when a late point came.
+Datapoints are the periods before that moment: a sliding window, as CloudWatch's is. MiniStack's own evaluation, on
+PutMetricData only, is off.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from localcloud.delegate import alarm_documents
-from localcloud.delegate.alarm_evaluation import Evaluator, Name
+from localcloud.clock import Clock
+from localcloud.delegate import alarm_documents, metric_queries
+from localcloud.delegate.alarm_evaluation import Evaluator
 from localcloud.delegate.alarm_requests import alarm_of, template_alarm
 from localcloud.delegate.alarm_rules import Verdict
-from localcloud.delegate.cloudwatch_wire import Reply, answering, checked, refuse
-from localcloud.delegate.metric_queries import Queries
+from localcloud.delegate.cloudwatch_wire import answering, checked, refuse
+from localcloud.delegate.persistence import Checkpoint
 from localcloud.errors import AwsError
-
-if TYPE_CHECKING:
-    from localcloud.delegate.events import Events
-    from localcloud.delegate.persistence import Checkpoint
+from localcloud.hooks import bus, functions, metrics, scope, stacks
+from localcloud.hooks.metrics import Name, Reply
+from localcloud.hooks.patches import Patches
 
 Document = dict[str, Any]
 Action = Callable[[str, str, str, Document, list[float]], None]
 """What acts on alarms' actions of one kind: see `localcloud.context.Delegate.on_alarm_action`."""
 
 _INTERVAL_S = 1.0
+_PAUSE_S = 0.05
+"""Between two looks at least, however much comes in."""
 _HELD_S = 10.0
 """How long a state that was set by hand stays at least."""
 _EVICTION_S = 60.0
@@ -42,47 +45,37 @@ _log = logging.getLogger("localcloud")
 class Alarms:
     """The evaluator in MiniStack's place: `install` puts the hooks and starts it, `stop` takes both away."""
 
-    def __init__(self, events: Events, checkpoint: Checkpoint) -> None:
-        from ministack.services import cloudwatch
-
-        self._cloudwatch, self._events, self._checkpoint = cloudwatch, events, checkpoint
-        self._originals: list[tuple[Any, str, Any]] = []
-        self.evaluator = Evaluator(cloudwatch)
+    def __init__(self, checkpoint: Checkpoint, clock: Clock) -> None:
+        self._checkpoint, self._clock = checkpoint, clock
+        self._patches = Patches()
+        self.evaluator = Evaluator(clock)
         self._told: dict[Name, Document] = {}
         self._held: dict[Name, float] = {}
         self._actions: list[tuple[str, Action]] = []
         self._acted: dict[Name, float] = {}
         self._broken: dict[Name, float] = {}
-        self._repeat_s = repeat_seconds()
+        self._repeat_s = clock.real(repeat_seconds())
+        self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._evicted = 0.0
 
     def install(self) -> None:
         """Put the hooks and start to evaluate, also what a former run left; on the event loop."""
-        from ministack.services.cloudformation import provisioners
-
-        queries, original = Queries(self._cloudwatch), self._cloudwatch._put_metric_alarm
-        sns, by_hand = self._cloudwatch._dispatch_alarm_actions, self._cloudwatch._set_alarm_state
-        hooks: dict[str, Any] = {
-            "_evaluate_alarm": lambda alarm: None,
-            "_evaluate_all_alarms": lambda: None,
-            "_evict_old_metrics": self._evict(self._cloudwatch._evict_old_metrics),
-            "_put_metric_alarm": lambda *request: self._put(original, *request),
-            "_set_alarm_state": lambda *request: self._set_by_hand(by_hand, *request),
-            "_dispatch_alarm_actions": lambda *change: self._dispatch(sns, *change),
-            "_get_metric_statistics": answering(self._cloudwatch, "GetMetricStatistics", queries.statistics),
-            "_get_metric_data": answering(self._cloudwatch, "GetMetricData", queries.data),
+        metrics.evaluate_elsewhere(self._patches, self._news.set)
+        metrics.evict_with(self._patches, self._evict)
+        metrics.dispatch_with(self._patches, self._dispatch)
+        operations = {
+            "PutMetricAlarm": self._put,
+            "SetAlarmState": self._set_by_hand,
+            "GetMetricStatistics": answering("GetMetricStatistics", metric_queries.statistics),
+            "GetMetricData": answering("GetMetricData", metric_queries.data),
         }
-        for name, hook in hooks.items():
-            self._replace(self._cloudwatch, name, hook)
-        self._replace(provisioners, "_cw_metric_alarm_record", self._of_template)
+        for name, handler in operations.items():
+            metrics.wrap(self._patches, name, handler)
+        stacks.make_alarms_with(self._patches, self._of_template)
         self._remember()
         self._ticker = asyncio.get_running_loop().create_task(self._run())
-
-    def _replace(self, owner: Any, name: str, hook: Any) -> None:
-        self._originals.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, hook)
 
     def stop(self) -> None:
         """End the ticker and give MiniStack its functions back."""
@@ -90,9 +83,7 @@ class Alarms:
             self._ticker.cancel()
         for task in self._tasks:
             task.cancel()
-        for owner, name, original in reversed(self._originals):
-            setattr(owner, name, original)
-        self._originals.clear()
+        self._patches.undo()
 
     def subscribe(self, prefix: str, act: Action) -> None:
         """Have `act` called for actions that begin so, at a change and again while the state lasts."""
@@ -105,34 +96,31 @@ class Alarms:
         try:
             request = checked("PutMetricAlarm", params, members, not is_json)
             name = request["AlarmName"]
-            alarm = alarm_of(request, self._arn(name), self._cloudwatch._alarms.get(name))
+            alarm = alarm_of(request, self._arn(name), metrics.alarm(name))
         except AwsError as error:
-            return refuse(self._cloudwatch, error, is_json)
+            return refuse(error, is_json)
         answer = original(params, members, *kind)  # tags, history
         if answer[0] == 200:
-            self._cloudwatch._alarms[name] = alarm
+            metrics.keep_alarm(name, alarm)
             self._told.setdefault(self._here(name), alarm_documents.state_of(alarm))
+            self._news.set()
         return answer
 
     def _of_template(self, name: str, properties: Document) -> Document:
-        return template_alarm(name, properties, self._arn(name), self._cloudwatch._alarms.get(name))
+        return template_alarm(name, properties, self._arn(name), metrics.alarm(name))
 
     def _set_by_hand(self, original: Callable[..., Reply], params: Document, members: Document, *kind: bool) -> Reply:
         answer = original(params, members, *kind)
         if answer[0] == 200:
-            name = members.get("AlarmName") or self._cloudwatch._p(params, "AlarmName")
-            self._held[self._here(name)] = time.time() + _HELD_S
+            name = metrics.field(params, members, "AlarmName")
+            self._held[self._here(name)] = time.time() + self._clock.real(_HELD_S)
         return answer
 
-    def _evict(self, original: Callable[[], None]) -> Callable[[], None]:
+    def _evict(self, original: Callable[[], None]) -> None:
         """MiniStack copies every metric's points on every request to find those of two weeks ago."""
-
-        def evict() -> None:
-            if time.monotonic() > self._evicted + _EVICTION_S:
-                self._evicted = time.monotonic()
-                original()
-
-        return evict
+        if time.monotonic() > self._evicted + _EVICTION_S:
+            self._evicted = time.monotonic()
+            original()
 
     def _arn(self, name: str) -> str:
         account, region, _ = self._here(name)
@@ -140,24 +128,23 @@ class Alarms:
 
     @staticmethod
     def _here(name: str) -> Name:
-        from ministack.core.responses import get_account_id, get_region
-
-        return get_account_id(), get_region(), name
+        return *scope.here(), name
 
     # Evaluation
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._clock.real(_INTERVAL_S, _PAUSE_S))
+            self._news.clear()
             self.tick(time.time())
+            await asyncio.sleep(_PAUSE_S)
 
     def tick(self, now: float) -> None:
         """Judge every alarm that may have changed, in every account and region; on the event loop."""
-        from ministack.core.responses import request_scope
-
-        for account, region, name in list(self._cloudwatch._alarms._data):
-            with request_scope(account, region):
-                self._look(now, (account, region, name), self._cloudwatch._alarms[name])
+        for name, alarm in metrics.all_alarms().items():
+            with scope.scoped(*name[:2]):
+                self._look(now, name, alarm)
         self._remember()
 
     def _look(self, now: float, name: Name, alarm: Document) -> None:
@@ -175,8 +162,7 @@ class Alarms:
 
     def _remember(self) -> None:
         """The states now are the next events' previous states."""
-        kinds = (self._cloudwatch._alarms._data, self._cloudwatch._composite_alarms._data)
-        known = {name: alarm for kind in kinds for name, alarm in kind.items()}
+        known = metrics.all_alarms() | metrics.all_composites()
         for name, alarm in known.items():
             told = self._told.get(name)
             if told is None or told["value"] != alarm["StateValue"] or told["reason"] != alarm.get("StateReason"):
@@ -193,9 +179,7 @@ class Alarms:
         alarm["StateValue"], alarm["StateReason"] = verdict.state, verdict.reason[:1023]
         alarm["StateReasonData"] = alarm_documents.compact(data)[:4000]
         alarm["StateUpdatedTimestamp"] = alarm["StateTransitionedTimestamp"] = now
-        self._cloudwatch._record_history(alarm["AlarmName"], old, verdict.state, verdict.reason, reason_data=data)
-        self._cloudwatch._dispatch_alarm_actions(alarm, old, verdict.state, verdict.reason)
-        self._cloudwatch._evaluate_parent_alarms(alarm)
+        metrics.changed(alarm, old, verdict.reason, data)
         self._checkpoint.touch()
 
     # Actions
@@ -206,7 +190,7 @@ class Alarms:
         previous = self._told.get(name, fallback)
         self._told[name] = alarm_documents.state_of(alarm)
         detail = alarm_documents.event_detail(alarm, previous)
-        self._events.put("aws.cloudwatch", "CloudWatch Alarm State Change", detail, [alarm["AlarmArn"]])
+        bus.put("aws.cloudwatch", "CloudWatch Alarm State Change", detail, [alarm["AlarmArn"]])
         sns(alarm, old, new, reason)
         self._act(name, alarm)
         if alarm.get("ActionsEnabled", True):
@@ -226,14 +210,13 @@ class Alarms:
 
     def _invoke(self, arn: str, payload: Document) -> None:
         """Run a Lambda function that is an action, and let nothing wait for it."""
-        from ministack.core.responses import request_scope
-        from ministack.services import lambda_svc
 
         async def run() -> None:
             _, _, _, region, account, _, function, *qualifier = arn.split(":")
-            with request_scope(account, region), contextlib.suppress(asyncio.CancelledError):
-                status, _, body = await lambda_svc._invoke(
-                    function, payload, {"x-amz-invocation-type": "Event"}, qualifier[0] if qualifier else None, {}
+            with scope.scoped(account, region), contextlib.suppress(asyncio.CancelledError):
+                headers = {"x-amz-invocation-type": "Event"}
+                status, _, body = await functions.invoke(
+                    function, payload, qualifier[0] if qualifier else None, headers
                 )
                 if status >= 300:
                     _log.error("alarm action %s was not invoked: %s", arn, body.decode(errors="replace"))

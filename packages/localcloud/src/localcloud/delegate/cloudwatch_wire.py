@@ -13,11 +13,12 @@ from xml.sax.saxutils import escape
 from botocore.model import ListShape, Shape, StructureShape
 
 from localcloud.errors import AwsError
+from localcloud.hooks import metrics
+from localcloud.hooks.metrics import Operation, Reply
 from localcloud.protocol import operation_model
 from localcloud.shapes import check_request
 
 Document = dict[str, Any]
-Reply = tuple[int, dict[str, str], bytes]
 Handler = Callable[[Document], Document]
 
 
@@ -39,33 +40,30 @@ def checked(operation: str, params: Document, members: Document, form: bool) -> 
         raise AwsError(code, error.message, error.status) from None
 
 
-def answering(cloudwatch: Any, operation: str, handler: Handler) -> Callable[..., Reply]:
+def answering(operation: str, handler: Handler) -> Callable[..., Reply]:
     """`handler` in the place of one of MiniStack's operations, whatever the protocol of the request."""
 
-    def answer(params: Document, members: Document, is_cbor: bool, is_json: bool = False) -> Reply:
+    def answer(_: Operation, params: Document, members: Document, is_cbor: bool, is_json: bool = False) -> Reply:
         try:
             result = handler(checked(operation, params, members, not is_json))
         except AwsError as error:
-            return refuse(cloudwatch, error, is_json)
-        return reply(cloudwatch, operation, result, is_json)
+            return refuse(error, is_json)
+        return reply(operation, result, is_json)
 
     return answer
 
 
-def refuse(cloudwatch: Any, error: AwsError, is_json: bool) -> Reply:
-    found: Reply = cloudwatch._error(error.code, error.message, error.status, use_json=is_json)
-    return found
+def refuse(error: AwsError, is_json: bool) -> Reply:
+    """The refusal in the request's protocol."""
+    return metrics.refuse(error.code, error.message, error.status, is_json)
 
 
-def reply(cloudwatch: Any, operation: str, result: Document, is_json: bool) -> Reply:
+def reply(operation: str, result: Document, is_json: bool) -> Reply:
     """An answer whose times are datetimes."""
     if is_json:
-        found: Reply = cloudwatch._json_ok(_epochs(result))
-        return found
-    found = cloudwatch._xml(
-        200, f"{operation}Response", f"<{operation}Result>{_xml(result)}</{operation}Result>" if result else ""
-    )
-    return found
+        return metrics.answer_json(_epochs(result))
+    inner = f"<{operation}Result>{_xml(result)}</{operation}Result>" if result else ""
+    return metrics.answer_xml(f"{operation}Response", inner)
 
 
 def _epochs(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""EventBridge: emit `aws.*` events, and start SageMaker pipelines that rules and schedules name as their target."""
+"""EventBridge: start the SageMaker pipelines that rules and schedules name as their target."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 import logging
 import re
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from localcloud.context import Context
+from localcloud.context import Cloud, Context
 from localcloud.errors import AwsError
+from localcloud.hooks import bus
+from localcloud.hooks.patches import Patches
 from localcloud.protocol import call
-
-if TYPE_CHECKING:
-    from localcloud.context import Cloud
 
 Document = dict[str, Any]
 _PIPELINE_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):(\d{12}):pipeline/(.+)", re.IGNORECASE)
@@ -22,39 +22,25 @@ _log = logging.getLogger("localcloud")
 
 
 class Events:
-    """The default bus, seen from inside."""
+    """Targets that MiniStack doesn't know: pipelines, started on threads of their own."""
 
     def __init__(self) -> None:
-        from ministack.services import eventbridge
-
-        self._eventbridge = eventbridge
         self._workers = ThreadPoolExecutor(4, thread_name_prefix="localcloud-target")
-        self._original: Any = None
 
-    def put(self, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]) -> None:
-        """Put an event, also one whose source is `aws.*`; on MiniStack's loop, in the caller's scope."""
-        entry = {"Source": source, "DetailType": detail_type, "Detail": json.dumps(detail), "Resources": resources}
-        self._eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
+    def install(self, cloud: Cloud, patches: Patches) -> None:
+        """Take the targets that are pipelines."""
 
-    def install(self, cloud: Cloud) -> None:
-        """Wrap the one function through which rules, cron rules and EventBridge Scheduler reach their targets."""
-        self._original = self._eventbridge._invoke_target
-
-        def invoke_target(target: Document, event: Document, rule: Document, view: Any = None) -> None:
+        def take(target: Document, whole: Callable[[], Document]) -> bool:
             found = _PIPELINE_ARN.fullmatch(target.get("Arn", ""))
             if found is None:
-                self._original(target, event, rule, view)
-                return
+                return False
             region, account, name = found.groups()
-            whole = (view or self._eventbridge._pattern_event_view(event)).event_with_detail()
-            # Called on the loop or a scheduler's thread: starting a pipeline must not hold either.
-            self._workers.submit(_start_pipeline, Context(account, region, cloud), name, target, whole)
+            self._workers.submit(_start_pipeline, Context(account, region, cloud), name, target, whole())
+            return True
 
-        self._eventbridge._invoke_target = invoke_target
+        bus.take_targets(patches, take)
 
     def stop(self) -> None:
-        if self._original is not None:
-            self._eventbridge._invoke_target = self._original
         self._workers.shutdown(wait=False, cancel_futures=True)
 
 

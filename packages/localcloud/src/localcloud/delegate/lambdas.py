@@ -1,72 +1,26 @@
-"""Lambda: a function sees its own environment, fails as it does on AWS, and its processes end with us."""
+"""Lambda: a function sees its own environment, and fails as it does on AWS."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import subprocess
-import threading
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
+from localcloud.clock import Clock
+from localcloud.hooks import functions
+from localcloud.hooks.patches import Patches
+
 _FROM_HOST = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
+_RETRY_S, _MOST_RETRY_S = 1.0, 30.0
+"""Between two tries of an event that a function failed on: shorter than AWS's minutes at any speed."""
 _FRAME = re.compile(r'^  File "')
-_here = threading.local()
-"""What the thread that runs a function knows: `config` while its process starts, `failure` after it failed."""
-_originals: dict[str, Callable[..., Any]] = {}
 
 
-class _Process(subprocess.Popen[str]):
-    """MiniStack forgets a killed process with its pipes open."""
-
-    def __del__(self, *arguments: Any, **options: Any) -> None:
-        for pipe in (self.stdin, self.stdout, self.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    pipe.close()
-        super().__del__(*arguments, **options)
-
-
-def install(url: str) -> None:
+def install(url: str, clock: Clock, patches: Patches) -> None:
     """Wrap the places where a function's process is started, called, and its answer made."""
-    from ministack.core import lambda_runtime
-    from ministack.services import lambda_svc
-
-    worker = lambda_runtime.Worker
-    if not _originals:
-        _originals.update(spawn=worker._spawn, invoke=worker.invoke, warm=lambda_svc._execute_function_warm)
-
-    def spawn(self: Any) -> None:
-        _here.config = self.config
-        try:
-            _originals["spawn"](self)
-        finally:
-            _here.config = None
-
-    def popen(command: Any, *arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Any:
-        config = getattr(_here, "config", None)
-        if config is not None and env is not None:
-            env = clean_environment(config, env, url)
-        return _Process(command, *arguments, env=env, **options)  # type: ignore[call-overload]
-
-    def invoke(self: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        result: dict[str, Any] = _originals["invoke"](self, *arguments, **options)
-        _here.failure = result if result.get("status") == "error" else None
-        return result
-
-    def warm(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
-        _here.failure = None
-        result: dict[str, Any] = _originals["warm"](func, event, request_id)
-        if result.get("error"):
-            result["body"] = error_body(result["body"], _here.failure, func.get("config") or func, request_id)
-        return result
-
-    worker._spawn, worker.invoke = spawn, invoke
-    lambda_runtime.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
-    lambda_svc._execute_function_warm = warm
-    lambda_svc._execute_function_docker = _unsupported
+    functions.start_with(patches, lambda config, proposed: clean_environment(config, proposed, url))
+    functions.fail_with(patches, error_body, unsupported)
+    functions.retry_after(patches, clock.real(_RETRY_S), clock.real(_MOST_RETRY_S))
 
 
 def error_body(
@@ -107,12 +61,10 @@ def error_body(
     }
 
 
-def _unsupported(func: dict[str, Any], event: Any, request_id: str) -> dict[str, Any]:
-    """Container images and runtimes that need one: MiniStack would answer some of them with a made-up success."""
-    config = func.get("config") or func
+def unsupported(config: dict[str, Any]) -> str:
+    """For container images and runtimes that need one: MiniStack would answer some of them with a made-up success."""
     runtime = config.get("Runtime") or "container image"
-    message = f"localcloud runs Python and Node.js functions from zip files only, not {runtime}"
-    return {"body": {"errorMessage": message, "errorType": "Runtime.Unsupported"}, "error": True, "log": message}
+    return f"localcloud runs Python and Node.js functions from zip files only, not {runtime}"
 
 
 def clean_environment(config: dict[str, Any], proposed: dict[str, str], url: str) -> dict[str, str]:
@@ -138,10 +90,3 @@ def clean_environment(config: dict[str, Any], proposed: dict[str, str], url: str
 
 
 _SET_BY_LAMBDA = frozenset({"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "NODE_PATH"})
-
-
-def stop() -> None:
-    """End the functions' warm processes and remove their unpacked code."""
-    from ministack.core import lambda_runtime
-
-    lambda_runtime.reset()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
 from typing import Any
 
-from localcloud.delegate import metric_math
 from localcloud.delegate.alarm_requests import check_query, check_statistic
 from localcloud.delegate.cloudwatch_wire import refusal
-from localcloud.delegate.series import Aggregate, Point
+from localcloud.delegate.series import Aggregate
 from localcloud.errors import AwsError
+from localcloud.hooks import metrics
 
 Document = dict[str, Any]
 _SHORT_PERIODS = (1, 5, 10, 20, 30)
@@ -20,90 +19,57 @@ _MOST_VALUES = 100_800
 _MOST_QUERIES = 500
 
 
-def key_of(cloudwatch: Any, metric: Document) -> tuple[str, str, str]:
-    """Under which key MiniStack keeps a metric's points."""
-    dimensions = {item["Name"]: item["Value"] for item in metric.get("Dimensions") or []}
-    return metric["Namespace"], metric["MetricName"], cloudwatch._dims_key(dimensions)
+def statistics(request: Document) -> Document:
+    """GetMetricStatistics: periods begin at the start time, rounded down to the minute (or to a short period)."""
+    names = [*request.get("Statistics", []), *request.get("ExtendedStatistics", [])]
+    if not names:
+        raise refusal("At least one of the parameters Statistics and ExtendedStatistics must be specified.")
+    for name in names:
+        check_statistic(name)
+    start, end, period = request["StartTime"], request["EndTime"], request["Period"]
+    _check_range(start, end, period)
+    grid = period if period in _SHORT_PERIODS else 60
+    start -= start % grid
+    if (end - start) / period > _MOST_STATISTICS:
+        raise _too_many((end - start) / period)
+    periods: dict[tuple[int, str], Aggregate] = {}
+    for point in metrics.points(metrics.key_of(request)):
+        if start <= point["Timestamp"] < end and request.get("Unit") in (None, point["Unit"]):
+            number = int((point["Timestamp"] - start) // period), str(point["Unit"])
+            periods.setdefault(number, Aggregate()).add(point)
+    datapoints = [
+        _datapoint(start + number * period, unit, found, request)
+        for (number, unit), found in sorted(periods.items(), key=lambda item: item[0])
+    ]
+    return {"Label": request["MetricName"], "Datapoints": datapoints}
 
 
-class Queries:
-    """The two operations, as handlers of checked requests in the caller's scope."""
+def data(request: Document) -> Document:
+    """GetMetricData of metrics, without expressions: periods on multiples of themselves, newest first unless asked."""
+    queries = request["MetricDataQueries"]
+    if not queries or len(queries) > _MOST_QUERIES:
+        raise refusal(f"The collection MetricDataQueries must have 1 to {_MOST_QUERIES} elements.")
+    if "NextToken" in request:
+        raise refusal("Invalid NextToken")
+    for query in queries:
+        check_query(query)
+        _check_range(request["StartTime"], request["EndTime"], query["MetricStat"]["Period"])
+    shown = [query for query in queries if query.get("ReturnData", True)]
+    return {"MetricDataResults": [_result(query, request) for query in shown], "Messages": []}
 
-    def __init__(self, cloudwatch: Any) -> None:
-        self._cloudwatch = cloudwatch
 
-    def statistics(self, request: Document) -> Document:
-        """GetMetricStatistics: periods begin at the start time, rounded down to the minute (or to a short period)."""
-        names = [*request.get("Statistics", []), *request.get("ExtendedStatistics", [])]
-        if not names:
-            raise refusal("At least one of the parameters Statistics and ExtendedStatistics must be specified.")
-        for name in names:
-            check_statistic(name)
-        start, end, period = request["StartTime"], request["EndTime"], request["Period"]
-        _check_range(start, end, period)
-        grid = period if period in _SHORT_PERIODS else 60
-        start -= start % grid
-        if (end - start) / period > _MOST_STATISTICS:
-            raise _too_many((end - start) / period)
-        points = self._points(request)
-        periods: dict[tuple[int, str], Aggregate] = {}
-        for point in points:
-            if start <= point["Timestamp"] < end and request.get("Unit") in (None, point["Unit"]):
-                number = int((point["Timestamp"] - start) // period), str(point["Unit"])
-                periods.setdefault(number, Aggregate()).add(point)
-        datapoints = [
-            _datapoint(start + number * period, unit, found, request)
-            for (number, unit), found in sorted(periods.items(), key=lambda item: item[0])
-        ]
-        return {"Label": request["MetricName"], "Datapoints": datapoints}
-
-    def data(self, request: Document) -> Document:
-        """GetMetricData: periods on multiples of themselves, expressions included, newest first unless asked."""
-        queries, start, end = request["MetricDataQueries"], request["StartTime"], request["EndTime"]
-        if not queries or len(queries) > _MOST_QUERIES:
-            raise refusal(f"The collection MetricDataQueries must have 1 to {_MOST_QUERIES} elements.")
-        if "NextToken" in request:
-            raise refusal("Invalid NextToken")
-        for query in queries:
-            check_query(query)
-        stats = [query for query in queries if "MetricStat" in query]
-        periods = {query["MetricStat"]["Period"] for query in stats}
-        for period in periods:
-            _check_range(start, end, period)
-        if len(stats) < len(queries) and len(periods) != 1:
-            raise refusal("Expressions over metrics with different periods are not supported by localcloud")
-        series = {query["Id"]: self._series(query["MetricStat"], start, end) for query in stats}
-        values = {name: list(found.values()) for name, found in series.items()}
-        try:
-            results = metric_math.evaluate(queries, values)
-        except ValueError as error:
-            raise refusal(str(error)) from None
-        times = {query["Id"]: list(series[query["Id"]]) for query in stats}
-        common = next(iter(times.values()), [])
-        shown = [query for query in queries if query.get("ReturnData", True)]
-        return {
-            "MetricDataResults": [
-                _result(query, times.get(query["Id"], common), results[query["Id"]], request) for query in shown
-            ],
-            "Messages": [],
-        }
-
-    def _points(self, metric: Document) -> Iterable[Point]:
-        found: list[Point] = self._cloudwatch._metrics.get(key_of(self._cloudwatch, metric)) or []
-        return found
-
-    def _series(self, stat: Document, start: float, end: float) -> dict[int, float | None]:
-        """Value by the start of its period, for every period of the range."""
-        period, unit = stat["Period"], stat.get("Unit")
-        first = int(start // period) * period
-        if (end - first) / period > _MOST_VALUES:
-            raise refusal(f"The range has more than {_MOST_VALUES} datapoints of {period} seconds")
-        found: dict[int, Aggregate] = {}
-        for point in self._points(stat["Metric"]):
-            if first <= point["Timestamp"] < end and unit in (None, point["Unit"]):
-                found.setdefault(int(point["Timestamp"] // period) * period, Aggregate()).add(point)
-        moments = range(first, int(-(-end // 1)), period)
-        return {moment: found[moment].statistic(stat["Stat"]) if moment in found else None for moment in moments}
+def _series(stat: Document, start: float, end: float) -> list[tuple[int, float]]:
+    """(start of a period, its value), oldest first, for the periods that have one."""
+    period, unit = stat["Period"], stat.get("Unit")
+    first = int(start // period) * period
+    if (end - first) / period > _MOST_VALUES:
+        raise refusal(f"The range has more than {_MOST_VALUES} datapoints of {period} seconds")
+    found: dict[int, Aggregate] = {}
+    for point in metrics.points(metrics.key_of(stat["Metric"])):
+        if first <= point["Timestamp"] < end and unit in (None, point["Unit"]):
+            found.setdefault(int(point["Timestamp"] // period) * period, Aggregate()).add(point)
+    values = [(moment, found[moment].statistic(stat["Stat"])) for moment in sorted(found)]
+    return [(moment, value) for moment, value in values if value is not None]
 
 
 def _too_many(asked: float) -> AwsError:
@@ -129,18 +95,17 @@ def _datapoint(start: float, unit: str, found: Aggregate, request: Document) -> 
     return {**datapoint, "ExtendedStatistics": known} if known else datapoint
 
 
-def _result(query: Document, times: list[int], values: metric_math.Series, request: Document) -> Document:
-    pairs = [(moment, value) for moment, value in zip(times, values, strict=True) if value is not None]
+def _result(query: Document, request: Document) -> Document:
+    pairs = _series(query["MetricStat"], request["StartTime"], request["EndTime"])
     if request.get("ScanBy", "TimestampDescending") == "TimestampDescending":
         pairs.reverse()
     if len(pairs) > request.get("MaxDatapoints", _MOST_VALUES):
         raise refusal(
             f"MaxDatapoints below the {len(pairs)} datapoints of {query['Id']} is not supported by localcloud"
         )
-    stat = query.get("MetricStat")
     return {
         "Id": query["Id"],
-        "Label": query.get("Label") or (stat["Metric"]["MetricName"] if stat else query["Id"]),
+        "Label": query.get("Label") or query["MetricStat"]["Metric"]["MetricName"],
         "Timestamps": [_moment(moment) for moment, _ in pairs],
         "Values": [value for _, value in pairs],
         "StatusCode": "Complete",

@@ -10,19 +10,21 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from localcloud.delegate import environment, lambdas
+from localcloud.clock import Clock
+from localcloud.context import Cloud, MetricPoint
+from localcloud.delegate import lambdas, stacks
 from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
-from localcloud.delegate.persistence import Checkpoint, snapshot_logs
+from localcloud.delegate.persistence import Checkpoint
 from localcloud.errors import AwsError
-from localcloud.s3 import hashing
-from localcloud.s3.objects import ObjectStore, StoredObject
-
-if TYPE_CHECKING:
-    from localcloud.context import Cloud, MetricPoint
-    from localcloud.s3.request import Request
+from localcloud.hooks import buckets, bus, functions, logs, metrics, scope, states, topics
+from localcloud.hooks.application import Application, Environment
+from localcloud.hooks.patches import Patches
+from localcloud.s3 import hashing, xml
+from localcloud.s3.objects import NULL_VERSION, ObjectStore, StoredObject
+from localcloud.s3.request import Request
 
 T = TypeVar("T")
 _LAMBDA_TIMEOUT_S = 960
@@ -34,53 +36,48 @@ _LOG_BATCH = 1000
 class MiniStack:
     """Implements `localcloud.context.Delegate`; methods block, and are safe from any thread."""
 
-    def __init__(self, home: Path, port: int) -> None:
-        self._environment = environment.Environment(home, port)
-        self.app = environment.load(home)
-        from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc, s3, sns
-
-        self._logs, self._metrics, self._lambda, self._s3 = cloudwatch_logs, cloudwatch, lambda_svc, s3
-        self._sns = sns
+    def __init__(self, home: Path, port: int, clock: Clock) -> None:
+        self._clock, self._patches = clock, Patches()
+        self._environment = Environment(home, port)
+        self.app = Application(home, self._patches)
         self.objects = ObjectStore(_made(home / "s3"))
         self.checkpoint = Checkpoint(self.app)
-        self.events = Events()
-        self.alarms = Alarms(self.events, self.checkpoint)
+        self.alarms = Alarms(self.checkpoint, clock)
+        self._events = Events()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
 
     def started(self, cloud: Cloud) -> None:
         """MiniStack's own startup is done: install the hooks. Runs on its event loop."""
-        from localcloud import cloudformation
-
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        lambdas.install(cloud.url)
-        self._s3._get_object_data = self._object_data
-        self._logs.get_state = lambda: snapshot_logs(self._logs)
-        self.events.install(cloud)
+        lambdas.install(cloud.url, self._clock, self._patches)
+        buckets.read_objects_with(self._patches, self._object_data)
+        states.take_logs_cheaply(self._patches)
+        self._events.install(cloud, self._patches)
         self.alarms.install()
-        cloudformation.install(cloud, self)
+        stacks.install(cloud, self.objects, self._patches)
         self.checkpoint.start()
 
     def stopping(self) -> None:
         """Before MiniStack's own shutdown, which saves its state once more. On its event loop."""
         self.checkpoint.stop()
         self.alarms.stop()
-        self.events.stop()
-        lambdas.stop()
+        self._events.stop()
+        functions.end_all()
 
     def stopped(self) -> None:
         """After its shutdown: leave nothing of this home in the process, where another may start."""
         self._loop = None
-        environment.reset(self.app)
+        self.app.reset()
+        self._patches.undo()
         self.objects.close()
         self._environment.restore()
 
     def on_loop(self, account: str, region: str, function: Callable[..., T], *arguments: Any) -> T:
         """Call into MiniStack as a caller of that account and region, on the thread that owns its state."""
-        from ministack.core.responses import request_scope
 
         def scoped() -> T:
-            with request_scope(account, region):
+            with scope.scoped(account, region):
                 return function(*arguments)
 
         if self._loop is None or threading.get_ident() == self._thread:
@@ -93,12 +90,7 @@ class MiniStack:
 
     def account_of(self, access_key: str) -> str:
         """The account that an access key belongs to: 12 digits are the account, a session key is its role's."""
-        from ministack.core.responses import get_account_id, request_scope, set_request_account_id
-
-        with request_scope(environment.DEFAULT_ACCOUNT, environment.DEFAULT_REGION):
-            set_request_account_id(access_key)
-            account: str = get_account_id()
-        return account
+        return scope.account_of(access_key)
 
     # Delegate: S3
 
@@ -131,50 +123,48 @@ class MiniStack:
 
     def bucket_owner(self, request: Request) -> str:
         """The account whose bucket a request may use: NoSuchBucket, AccessDenied, an expired or forged signature."""
-        from ministack.core.responses import get_account_id, request_scope
-
         query = {name: [value] for name, value in request.query.items()}
         _check_expiry(request)
-        with request_scope(self.account_of(request.account_key), request.region):
+        with scope.scoped(self.account_of(request.account_key), request.region):
             refused = None
             if not _ACCOUNT.fullmatch(request.account_key):  # an account's own key goes with any secret
-                refused = self._s3._verify_presigned_sigv4(request.method, request.path, request.headers, query)
+                refused = buckets.wrong_signature(request.method, request.path, request.headers, query)
             if refused is None:
-                request.headers = self._s3._merge_hoisted_amz_headers(request.headers, query)
-                if self._s3._bucket_owner_account(request.bucket) is None:
+                request.headers = buckets.unhoisted(request.headers, query)
+                if buckets.owner_of(request.bucket) is None:
                     raise AwsError("NoSuchBucket", "The specified bucket does not exist", 404)
-                refused = self._s3._apply_bucket_scope(
-                    request.method, request.bucket, request.key, request.headers, query
-                )
+                refused = buckets.enter(request.method, request.bucket, request.key, request.headers, query)
             if refused is not None:
                 raise _as_error(refused)
-            account: str = get_account_id()
-        return account
+            return scope.here()[0]
 
     def _owned_bucket(self, account: str, bucket: str) -> None:
-        if self._s3._bucket_owner_account(bucket) is None:
+        owner = buckets.owner_of(bucket)
+        if owner is None:
             raise AwsError("NoSuchBucket", f"The specified bucket does not exist: {bucket}", 404)
-        if self._s3._bucket_owner_account(bucket) != account:
+        if owner != account:
             raise AwsError("AccessDenied", f"Bucket {bucket} belongs to another account", 403)
 
     def versioning(self, account: str, bucket: str) -> str | None:
         """ "Enabled", "Suspended", or None when it was never on."""
-        found: str | None = self._s3._bucket_versioning.get_scoped(account, None, bucket)
-        return found or None
+        return buckets.versioning(account, bucket)
+
+    def bucket_in_host(self, host: str) -> str:
+        return self.app.bucket_in_host(host)
 
     def default_encryption(self, account: str, bucket: str) -> dict[str, str]:
         """The server-side encryption headers that the bucket's default adds to an object."""
-        found = self.on_loop(account, environment.DEFAULT_REGION, self._s3._bucket_default_sse_headers, bucket)
-        return dict(found) or {"x-amz-server-side-encryption": "AES256"}
+        found = self.on_loop(account, scope.DEFAULT_REGION, buckets.default_encryption, bucket)
+        return found or {"x-amz-server-side-encryption": "AES256"}
 
     def notify(self, account: str, stored: StoredObject, event: str) -> None:
         """S3 event notifications (queues, topics, functions, EventBridge), as the bucket is configured."""
-        if self._s3._bucket_notifications.get_scoped(account, None, stored.bucket) is None:
+        region = buckets.notified_in(account, stored.bucket)
+        if region is None:
             return
-        region = (self._s3._buckets.get_scoped(account, None, stored.bucket) or {}).get("region")
-        version = None if stored.version == "null" else stored.version
-        arguments = (stored.bucket, stored.key, event, stored.size, stored.etag, None, version)
-        self.on_loop(account, region or environment.DEFAULT_REGION, self._s3._fire_s3_event_async, *arguments)
+        version = None if stored.version == NULL_VERSION else stored.version
+        arguments = (stored.bucket, stored.key, event, stored.size, stored.etag, version)
+        self.on_loop(account, region, buckets.notify, *arguments)
 
     def _object_data(self, bucket: str, key: str, version_id: str | None = None) -> bytes | None:
         """What MiniStack's other services (Lambda code, templates) read from S3."""
@@ -187,38 +177,25 @@ class MiniStack:
         self, account: str, region: str, group: str, stream: str, messages: list[tuple[int, str]]
     ) -> None:
         for start in range(0, max(len(messages), 1), _LOG_BATCH):
-            self.on_loop(account, region, self._append_log, group, stream, messages[start : start + _LOG_BATCH])
+            self.on_loop(account, region, logs.append, group, stream, messages[start : start + _LOG_BATCH])
         self.checkpoint.touch()
-
-    def _append_log(self, group: str, stream: str, messages: list[tuple[int, str]]) -> None:
-        if group not in self._logs._log_groups:
-            self._logs._create_log_group({"logGroupName": group})
-        if stream not in self._logs._log_groups[group]["streams"]:
-            self._logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
-        if messages:
-            events = [{"timestamp": when, "message": text} for when, text in messages]
-            self._logs._put_log_events({"logGroupName": group, "logStreamName": stream, "logEvents": events})
 
     def put_metric(
         self, account: str, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
     ) -> None:
-        self.on_loop(account, region, self._metrics.record_metric, namespace, name, value, unit, dimensions)
+        self.on_loop(account, region, metrics.record, namespace, name, value, unit, dimensions)
         self.checkpoint.touch()
 
     def put_metrics(self, account: str, region: str, namespace: str, points: list[MetricPoint]) -> None:
         def record() -> None:
             for name, value, unit, dimensions in points:
-                self._metrics.record_metric(namespace, name, value, unit, dimensions)
+                metrics.record(namespace, name, value, unit, dimensions)
 
         self.on_loop(account, region, record)
         self.checkpoint.touch()
 
     def alarm_states(self, account: str, region: str, names: list[str]) -> dict[str, str]:
-        def states() -> dict[str, str]:
-            kinds = (self._metrics._alarms, self._metrics._composite_alarms)
-            return {name: kind[name]["StateValue"] for kind in kinds for name in names if name in kind}
-
-        return self.on_loop(account, region, states)
+        return self.on_loop(account, region, metrics.states, names)
 
     def cloudwatch(self, account: str, region: str, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         if self._loop is None or threading.get_ident() == self._thread:
@@ -233,12 +210,8 @@ class MiniStack:
     async def _cloudwatch(
         self, account: str, region: str, operation: str, request: dict[str, Any]
     ) -> tuple[int, bytes]:
-        from ministack.core.responses import request_scope
-
-        headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"GraniteService.{operation}"}
-        with request_scope(account, region):
-            body = json.dumps(request).encode()
-            status, _, answer = await self._metrics.handle_request("POST", "/", headers, body, {})
+        with scope.scoped(account, region):
+            status, answer = await metrics.request(operation, json.dumps(request).encode())
         await self.checkpoint.save_now("cloudwatch")
         return status, answer
 
@@ -248,12 +221,7 @@ class MiniStack:
     # Delegate: SNS
 
     def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
-        try:
-            sent = self.on_loop(account, region, self._sns.publish_internal, topic_arn, message)
-        except self._sns.SnsPublishError as error:
-            raise AwsError(error.code, str(error)) from None
-        if sent is None:
-            raise AwsError("NotFound", f"Topic {topic_arn} does not exist", 404)
+        self.on_loop(account, region, topics.publish, topic_arn, message)
         self.checkpoint.touch()
 
     # Delegate: Lambda and EventBridge
@@ -276,19 +244,17 @@ class MiniStack:
         return body, error
 
     async def _invoke(self, account: str, region: str, function_arn: str, event: Any) -> Any:
-        from ministack.core.responses import request_scope
-
         parts = function_arn.split(":")
         if function_arn.startswith("arn:"):
             region, account, parts = parts[3], parts[4], parts[6:]
         name, qualifier = parts[0], parts[1] if len(parts) > 1 else None
-        with request_scope(account, region):
-            return await self._lambda._invoke(name, event, {}, qualifier, {})
+        with scope.scoped(account, region):
+            return await functions.invoke(name, event, qualifier, {})
 
     def emit_event(
         self, account: str, region: str, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]
     ) -> None:
-        self.on_loop(account, region, self.events.put, source, detail_type, detail, resources)
+        self.on_loop(account, region, bus.put, source, detail_type, detail, resources)
         self.checkpoint.touch()
 
 
@@ -311,8 +277,6 @@ def _check_expiry(request: Request) -> None:
 
 def _as_error(response: tuple[int, dict[str, str], bytes]) -> AwsError:
     """MiniStack's XML refusal as an exception."""
-    from localcloud.s3 import xml
-
     root = xml.parse(response[2])
     return AwsError(root.findtext("Code") or "AccessDenied", root.findtext("Message") or "Access Denied", response[0])
 

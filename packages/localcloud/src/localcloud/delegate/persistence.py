@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from localcloud.hooks import states
+from localcloud.hooks.application import Application
 
 _INTERVAL_S = 1.0
 _AFTERMATH_S = 5.0
@@ -22,7 +24,7 @@ class Checkpoint:
     A state is taken on the event loop, where nothing changes it meanwhile, and written on a thread.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._dirty: set[str] = set()
         self._watch_until = 0.0
@@ -47,7 +49,7 @@ class Checkpoint:
 
     async def save_now(self, module: str) -> None:
         """Save one service module's state before its request is answered, unless that is costly by now."""
-        for key, name in self._app._state_map.items():
+        for key, name in self._app.saved_names().items():
             if name == module and time.monotonic() >= self._not_before.get(key, 0.0):
                 await self._save(key)
 
@@ -59,7 +61,7 @@ class Checkpoint:
             # Schedules and rules work without any request.
             if now < self._watch_until or now > last_full + _IDLE_INTERVAL_S:
                 last_full = now
-                self._dirty.update(self._app._state_map)
+                self._dirty.update(self._app.saved_names())
             for key in list(self._dirty):
                 if time.monotonic() >= self._not_before.get(key, 0.0):
                     await self._save(key)
@@ -67,10 +69,9 @@ class Checkpoint:
     async def _save(self, key: str) -> None:
         async with self._locks[key]:
             self._dirty.discard(key)
-            get_state = self._app._build_persistence_save_dict().get(key)
             # Processor time: a busy machine must not make a small state look costly, and leave it unsaved.
             started = time.thread_time()
-            state = get_state() if get_state else None
+            state = self._app.state_of(key)
             took = time.thread_time() - started
             if state is None:
                 return
@@ -83,31 +84,6 @@ class Checkpoint:
 
 def _write(key: str, state: Any) -> float:
     """Save a state; the processor time it took, in seconds."""
-    from ministack.core.persistence import save_state
-
     started = time.thread_time()
-    save_state(key, state)
+    states.save(key, state)
     return time.thread_time() - started
-
-
-def snapshot_logs(logs: Any) -> dict[str, Any]:
-    """CloudWatch Logs' state without a deep copy of every event, and without the second one kept for GetLogRecord."""
-    from ministack.core.responses import AccountRegionScopedDict
-
-    groups = AccountRegionScopedDict()
-    for key, group in list(logs._log_groups._data.items()):
-        found = list(group["streams"].items())
-        streams = {name: {**stream, "events": list(stream["events"])} for name, stream in found}
-        groups._data[key] = {**group, "streams": streams}
-    names = (
-        "destinations",
-        "resource_policies",
-        "log_group_policies",
-        "metric_filters",
-        "queries",
-        "delivery_sources",
-        "delivery_destinations",
-        "deliveries",
-    )
-    state: dict[str, Any] = {name: copy.deepcopy(getattr(logs, f"_{name}")) for name in names}
-    return {**state, "log_groups": groups, "log_records": AccountRegionScopedDict()}

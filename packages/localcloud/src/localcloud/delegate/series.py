@@ -9,6 +9,8 @@ import math
 import re
 from typing import Any
 
+from localcloud.clock import Clock
+
 Point = dict[str, Any]
 STATISTICS = frozenset({"SampleCount", "Average", "Sum", "Minimum", "Maximum"})
 _PERCENTILE = re.compile(r"p(100(\.0{1,10})?|\d{1,2}(\.\d{1,10})?)")
@@ -95,18 +97,19 @@ def _percentile(ordered: list[tuple[float, float]], total: float, percent: float
 class Recent:
     """The latest points of one metric in steps of `step` seconds, each point read once.
 
-    `unit` None takes all units. `version` changes with every point read.
+    Steps are counted on the clock's scale (see localcloud.clock). `unit` None takes all units. `version` changes with
+    every point read.
     """
 
-    def __init__(self, step: int, unit: str | None) -> None:
-        self.step, self.unit, self.version = step, unit, 0
+    def __init__(self, step: int, unit: str | None, clock: Clock) -> None:
+        self.step, self.unit, self.version, self._clock = step, unit, 0, clock
         self._steps: dict[int, Aggregate] = {}
         self._source: list[Point] | None = None
         self._read = 0
         self._since = math.inf
 
     def update(self, points: list[Point], since: float) -> None:
-        """Read what is new in `points`; forget what is older than `since` (epoch seconds)."""
+        """Read what is new in `points`; forget what is older than `since` (a position)."""
         if points is not self._source or len(points) < self._read or since < self._since:
             self._source, self._read = points, 0
             self._steps.clear()
@@ -117,8 +120,9 @@ class Recent:
             self._read += len(fresh)
             self.version += 1
             for point in fresh:
-                if point["Timestamp"] >= since and self.unit in (None, point["Unit"]):
-                    self._steps.setdefault(int(point["Timestamp"] // self.step), Aggregate()).add(point)
+                position = self._clock.position(point["Timestamp"])
+                if position >= since and self.unit in (None, point["Unit"]):
+                    self._steps.setdefault(int(position // self.step), Aggregate()).add(point)
         oldest = int(since // self.step)
         for step in [step for step in self._steps if step < oldest]:
             del self._steps[step]

@@ -26,28 +26,54 @@ MAX_REASON = 1300
 _CLOSE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
-_lock = threading.Lock()
-_runners: dict[int, dict[str, _Runner]] = {}
+
+
+class Runners:
+    """The executions of one localcloud that are at work, by ARN."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runners: dict[str, _Runner] = {}
+
+    def launch(self, ctx: Context, arn: str) -> None:
+        """Run an execution, or let its runner know that its document has changed."""
+        with self._lock:
+            runner = self._runners.get(arn)
+            if runner is None:
+                self._start(ctx, arn)
+            else:
+                runner.nudged = True
+                runner.done.put(None)
+
+    def leave(self, runner: _Runner) -> None:
+        """Make room for another runner, and start it if the document changed after this one's last look."""
+        with self._lock:
+            if not runner.closing.is_set():
+                del self._runners[runner.arn]
+                if runner.nudged:
+                    self._start(runner.ctx, runner.arn)
+
+    def close(self) -> None:
+        """End the runners; what they run stays open, for the next start."""
+        with self._lock:
+            runners = list(self._runners.values())
+            for runner in runners:
+                runner.closing.set()
+        for runner in runners:
+            runner.done.put(None)
+        end = time.monotonic() + _CLOSE_SECONDS
+        for runner in runners:
+            for thread in (*runner.threads.values(), runner.thread):
+                thread.join(max(0.0, end - time.monotonic()))
+
+    def _start(self, ctx: Context, arn: str) -> None:
+        self._runners[arn] = _Runner(self, ctx, arn)
+        self._runners[arn].thread.start()
 
 
 def launch(ctx: Context, arn: str) -> None:
     """Run an execution, or let its runner know that its document has changed."""
-    with _lock:
-        runners = _runners.get(id(ctx.cloud))
-        if runners is None:
-            runners = _runners[id(ctx.cloud)] = {}
-            ctx.cloud.on_stop.append(lambda: _close(id(ctx.cloud)))
-        runner = runners.get(arn)
-        if runner is None:
-            _start(runners, ctx, arn)
-        else:
-            runner.nudged = True
-            runner.done.put(None)
-
-
-def _start(runners: dict[str, _Runner], ctx: Context, arn: str) -> None:
-    runners[arn] = _Runner(ctx, arn)
-    runners[arn].thread.start()
+    ctx.cloud.service(Runners, Runners).launch(ctx, arn)
 
 
 def scope(ctx: Context, execution: Document, definition: Definition) -> ExecutionScope:
@@ -55,22 +81,11 @@ def scope(ctx: Context, execution: Document, definition: Definition) -> Executio
     return ExecutionScope(ctx, execution, definition)
 
 
-def _close(key: int) -> None:
-    with _lock:
-        runners = list(_runners.pop(key, {}).values())
-    for runner in runners:
-        runner.closing.set()
-        runner.done.put(None)
-    end = time.monotonic() + _CLOSE_SECONDS
-    for runner in runners:
-        for thread in (*runner.threads.values(), runner.thread):
-            thread.join(max(0.0, end - time.monotonic()))
-
-
 class _Runner:
     """One execution at work."""
 
-    def __init__(self, ctx: Context, arn: str) -> None:
+    def __init__(self, runners: Runners, ctx: Context, arn: str) -> None:
+        self._runners = runners
         self.ctx, self.arn, self.key = ctx, arn, journal.key_of(arn)
         self.done: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.stopping, self.closing = threading.Event(), threading.Event()
@@ -91,16 +106,7 @@ class _Runner:
             }
             journal.set_execution(self.ctx, self.key, changes)
         finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        """Make room for another runner, and start it if the document changed after this one's last look."""
-        with _lock:
-            runners = _runners.get(id(self.ctx.cloud))
-            if runners is not None and not self.closing.is_set():
-                del runners[self.arn]
-                if self.nudged:
-                    _start(runners, self.ctx, self.arn)
+            self._runners.leave(self)
 
     def _drive(self) -> None:
         text = self.ctx.cloud.store.get(journal.DEFINITION_KIND, self.ctx.account, self.ctx.region, self.key)

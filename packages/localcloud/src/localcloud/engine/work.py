@@ -92,7 +92,7 @@ class Work:
 
     def pause(self, seconds: float) -> None:
         """Wait before another attempt; StepStopped as soon as the execution is being stopped."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + self.ctx.cloud.clock.real(seconds)
         while (left := end - time.monotonic()) > 0:
             if self.stopping.is_set():
                 raise StepStopped

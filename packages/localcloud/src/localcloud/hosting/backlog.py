@@ -161,25 +161,12 @@ def _endpoint(ctx: Context, name: str, doc: Document) -> Document:
     return found
 
 
-_BACKLOGS: dict[int, Backlogs] = {}
-_BACKLOGS_LOCK = threading.Lock()
-
-
 def backlogs(cloud: Cloud) -> Backlogs:
-    """The waiting asynchronous requests of a localcloud; made at first use, ended with it."""
-    host(cloud)  # it ends after the backlogs, so that no request is counted as answered by a server that was stopped
-    with _BACKLOGS_LOCK:
-        found = _BACKLOGS.get(id(cloud))
-        if found is None:
-            found = _BACKLOGS[id(cloud)] = Backlogs(cloud)
+    """The waiting asynchronous requests of a localcloud.
 
-            def close() -> None:
-                found.close()
-                with _BACKLOGS_LOCK:
-                    _BACKLOGS.pop(id(cloud), None)
-
-            cloud.on_stop.append(close)
-        return found
+    They end before the host, so that no request counts as answered by a server that was stopped.
+    """
+    return cloud.service(Backlogs, lambda: Backlogs(cloud))
 
 
 def resume(cloud: Cloud) -> None:

@@ -84,7 +84,7 @@ class Fleet:
     def _server(self, variant: Document, instance: str, prepared: Prepared) -> ModelServer:
         group, seconds = f"/aws/sagemaker/Endpoints/{self._endpoint}", self._settings.invocation_seconds
         if variant.get("ServerlessConfig"):
-            idle_seconds = self._settings.serverless_idle_seconds
+            idle_seconds = self._ctx.cloud.clock.real(self._settings.serverless_idle_seconds)
             return ServerlessServer(self._ctx, group, variant, instance, prepared, seconds, idle_seconds)
         return ModelServer(self._ctx, group, variant["VariantName"], instance, prepared, seconds)
 
@@ -179,14 +179,14 @@ class Fleet:
         AwsError ValidationError for an unknown TargetVariant, Unanswered when its servers are down; Retired when this
         fleet was replaced in between.
         """
-        return self._route(request, lambda fleet, variant: fleet._invoke(variant, request, seconds))
+        return self._route(request, lambda fleet, variant: fleet._invoke_variant(variant, request, seconds))
 
     def invoke_stream(self, request: dict[str, Any]) -> tuple[str, ModelServer, Answer, Generator[bytes, None, None]]:
         """As `invoke`, with the answer's body in pieces as they come; whoever gets them closes them.
 
         Counted once, when the last byte is there or the stream is given up; captured only when it is whole.
         """
-        return self._route(request, lambda fleet, variant: fleet._invoke_stream(variant, request))
+        return self._route(request, lambda fleet, variant: fleet._stream_variant(variant, request))
 
     def _route(self, request: dict[str, Any], use: Callable[[Fleet, str], T]) -> T:
         variant = self._choose(request.get("TargetVariant"))
@@ -211,7 +211,9 @@ class Fleet:
             return diversion[0]
         return self
 
-    def _invoke(self, variant: str, request: dict[str, Any], seconds: float | None) -> tuple[str, ModelServer, Answer]:
+    def _invoke_variant(
+        self, variant: str, request: dict[str, Any], seconds: float | None
+    ) -> tuple[str, ModelServer, Answer]:
         arrived, headers = time.perf_counter(), _headers(request)
         server, answer, began = self._ask(variant, lambda one: one.invoke(request["Body"], headers, seconds), arrived)
         try:
@@ -221,7 +223,7 @@ class Fleet:
             server.release()
         return variant, server, answer
 
-    def _invoke_stream(
+    def _stream_variant(
         self, variant: str, request: dict[str, Any]
     ) -> tuple[str, ModelServer, Answer, Generator[bytes, None, None]]:
         arrived, headers = time.perf_counter(), _headers(request)

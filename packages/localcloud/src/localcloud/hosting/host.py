@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from localcloud.clock import Clock
 from localcloud.context import Cloud, Context
 from localcloud.hosting.component import ComponentFleet, component_key
 from localcloud.hosting.fleet import DELETE_SECONDS, Fleet
@@ -29,6 +30,8 @@ from localcloud.store import Document
 __all__ = ["KIND", "Host", "Outcome", "change", "host", "tell"]
 _LOG = logging.getLogger("localcloud.hosting")
 T = TypeVar("T")
+_LEAST_SECONDS = 0.05
+"""Between two samples of the load, however fast the clock is."""
 
 Key = tuple[str, str, str]
 """(account, region, endpoint or component key)"""
@@ -60,14 +63,14 @@ class _Change:
 class Host:
     """The fleets that serve. Each endpoint's changes run on their own thread; the document says how far they are."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock) -> None:
         self.settings = settings
         self._lock = threading.Lock()
         self._serving: dict[Key, Fleet] = {}
         self._changes: dict[Key, _Change] = {}
         self._threads: set[threading.Thread] = set()
         self._closed = False
-        self.metrics = Metrics(self._loads, settings.load_seconds)
+        self.metrics = Metrics(self._loads, clock.real(settings.load_seconds, _LEAST_SECONDS))
 
     def serving(self, ctx: Context, name: str) -> Fleet | None:
         """The fleet that answers for an endpoint now."""
@@ -267,21 +270,6 @@ class Host:
         thread.start()
 
 
-_HOSTS: dict[int, Host] = {}
-_HOSTS_LOCK = threading.Lock()
-
-
 def host(cloud: Cloud) -> Host:
-    """The endpoint host of a localcloud; made at first use, ended with it."""
-    with _HOSTS_LOCK:
-        found = _HOSTS.get(id(cloud))
-        if found is None:
-            found = _HOSTS[id(cloud)] = Host(Settings.from_environment())
-
-            def close() -> None:
-                found.close()
-                with _HOSTS_LOCK:
-                    _HOSTS.pop(id(cloud), None)
-
-            cloud.on_stop.append(close)
-        return found
+    """The endpoint host of a localcloud."""
+    return cloud.service(Host, lambda: Host(Settings.from_environment(), cloud.clock))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from localcloud import events
+from localcloud import events, tags
 from localcloud.context import Context
 from localcloud.hosting import serverless
 from localcloud.hosting.model_files import container_of
@@ -123,8 +123,6 @@ def tell(ctx: Context, doc: Document) -> None:
 
 def _detail(ctx: Context, doc: Document) -> dict[str, Any]:
     """EndpointStatus is in upper snake case, times are in milliseconds, tags are an object."""
-    from localcloud.sagemaker import tags  # whose package imports this module
-
     status = (
         "".join(f"_{letter}" if letter.isupper() else letter for letter in doc["EndpointStatus"]).lstrip("_").upper()
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from localcloud import events
+from localcloud import events, paging
 from localcloud.context import Context, Request, Response
 from localcloud.errors import in_use, validation
 from localcloud.store import Document
@@ -143,8 +143,6 @@ def stop(job: Job) -> bool:
 
 def list_jobs(ctx: Context, kind: Kind, request: Request, summary: Callable[[Document], Document]) -> Response:
     """A List operation's answer: filtered, ordered, one page."""
-    from localcloud.sagemaker import paging  # whose package imports this module
-
     name, status = f"{kind.noun}Name", f"{kind.noun}Status"
     docs = paging.within(ctx.cloud.store.list(kind.kind, ctx.account, ctx.region), request)
     docs = paging.within(docs, request, "LastModifiedTime", "LastModifiedTime")

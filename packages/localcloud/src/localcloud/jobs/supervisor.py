@@ -136,21 +136,6 @@ class Supervisor:
                 self._controls.pop(key, None)
 
 
-_SUPERVISORS: dict[int, Supervisor] = {}
-_SUPERVISORS_LOCK = threading.Lock()
-
-
 def supervisor(cloud: Cloud) -> Supervisor:
-    """The job supervisor of a localcloud; made at first use, ended with it."""
-    with _SUPERVISORS_LOCK:
-        found = _SUPERVISORS.get(id(cloud))
-        if found is None:
-            found = _SUPERVISORS[id(cloud)] = Supervisor(Settings.from_environment())
-
-            def close() -> None:
-                found.close()
-                with _SUPERVISORS_LOCK:
-                    _SUPERVISORS.pop(id(cloud), None)
-
-            cloud.on_stop.append(close)
-        return found
+    """The job supervisor of a localcloud."""
+    return cloud.service(Supervisor, lambda: Supervisor(Settings.from_environment()))

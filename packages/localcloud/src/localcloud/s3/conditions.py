@@ -1,8 +1,9 @@
-"""Conditional headers, ranges, and the headers that an object answers with."""
+"""What a request says about an object: conditions, ranges, tags, the headers that it keeps and answers with."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from email.utils import formatdate, parsedate_to_datetime
 
 from localcloud.errors import AwsError
@@ -21,6 +22,7 @@ KEPT = (
 )
 """Request headers that an object keeps and answers with."""
 _OVERRIDES = ("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires")
+_MAXIMUM_TAGS = 10
 _FAILED = "At least one of the pre-conditions you specified did not hold"
 
 
@@ -152,3 +154,19 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
             {"Content-Range": f"bytes */{size}"},
         )
     return start, length
+
+
+def checked_tags(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Tags as S3 takes them; AwsError InvalidTag, BadRequest."""
+    tags: dict[str, str] = {}
+    for key, value in pairs:
+        if key in tags:
+            raise AwsError("InvalidTag", "Cannot provide multiple Tags with the same key")
+        if not 1 <= len(key) <= 128:
+            raise AwsError("InvalidTag", "The TagKey you have provided is invalid")
+        if len(value) > 256:
+            raise AwsError("InvalidTag", "The TagValue you have provided is invalid")
+        tags[key] = value
+    if len(tags) > _MAXIMUM_TAGS:
+        raise AwsError("BadRequest", f"Object tags cannot be greater than {_MAXIMUM_TAGS}")
+    return tags

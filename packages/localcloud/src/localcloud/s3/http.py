@@ -7,19 +7,18 @@ import contextvars
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
+from localcloud.asgi import read_body
 from localcloud.errors import AwsError
 from localcloud.identity import Caller
 from localcloud.s3 import xml
+from localcloud.s3.access import Buckets
 from localcloud.s3.body import Upload
 from localcloud.s3.operations import Operations
 from localcloud.s3.request import Request
 from localcloud.wire import FileRange, Reply, wire_headers
-
-if TYPE_CHECKING:
-    from localcloud.delegate import MiniStack
 
 _log = logging.getLogger("localcloud")
 _CHUNK = 1 << 20
@@ -71,9 +70,9 @@ _REFUSED = frozenset(
 class S3Front:
     """Splits S3 requests: object data, listings and uploads are ours, the rest is `delegated`."""
 
-    def __init__(self, delegate: MiniStack) -> None:
-        self._delegate = delegate
-        self._operations = Operations(delegate)
+    def __init__(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self._operations = Operations(buckets)
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="localcloud-s3")
 
     def close(self) -> None:
@@ -104,7 +103,7 @@ class S3Front:
     def _parse(self, scope: dict[str, Any], caller: Caller) -> Request:
         raw = (scope.get("raw_path") or scope["path"].encode()).split(b"?")[0].decode("latin-1")
         path = unquote(raw)
-        bucket_in_host = self._delegate.app._extract_s3_vhost_bucket(caller.headers.get("host", ""))
+        bucket_in_host = self._buckets.bucket_in_host(caller.headers.get("host", ""))
         if bucket_in_host and bucket_in_host != "s3":
             bucket, key = bucket_in_host, path[1:]
         else:
@@ -143,7 +142,7 @@ class S3Front:
         return reply
 
     async def _upload(self, name: str, request: Request, receive: Callable[[], Any]) -> Reply:
-        store = self._delegate.objects
+        store = self._buckets.objects
         try:
             default = await self._run(self._operations.before_upload, name, request)
         except AwsError:
@@ -251,8 +250,6 @@ def _refusal(request: Request, problem: AwsError) -> Reply:
 
 
 async def _document(receive: Callable[[], Any]) -> bytes:
-    from localcloud.front import read_body
-
     return await read_body(receive, _MAXIMUM_DOCUMENT)
 
 

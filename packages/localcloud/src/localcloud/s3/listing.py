@@ -5,25 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from localcloud.errors import AwsError
 from localcloud.s3 import xml
-from localcloud.s3.objects import StoredObject
+from localcloud.s3.objects import ObjectStore, StoredObject
 from localcloud.s3.request import Request
 from localcloud.wire import Reply
-
-if TYPE_CHECKING:
-    from localcloud.s3.operations import Operations
 
 _PAGE = 1000
 _XML = {"Content-Type": "application/xml"}
 
 
-def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]]:
+def table(store: ObjectStore) -> dict[str, Callable[[Request, bytes], Reply]]:
     """The list operations."""
-    store = operations.store
 
     def objects_v1(request: Request, _: bytes) -> Reply:
         query, encode = request.query, _encoder(request)

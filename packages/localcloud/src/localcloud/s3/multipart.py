@@ -7,37 +7,35 @@ import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from localcloud.errors import AwsError
 from localcloud.s3 import conditions, hashing, listing, xml
+from localcloud.s3.access import Access
 from localcloud.s3.objects import Part, Upload
 from localcloud.s3.request import Request, no_such_key
 from localcloud.wire import Reply
-
-if TYPE_CHECKING:
-    from localcloud.s3.operations import Operations
 
 _XML = {"Content-Type": "application/xml"}
 _MINIMUM_PART_BYTES = 5 << 20
 _MAXIMUM_PARTS = 10_000
 
 
-def table(operations: Operations) -> dict[str, Callable[[Request, bytes], Reply]]:
+def table(access: Access) -> dict[str, Callable[[Request, bytes], Reply]]:
     """The multipart operations, but UploadPart, whose body is streamed."""
     return {
-        "CreateMultipartUpload": lambda request, _: _create(operations, request),
-        "CompleteMultipartUpload": lambda request, body: _complete(operations, request, body),
-        "AbortMultipartUpload": lambda request, _: _abort(operations, request),
-        "ListParts": lambda request, _: _list_parts(operations, request),
-        "ListMultipartUploads": lambda request, _: _list_uploads(operations, request),
-        "UploadPartCopy": lambda request, _: _copy_part(operations, request),
+        "CreateMultipartUpload": lambda request, _: _create(access, request),
+        "CompleteMultipartUpload": lambda request, body: _complete(access, request, body),
+        "AbortMultipartUpload": lambda request, _: _abort(access, request),
+        "ListParts": lambda request, _: _list_parts(access, request),
+        "ListMultipartUploads": lambda request, _: _list_uploads(access, request),
+        "UploadPartCopy": lambda request, _: _copy_part(access, request),
     }
 
 
-def _create(operations: Operations, request: Request) -> Reply:
-    meta = operations.new_meta(request)
+def _create(access: Access, request: Request) -> Reply:
+    meta = access.new_meta(request)
     algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
     if algorithm:
         if algorithm not in hashing.ALGORITHMS:
@@ -45,7 +43,7 @@ def _create(operations: Operations, request: Request) -> Reply:
         default = "FULL_OBJECT" if algorithm == "CRC64NVME" else "COMPOSITE"
         meta["algorithm"] = algorithm
         meta["checksum_type"] = request.headers.get("x-amz-checksum-type", default).upper()
-    upload = operations.store.begin(request.bucket, request.key, meta)
+    upload = access.store.begin(request.bucket, request.key, meta)
     headers = {name: value for name, value in meta["headers"].items() if name.startswith("x-amz-server-side")}
     if algorithm:
         headers["x-amz-checksum-algorithm"], headers["x-amz-checksum-type"] = algorithm, meta["checksum_type"]
@@ -53,8 +51,8 @@ def _create(operations: Operations, request: Request) -> Reply:
     return Reply(200, xml.document("InitiateMultipartUploadResult", members), {**_XML, **headers})
 
 
-def _find(operations: Operations, request: Request) -> Upload:
-    upload = operations.store.upload(request.query["uploadId"])
+def _find(access: Access, request: Request) -> Upload:
+    upload = access.store.upload(request.query["uploadId"])
     if upload is None or (upload.bucket, upload.key) != (request.bucket, request.key):
         raise AwsError(
             "NoSuchUpload",
@@ -72,53 +70,53 @@ def _number(request: Request) -> int:
     return int(number)
 
 
-def expected_algorithm(operations: Operations, request: Request) -> str | None:
+def expected_algorithm(access: Access, request: Request) -> str | None:
     """The checksum that the upload's parts have; refuses an unknown upload before its body is taken."""
     _number(request)
-    found: str | None = _find(operations, request).meta.get("algorithm")
+    found: str | None = _find(access, request).meta.get("algorithm")
     return found
 
 
-def add_part(operations: Operations, request: Request, path: Path, etag: str, checksums: dict[str, str]) -> Reply:
+def add_part(access: Access, request: Request, path: Path, etag: str, checksums: dict[str, str]) -> Reply:
     """Keep a received file as a part."""
-    upload = _find(operations, request)
-    if operations.store.put_part(upload.upload, _number(request), path, etag, checksums) is None:
-        _find(operations, request)
+    upload = _find(access, request)
+    if access.store.put_part(upload.upload, _number(request), path, etag, checksums) is None:
+        _find(access, request)
     kept = upload.meta["headers"]
     headers = {name: value for name, value in kept.items() if name.startswith("x-amz-server-side")}
     headers.update({f"x-amz-checksum-{name.lower()}": value for name, value in checksums.items()})
     return Reply(200, b"", {"ETag": f'"{etag}"', **headers})
 
 
-def _copy_part(operations: Operations, request: Request) -> Reply:
-    upload, number = _find(operations, request), _number(request)
-    source = operations.copy_source(request)
+def _copy_part(access: Access, request: Request) -> Reply:
+    upload, number = _find(access, request), _number(request)
+    source = access.copy_source(request)
     asked = request.headers.get("x-amz-copy-source-range")
     start, size = conditions.parse_range(asked, source.size) or (0, source.size)
     algorithm = upload.meta.get("algorithm")
     digests = hashing.Digests({algorithm} if algorithm else frozenset())
-    path = operations.store.new_file()
+    path = access.store.new_file()
     try:
         hashing.copy(source.path, path, digests, start=start, size=size)
-        part = operations.store.put_part(upload.upload, number, path, digests.md5.hex(), digests.checksums)
+        part = access.store.put_part(upload.upload, number, path, digests.md5.hex(), digests.checksums)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
     if part is None:
-        _find(operations, request)
+        _find(access, request)
         raise no_such_key(request.key)
     members = [("LastModified", xml.iso(part.modified)), ("ETag", f'"{part.etag}"')]
     members += [(f"Checksum{name}", value) for name, value in digests.checksums.items()]
     return Reply(200, xml.document("CopyPartResult", members), dict(_XML))
 
 
-def _complete(operations: Operations, request: Request, body: bytes) -> Reply:
-    upload = _find(operations, request)
-    parts = _chosen(operations.store.parts(upload.upload), body)
-    conditions.check_write(operations.store.get(request.bucket, request.key), request)
+def _complete(access: Access, request: Request, body: bytes) -> Reply:
+    upload = _find(access, request)
+    parts = _chosen(access.store.parts(upload.upload), body)
+    conditions.check_write(access.store.get(request.bucket, request.key), request)
     algorithm, kind = upload.meta.get("algorithm"), upload.meta.get("checksum_type", "COMPOSITE")
     whole = hashing.Digests({algorithm} if algorithm and kind == "FULL_OBJECT" else frozenset())
-    path = _assemble(operations, parts, whole)
+    path = _assemble(access, parts, whole)
     digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False).hexdigest()
     meta: dict[str, Any] = {key: value for key, value in upload.meta.items() if key != "algorithm"}
     meta["parts"] = [part.size for part in parts]
@@ -126,14 +124,14 @@ def _complete(operations: Operations, request: Request, body: bytes) -> Reply:
     etag = f"{digest}-{len(parts)}"
     check = functools.partial(conditions.check_write, request=request)
     try:
-        stored = operations.store.complete(upload, path, etag, meta, request.versioning, check)
+        stored = access.store.complete(upload, path, etag, meta, request.versioning, check)
     except AwsError:
         path.unlink(missing_ok=True)
         raise
     if stored is None:
-        _find(operations, request)
+        _find(access, request)
         raise AwsError("NoSuchUpload", "The specified multipart upload was completed by another request.", 404)
-    operations.delegate.notify(request.account, stored, "s3:ObjectCreated:CompleteMultipartUpload")
+    access.buckets.notify(request.account, stored, "s3:ObjectCreated:CompleteMultipartUpload")
     members = [
         ("Location", f"/{quote(f'{request.bucket}/{request.key}')}"),
         ("Bucket", request.bucket),
@@ -143,7 +141,7 @@ def _complete(operations: Operations, request: Request, body: bytes) -> Reply:
     members += [(f"Checksum{name}", value) for name, value in meta["checksums"].items()]
     if meta["checksums"]:
         members.append(("ChecksumType", kind))
-    headers = {**_XML, **operations.write_headers(request, stored)}
+    headers = {**_XML, **access.write_headers(request, stored)}
     return Reply(200, xml.document("CompleteMultipartUploadResult", members), headers)
 
 
@@ -170,9 +168,9 @@ def _chosen(uploaded: list[Part], body: bytes) -> list[Part]:
     return chosen
 
 
-def _assemble(operations: Operations, parts: list[Part], digests: hashing.Digests) -> Path:
+def _assemble(access: Access, parts: list[Part], digests: hashing.Digests) -> Path:
     """One file of all parts. The only part's file can't be taken as it is: a failure must leave the upload whole."""
-    path = operations.store.new_file()
+    path = access.store.new_file()
     try:
         hashing.join([part.path for part in parts], path, digests)
     except BaseException:
@@ -199,15 +197,15 @@ def _checksums(
     return {algorithm: f"{hashing.of_bytes(algorithm, digests)}-{len(parts)}"}
 
 
-def _abort(operations: Operations, request: Request) -> Reply:
-    operations.store.abort(_find(operations, request).upload)
+def _abort(access: Access, request: Request) -> Reply:
+    access.store.abort(_find(access, request).upload)
     return Reply(204)
 
 
-def _list_parts(operations: Operations, request: Request) -> Reply:
-    upload = _find(operations, request)
+def _list_parts(access: Access, request: Request) -> Reply:
+    upload = _find(access, request)
     limit, after = request.number("max-parts", 1000, 1000), request.number("part-number-marker", 0, _MAXIMUM_PARTS)
-    parts = [part for part in operations.store.parts(upload.upload) if part.number > after]
+    parts = [part for part in access.store.parts(upload.upload) if part.number > after]
     page, more = parts[:limit], len(parts) > limit
     owner = [("ID", listing.owner_id(request.account))]
     members: list[tuple[str, Any]] = [
@@ -239,11 +237,11 @@ def _list_parts(operations: Operations, request: Request) -> Reply:
     return Reply(200, xml.document("ListPartsResult", members), dict(_XML))
 
 
-def _list_uploads(operations: Operations, request: Request) -> Reply:
+def _list_uploads(access: Access, request: Request) -> Reply:
     limit, prefix = request.number("max-uploads", 1000, 1000), request.query.get("prefix", "")
     after = (request.query.get("key-marker", ""), request.query.get("upload-id-marker", ""))
     found = sorted(
-        (upload for upload in operations.store.uploads(request.bucket) if upload.key.startswith(prefix)),
+        (upload for upload in access.store.uploads(request.bucket) if upload.key.startswith(prefix)),
         key=lambda upload: (upload.key, upload.upload),
     )
     rest = [u for u in found if u.key > after[0] or (after[1] and u.key == after[0] and u.upload > after[1])]

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
+from typing import Any
 
 from localcloud.errors import AwsError
 from localcloud.s3 import conditions, hashing, listing, multipart, tagging, xml
+from localcloud.s3.access import Access, Buckets
 from localcloud.s3.body import Upload
 from localcloud.s3.objects import NULL_VERSION, StoredObject
-from localcloud.s3.request import Request, S3Error, no_such_key
+from localcloud.s3.request import Request, S3Error
 from localcloud.wire import FileRange, Reply
-
-if TYPE_CHECKING:
-    from localcloud.delegate import MiniStack
 
 XML = {"Content-Type": "application/xml"}
 _MAXIMUM_SINGLE_BYTES = 5 << 30
 _MAXIMUM_DELETES = 1000
 
 
-class Operations:
-    """The operations by name; `delegate` knows the buckets, its `objects` the data."""
+class Operations(Access):
+    """The operations by name."""
 
-    def __init__(self, delegate: MiniStack) -> None:
-        self.delegate, self.store = delegate, delegate.objects
+    def __init__(self, buckets: Buckets) -> None:
+        super().__init__(buckets)
         self._table: dict[str, Callable[[Request, bytes], Reply]] = {
             "GetObject": self._get,
             "HeadObject": self._head,
@@ -37,21 +34,11 @@ class Operations:
             "GetObjectAcl": self._get_acl,
             "PutObjectAcl": self._put_acl,
         }
-        for module in (listing, multipart, tagging):
-            self._table.update(module.table(self))
+        self._table |= listing.table(self.store) | multipart.table(self) | tagging.table(self)
 
     def run(self, name: str, request: Request, body: bytes) -> Reply:
         """Run an operation whose body, if any, is a document."""
         return self._table[name](request, body)
-
-    def authorize(self, request: Request) -> Request:
-        """Find the bucket and its owner: NoSuchBucket, AccessDenied, or a presigned URL that has expired."""
-        request.account = self.delegate.bucket_owner(request)
-        expected = request.headers.get("x-amz-expected-bucket-owner")
-        if expected is not None and expected != request.account:
-            raise AwsError("AccessDenied", "Access Denied", 403)
-        request.versioning = self.delegate.versioning(request.account, request.bucket)
-        return request
 
     def check_empty(self, request: Request) -> None:
         """AwsError BucketNotEmpty while an object is left; unfinished uploads go with the bucket."""
@@ -83,43 +70,9 @@ class Operations:
         meta.update(checksums=checksums, checksum_type="FULL_OBJECT")
         check = functools.partial(conditions.check_write, request=request)
         stored = self.store.put(request.bucket, request.key, upload.path, upload.etag, meta, request.versioning, check)
-        self.delegate.notify(request.account, stored, "s3:ObjectCreated:Put")
+        self.buckets.notify(request.account, stored, "s3:ObjectCreated:Put")
         headers = {"ETag": f'"{stored.etag}"', **self.write_headers(request, stored)}
         return Reply(200, b"", {**headers, **conditions.checksum_headers(meta)})
-
-    def new_meta(self, request: Request) -> dict[str, Any]:
-        """What a new object takes from the request: headers, metadata, encryption, tags."""
-        headers = {**conditions.kept_headers(request), **self.encryption(request)}
-        meta: dict[str, Any] = {"headers": headers, "metadata": conditions.user_metadata(request)}
-        if request.headers.get("x-amz-tagging"):
-            pairs = parse_qsl(request.headers["x-amz-tagging"], keep_blank_values=True)
-            meta["tags"] = tagging.checked(pairs)
-        return meta
-
-    def encryption(self, request: Request) -> dict[str, str]:
-        """The encryption that the request asks for, else the bucket's default."""
-        asked = request.headers.get("x-amz-server-side-encryption")
-        if "x-amz-server-side-encryption-customer-algorithm" in request.headers:
-            raise AwsError("NotImplemented", "localcloud does not implement customer-provided encryption keys", 501)
-        if asked is None:
-            return self.delegate.default_encryption(request.account, request.bucket)
-        if asked not in ("AES256", "aws:kms", "aws:kms:dsse"):
-            raise AwsError("InvalidArgument", "The encryption method specified is not supported")
-        found = {"x-amz-server-side-encryption": asked}
-        for name in ("aws-kms-key-id", "bucket-key-enabled"):
-            header = f"x-amz-server-side-encryption-{name}"
-            if request.headers.get(header):
-                found[header] = request.headers[header]
-        return found
-
-    @staticmethod
-    def write_headers(request: Request, stored: StoredObject) -> dict[str, str]:
-        """Encryption and version of what was written."""
-        kept = stored.meta.get("headers", {})
-        headers = {name: value for name, value in kept.items() if name.startswith("x-amz-server-side-encryption")}
-        if request.versioning:
-            headers["x-amz-version-id"] = stored.version
-        return headers
 
     def _copy(self, request: Request, _: bytes) -> Reply:
         source = self.copy_source(request)
@@ -154,7 +107,7 @@ class Operations:
             raise
         meta.update(checksums=digests.checksums, checksum_type="FULL_OBJECT")
         stored = self.store.put(request.bucket, request.key, path, digests.md5.hex(), meta, request.versioning)
-        self.delegate.notify(request.account, stored, "s3:ObjectCreated:Copy")
+        self.buckets.notify(request.account, stored, "s3:ObjectCreated:Copy")
         headers = {**XML, **self.write_headers(request, stored)}
         if source.version != NULL_VERSION:
             headers["x-amz-copy-source-version-id"] = source.version
@@ -162,46 +115,7 @@ class Operations:
         members += [(f"Checksum{name}", value) for name, value in digests.checksums.items()]
         return Reply(200, xml.document("CopyObjectResult", members), headers)
 
-    def copy_source(self, request: Request) -> StoredObject:
-        """The object that x-amz-copy-source names, if the caller may read it and its conditions hold."""
-        text, _, query = request.headers["x-amz-copy-source"].partition("?")
-        bucket, _, key = unquote(text).lstrip("/").partition("/")
-        if not bucket or not key:
-            raise AwsError("InvalidArgument", "Copy Source must name bucket and key: sourcebucket/sourcekey")
-        version = dict(parse_qsl(query)).get("versionId")
-        self.authorize(Request("GET", f"/{bucket}/{key}", bucket, key, {}, {}, request.account_key, request.region))
-        source = self.store.get(bucket, key, version)
-        if source is None or source.marker:
-            raise no_such_key(key)
-        conditions.check_copy(source, request.headers)
-        return source
-
     # Reading
-
-    def find(self, request: Request) -> StoredObject:
-        """The object or version asked for; NoSuchKey, NoSuchVersion, MethodNotAllowed for a delete marker."""
-        version = request.query.get("versionId")
-        stored = self.store.get(request.bucket, request.key, version)
-        if stored is None:
-            if version:
-                raise S3Error(
-                    "NoSuchVersion",
-                    "The specified version does not exist.",
-                    404,
-                    {"Key": request.key, "VersionId": version},
-                )
-            raise no_such_key(request.key)
-        if stored.marker:
-            marked = {"x-amz-delete-marker": "true", "x-amz-version-id": stored.version}
-            if version:
-                raise S3Error(
-                    "MethodNotAllowed",
-                    "The specified method is not allowed against this resource.",
-                    405,
-                    headers=marked,
-                )
-            raise no_such_key(request.key, marked)
-        return stored
 
     def _get(self, request: Request, _: bytes) -> Reply:
         stored = self.find(request)
@@ -285,7 +199,7 @@ class Operations:
         done = self.store.delete(request.bucket, key, version, request.versioning)
         if before is not None:
             kind = "s3:ObjectRemoved:DeleteMarkerCreated" if done[1] and not version else "s3:ObjectRemoved:Delete"
-            self.delegate.notify(request.account, before, kind)
+            self.buckets.notify(request.account, before, kind)
         return done
 
     def _delete_many(self, request: Request, body: bytes) -> Reply:

@@ -11,13 +11,14 @@ from localcloud.sagemaker import (
     executions,
     inference_components,
     lineage,
+    lineage_recorder,
     models,
     packages,
     pipelines,
     processing_jobs,
     registry,
     runtime,
-    tags,
+    tagging,
     training_jobs,
 )
 
@@ -33,9 +34,15 @@ OPERATIONS: dict[str, Handler] = {
     **endpoints.OPERATIONS,
     **inference_components.OPERATIONS,
     **lineage.OPERATIONS,
-    **tags.OPERATIONS,
+    **tagging.OPERATIONS,
 }
 RUNTIME_OPERATIONS: dict[str, Handler] = {**runtime.RUNTIME_OPERATIONS}
+
+
+def install(cloud: Cloud) -> None:
+    """Give a cloud SageMaker's operations, and let it record lineage from SageMaker's events."""
+    cloud.operations["sagemaker"], cloud.operations["sagemaker-runtime"] = OPERATIONS, RUNTIME_OPERATIONS
+    cloud.observers.append(lineage_recorder.observe)
 
 
 def resume(cloud: Cloud) -> None:

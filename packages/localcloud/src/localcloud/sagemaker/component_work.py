@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from localcloud import tags
 from localcloud.context import Cloud, Context
 from localcloud.errors import AwsError
 from localcloud.hosting import policy
@@ -18,7 +19,6 @@ from localcloud.hosting.component import component_key
 from localcloud.hosting.fleet import Fleet
 from localcloud.hosting.host import Outcome, host
 from localcloud.sagemaker import component_documents as documents
-from localcloud.sagemaker import tags
 from localcloud.store import Document
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from localcloud import paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
 from localcloud.hosting import asynchronous, serverless
 from localcloud.hosting.model_files import container_of
-from localcloud.sagemaker import paging, tags
 from localcloud.store import Document
 
 KIND = "endpoint-config"

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import time
 
+from localcloud import paging, tags
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.errors import validation
 from localcloud.hosting import policy, record
 from localcloud.hosting.fleet import counts_of
 from localcloud.hosting.host import host
 from localcloud.hosting.record import KIND, change
-from localcloud.sagemaker import component_documents, endpoint_updates, paging, tags
+from localcloud.sagemaker import component_documents, endpoint_updates
 from localcloud.store import Document
 
 _SUMMARY = paging.summary("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")

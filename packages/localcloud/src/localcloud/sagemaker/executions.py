@@ -12,11 +12,12 @@ import string
 import time
 from typing import Any
 
+from localcloud import paging
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.engine import definition, expressions, journal, runner
 from localcloud.engine.parameters import resolve_parameters
 from localcloud.errors import AwsError, not_found, validation
-from localcloud.sagemaker import paging, pipelines
+from localcloud.sagemaker import pipelines
 from localcloud.store import Document
 
 KIND = journal.EXECUTION_KIND

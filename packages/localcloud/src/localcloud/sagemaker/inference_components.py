@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from localcloud import paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
 from localcloud.hosting import policy
 from localcloud.hosting.host import host
 from localcloud.sagemaker import component_documents as documents
 from localcloud.sagemaker import component_work as work
-from localcloud.sagemaker import endpoint_updates, paging, tags
+from localcloud.sagemaker import endpoint_updates
 from localcloud.store import Document
 
 _SUMMARY = paging.summary(

@@ -7,18 +7,11 @@ from __future__ import annotations
 
 import time
 
+from localcloud import paging
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import not_found, validation
-from localcloud.sagemaker import paging
-from localcloud.sagemaker.lineage_entities import Entity, by_arn, everything
+from localcloud.sagemaker.lineage_entities import ASSOCIATION, Entity, by_arn, edges, everything
 from localcloud.store import Document
-
-KIND = "association"
-
-
-def edges(ctx: Context) -> list[Document]:
-    """All associations of the caller, oldest first: SourceArn, DestinationArn, AssociationType?, CreationTime."""
-    return ctx.cloud.store.list(KIND, ctx.account, ctx.region)
 
 
 def link(ctx: Context, source: str, destination: str, kind: str | None) -> bool:
@@ -26,7 +19,7 @@ def link(ctx: Context, source: str, destination: str, kind: str | None) -> bool:
     doc: Document = {"SourceArn": source, "DestinationArn": destination, "CreationTime": time.time(), "CreatedBy": {}}
     if kind:
         doc["AssociationType"] = kind
-    return ctx.cloud.store.create(KIND, ctx.account, ctx.region, f"{source}|{destination}", doc)
+    return ctx.cloud.store.create(ASSOCIATION, ctx.account, ctx.region, f"{source}|{destination}", doc)
 
 
 def _add(ctx: Context, request: Request) -> Response:
@@ -40,7 +33,7 @@ def _add(ctx: Context, request: Request) -> Response:
 
 def _delete(ctx: Context, request: Request) -> Response:
     source, destination = by_arn(ctx, request["SourceArn"]).arn, by_arn(ctx, request["DestinationArn"]).arn
-    if not ctx.cloud.store.delete(KIND, ctx.account, ctx.region, f"{source}|{destination}"):
+    if not ctx.cloud.store.delete(ASSOCIATION, ctx.account, ctx.region, f"{source}|{destination}"):
         raise not_found(f"There is no association from {source} to {destination}.")
     return {"SourceArn": source, "DestinationArn": destination}
 

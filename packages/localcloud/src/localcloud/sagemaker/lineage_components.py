@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from localcloud import paging
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import not_found, validation
 from localcloud.jobs.states import Kind
-from localcloud.sagemaker import paging
 from localcloud.sagemaker.lineage_entities import TRIAL_COMPONENT
 from localcloud.store import Document
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from localcloud import paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import not_found, validation
-from localcloud.sagemaker import paging, tags
 from localcloud.store import Document
 
-TRIAL_COMPONENT = "experiment-trial-component"
+TRIAL_COMPONENT, ASSOCIATION = "experiment-trial-component", "association"
+"""Further document kinds of the graph: its jobs, its edges."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,11 @@ def everything(ctx: Context) -> dict[str, Entity]:
     return {one.arn: one for one in found}
 
 
+def edges(ctx: Context) -> list[Document]:
+    """All associations of the caller, oldest first: SourceArn, DestinationArn, AssociationType?, CreationTime."""
+    return ctx.cloud.store.list(ASSOCIATION, ctx.account, ctx.region)
+
+
 def artifact_key(source: Document) -> str:
     """An artifact's id: there is one for a source URI (with its source types, where it has such)."""
     text = json.dumps([source["SourceUri"], source.get("SourceTypes") or []], sort_keys=True)
@@ -192,8 +198,6 @@ def _update(kind: Kind) -> Handler:
 
 def _delete(kind: Kind) -> Handler:
     def delete(ctx: Context, request: Request) -> Response:
-        from localcloud.sagemaker.lineage_associations import edges  # which imports this module
-
         key = _asked(ctx, kind, request)
         arn = ctx.arn(f"{kind.kind}/{key}")
         with ctx.cloud.store.transaction():

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from localcloud import paging
 from localcloud.context import Context, Handler, Request, Response
-from localcloud.sagemaker import paging
-from localcloud.sagemaker.lineage_associations import edges
-from localcloud.sagemaker.lineage_entities import Entity, by_arn, everything
+from localcloud.sagemaker.lineage_entities import Entity, by_arn, edges, everything
 from localcloud.store import Document
 
 _DEEPEST = 10

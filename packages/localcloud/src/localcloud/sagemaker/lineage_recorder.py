@@ -18,8 +18,8 @@ from typing import Any
 from localcloud.context import Context
 from localcloud.jobs.states import PROCESSING, TRAINING, Kind
 from localcloud.sagemaker import lineage_components
-from localcloud.sagemaker.lineage_associations import edges, link
-from localcloud.sagemaker.lineage_entities import ACTION, ARTIFACT, CONTEXT, artifact_key, change, ensure
+from localcloud.sagemaker.lineage_associations import link
+from localcloud.sagemaker.lineage_entities import ACTION, ARTIFACT, CONTEXT, artifact_key, change, edges, ensure
 from localcloud.store import Document
 
 _log = logging.getLogger("localcloud")

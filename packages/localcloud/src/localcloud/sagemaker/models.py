@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from localcloud import events
+from localcloud import events, paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
-from localcloud.sagemaker import packages, paging, tags
+from localcloud.sagemaker import packages
 from localcloud.store import Document
 
 KIND = "model"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from localcloud import events
+from localcloud import events, paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
-from localcloud.sagemaker import paging, registry, tags
+from localcloud.sagemaker import registry
 from localcloud.store import Document
 
 KIND = registry.PACKAGE_KIND

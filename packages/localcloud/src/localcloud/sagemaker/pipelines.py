@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from localcloud import paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.engine import cache, definition, journal
 from localcloud.errors import AwsError, not_found, validation
-from localcloud.sagemaker import paging, tags
 from localcloud.store import Document
 
 KIND = "pipeline"

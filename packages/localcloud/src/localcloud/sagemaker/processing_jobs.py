@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from localcloud import paging, tags
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.jobs import processing, states
 from localcloud.jobs.states import PROCESSING, Job
 from localcloud.jobs.supervisor import Control, supervisor
-from localcloud.sagemaker import paging, tags
 from localcloud.store import Document
 
 _SUMMARY = paging.summary(

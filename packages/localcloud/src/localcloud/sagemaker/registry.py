@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 
+from localcloud import paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
-from localcloud.sagemaker import paging, tags
 from localcloud.store import Document
 
 KIND = "model-package-group"

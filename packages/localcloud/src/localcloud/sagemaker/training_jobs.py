@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
+from localcloud import paging, tags
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.jobs import states, training
 from localcloud.jobs.logs import check_metric_definitions
 from localcloud.jobs.states import TRAINING, Job, secondary
 from localcloud.jobs.supervisor import Control, supervisor
-from localcloud.sagemaker import paging, tags
 from localcloud.store import Document
 
 _SUMMARY = paging.summary(

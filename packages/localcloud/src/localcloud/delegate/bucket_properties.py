@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from localcloud.hooks import buckets
+from localcloud.hooks.stacks import Configuration
 from localcloud.s3 import xml
 
 Members = list[tuple[str, Any]]
@@ -132,10 +134,6 @@ def _logging(value: dict[str, Any]) -> bytes:
     return xml.document("BucketLoggingStatus", [("LoggingEnabled", enabled)])
 
 
-def _no_logging(s3: Any) -> Callable[[str], Any]:
-    return lambda name: s3._put_bucket_logging(name, xml.document("BucketLoggingStatus", []))
-
-
 _APPLIED_BY_MINISTACK = frozenset(
     {
         "BucketName",
@@ -164,19 +162,23 @@ def _refuse(what: str, props: dict[str, Any], known: frozenset[str] | set[str]) 
         raise ValueError(f"{what}: localcloud does not implement {', '.join(unknown)}")
 
 
-def apply_configuration(name: str, props: dict[str, Any], old_props: dict[str, Any] | None = None) -> None:
-    """Set what a template says through S3's own operations, and undo what it no longer says."""
-    from ministack.services import s3
-    from ministack.services.cloudformation import provisioners
+def apply_configuration(
+    theirs: list[Configuration], name: str, props: dict[str, Any], old_props: dict[str, Any] | None
+) -> None:
+    """Set what a template says through S3's own operations, and undo what it no longer says.
 
-    ours = (
-        ("BucketEncryption", _encryption, s3._put_bucket_encryption, s3._delete_bucket_encryption),
-        ("LifecycleConfiguration", _lifecycle, s3._put_bucket_lifecycle, s3._delete_bucket_lifecycle),
-        ("Tags", _tags, s3._put_bucket_tagging, s3._delete_bucket_tagging),
-        ("OwnershipControls", _ownership, s3._put_bucket_ownership_controls, s3._delete_bucket_ownership_controls),
-        ("LoggingConfiguration", _logging, s3._put_bucket_logging, _no_logging(s3)),
-    )
-    for prop, document, put, delete in (*provisioners._S3_BUCKET_CONFIGURATIONS, *ours):
+    `theirs` are the properties that MiniStack can set by itself.
+    """
+    documents: dict[str, Callable[[Any], bytes]] = {
+        "BucketEncryption": _encryption,
+        "LifecycleConfiguration": _lifecycle,
+        "Tags": _tags,
+        "OwnershipControls": _ownership,
+        "LoggingConfiguration": _logging,
+    }
+    settings = buckets.settings(no_logging=xml.document("BucketLoggingStatus", []))
+    ours: list[Configuration] = [(prop, document, *settings[prop]) for prop, document in documents.items()]
+    for prop, document, put, delete in (*theirs, *ours):
         if props.get(prop):
             status, _, body = put(name, document(props[prop]))
             if status >= 300:

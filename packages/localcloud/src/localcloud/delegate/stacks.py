@@ -7,46 +7,34 @@ AWS::IAM::Role                      keeps its PermissionsBoundary
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from localcloud.context import Context
+from localcloud.context import Cloud, Context
+from localcloud.delegate.bucket_properties import apply_configuration, check_properties
 from localcloud.errors import AwsError
+from localcloud.hooks import buckets, scope, stacks
+from localcloud.hooks.patches import Patches
 from localcloud.protocol import call
-from localcloud.s3.cloudformation import apply_configuration, check_properties
-
-if TYPE_CHECKING:
-    from localcloud.context import Cloud
-    from localcloud.delegate import MiniStack
+from localcloud.s3.objects import ObjectStore
 
 Properties = dict[str, Any]
 Resource = tuple[str, dict[str, Any]]
-_GROUP = "AWS::SageMaker::ModelPackageGroup"
-_originals: dict[str, Any] = {}
-"""MiniStack's own functions, kept across several clouds in one process."""
+_GROUP, _BUCKET, _ROLE = "AWS::SageMaker::ModelPackageGroup", "AWS::S3::Bucket", "AWS::IAM::Role"
 
 
-def install(cloud: Cloud, delegate: MiniStack) -> None:
+def install(cloud: Cloud, objects: ObjectStore, patches: Patches) -> None:
     """Register the types with MiniStack's stack engine."""
-    from ministack.services import iam
-    from ministack.services.cloudformation import provisioners, stacks
-
-    table = provisioners._RESOURCE_HANDLERS
-    if not _originals:
-        _originals.update(
-            bucket=table["AWS::S3::Bucket"], role=table["AWS::IAM::Role"], threaded=stacks._runs_on_worker_thread
-        )
-    table[_GROUP] = _model_package_group(cloud)
-    table["AWS::S3::Bucket"] = _bucket(_originals["bucket"], delegate)
-    table["AWS::IAM::Role"] = _role(_originals["role"], iam)
-    provisioners._s3_apply_configurations = apply_configuration
-    stacks._runs_on_worker_thread = lambda kind: kind.startswith("AWS::SageMaker::") or _originals["threaded"](kind)
+    stacks.put_type(patches, _GROUP, _model_package_group(cloud))
+    stacks.put_type(patches, _BUCKET, _bucket(stacks.type_of(_BUCKET), objects))
+    stacks.put_type(patches, _ROLE, _role(stacks.type_of(_ROLE)))
+    stacks.configure_buckets_with(patches, apply_configuration)
+    stacks.run_on_threads(patches, "AWS::SageMaker::")
 
 
 def _context(cloud: Cloud) -> Context:
-    from ministack.core.responses import get_account_id, get_region
-
-    return Context(get_account_id(), get_region(), cloud)
+    return Context(*scope.here(), cloud)
 
 
 def _model_package_group(cloud: Cloud) -> dict[str, Callable[..., Any]]:
@@ -94,8 +82,6 @@ def _model_package_group(cloud: Cloud) -> dict[str, Callable[..., Any]]:
 
 
 def _put_policy(ctx: Context, props: Properties) -> None:
-    import json
-
     policy = props.get("ModelPackageGroupPolicy")
     request = {"ModelPackageGroupName": props["ModelPackageGroupName"]}
     if policy is None:
@@ -105,46 +91,44 @@ def _put_policy(ctx: Context, props: Properties) -> None:
     call(ctx, "sagemaker", "PutModelPackageGroupPolicy", {**request, "ResourcePolicy": text})
 
 
-def _bucket(original: dict[str, Any], delegate: MiniStack) -> dict[str, Any]:
-    from ministack.services import s3
-
+def _bucket(original: dict[str, Any], objects: ObjectStore) -> dict[str, Any]:
     def create(logical_id: str, props: Properties, stack: str) -> Resource:
         check_properties(props)
         created: Resource = original["create"](logical_id, props, stack)
-        _set_versioning(s3, created[0], props)
+        _set_versioning(created[0], props)
         return created
 
     def update(physical_id: str, old: Properties, new: Properties, stack: str) -> Resource:
         check_properties(new)
         updated: Resource = original["update"](physical_id, old, new, stack)
-        _set_versioning(s3, updated[0], new, old)
+        _set_versioning(updated[0], new, old)
         return updated
 
     def delete(physical_id: str, props: Properties) -> None:
-        if not delegate.objects.is_empty(physical_id):
+        if not objects.is_empty(physical_id):
             raise ValueError(
                 f"The bucket you tried to delete is not empty (Service: S3, Status Code: 409): {physical_id}"
             )
-        delegate.objects.forget_bucket(physical_id)
+        objects.forget_bucket(physical_id)
         original["delete"](physical_id, props)
 
     return {**original, "create": create, "update": update, "delete": delete}
 
 
-def _set_versioning(s3: Any, name: str, props: Properties, old: Properties | None = None) -> None:
+def _set_versioning(name: str, props: Properties, old: Properties | None = None) -> None:
     wanted = (props.get("VersioningConfiguration") or {}).get("Status")
     if wanted is None and old and old.get("VersioningConfiguration"):
         wanted = "Suspended"  # versioning can't be undone, only suspended
     if wanted not in (None, "Enabled", "Suspended"):
         raise ValueError(f"AWS::S3::Bucket VersioningConfiguration.Status {wanted!r} is not Enabled or Suspended")
     if wanted:
-        s3._bucket_versioning[name] = wanted
+        buckets.set_versioning(name, wanted)
 
 
-def _role(original: dict[str, Any], iam: Any) -> dict[str, Any]:
+def _role(original: dict[str, Any]) -> dict[str, Any]:
     def create(logical_id: str, props: Properties, stack: str) -> Resource:
         created: Resource = original["create"](logical_id, props, stack)
-        iam._roles[created[0]]["PermissionsBoundary"] = props.get("PermissionsBoundary")
+        stacks.set_boundary(created[0], props.get("PermissionsBoundary"))
         return created
 
     def update(
@@ -152,7 +136,7 @@ def _role(original: dict[str, Any], iam: Any) -> dict[str, Any]:
     ) -> Resource:
         extra = {"logical_id": logical_id} if original.get("update_with_logical_id") else {}
         updated: Resource = original["update"](physical_id, old, new, stack, **extra)
-        iam._roles[updated[0]]["PermissionsBoundary"] = new.get("PermissionsBoundary")
+        stacks.set_boundary(updated[0], new.get("PermissionsBoundary"))
         return updated
 
     return {**original, "create": create, "update": update}

@@ -1,0 +1,108 @@
+"""Lambda: where a function's process is started, called, and its answer made."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from localcloud.hooks.patches import Patches
+
+Document = dict[str, Any]
+Clean = Callable[[Document, dict[str, str]], dict[str, str]]
+"""The environment of a function's process: of its configuration and what MiniStack proposes."""
+Fail = Callable[[Document, Document | None, Document, str], Document]
+"""What is answered for a failed function: of MiniStack's body, the failure, the configuration, the request id."""
+_here = threading.local()
+"""What the thread that runs a function knows: `config` while its process starts, `failure` after it failed."""
+
+
+class _Process(subprocess.Popen[str]):
+    """MiniStack forgets a killed process with its pipes open."""
+
+    def __del__(self, *arguments: Any, **options: Any) -> None:
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    pipe.close()
+        super().__del__(*arguments, **options)
+
+
+async def invoke(name: str, event: Any, qualifier: str | None, headers: dict[str, str]) -> Any:
+    """Run a function: (status, headers, body); in the scope of the caller."""
+    from ministack.services import lambda_svc
+
+    return await lambda_svc._invoke(name, event, headers, qualifier, {})
+
+
+def retry_after(patches: Patches, seconds: float, most: float) -> None:
+    """How long an event waits between two tries of a function that fails: `seconds`, doubled up to `most`."""
+    from ministack.services import lambda_svc
+
+    patches.put(lambda_svc, "_LAMBDA_ASYNC_RETRY_BASE_SECONDS", seconds)
+    patches.put(lambda_svc, "_LAMBDA_ASYNC_RETRY_MAX_SECONDS", most)
+
+
+def start_with(patches: Patches, clean: Clean) -> None:
+    """Start functions' processes in an environment that `clean` makes."""
+    from ministack.core import lambda_runtime
+
+    worker = lambda_runtime.Worker
+    original = worker._spawn
+
+    def spawn(self: Any) -> None:
+        _here.config = self.config
+        try:
+            original(self)
+        finally:
+            _here.config = None
+
+    def popen(command: Any, *arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Any:
+        config = getattr(_here, "config", None)
+        if config is not None and env is not None:
+            env = clean(config, env)
+        return _Process(command, *arguments, env=env, **options)  # type: ignore[call-overload]
+
+    patches.put(worker, "_spawn", spawn)
+    # The module that it starts processes with, in this one module of MiniStack's only.
+    patches.put(lambda_runtime, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": popen}))
+
+
+def fail_with(patches: Patches, fail: Fail, unsupported: Callable[[Document], str]) -> None:
+    """Answer a failed function with `fail`, and one that needs a container with `unsupported(config)`."""
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    worker = lambda_runtime.Worker
+    invoke, warm = worker.invoke, lambda_svc._execute_function_warm
+
+    def invoked(self: Any, *arguments: Any, **options: Any) -> Document:
+        result: Document = invoke(self, *arguments, **options)
+        _here.failure = result if result.get("status") == "error" else None
+        return result
+
+    def warmed(func: Document, event: Any, request_id: str) -> Document:
+        _here.failure = None
+        result: Document = warm(func, event, request_id)
+        if result.get("error"):
+            result["body"] = fail(result["body"], _here.failure, func.get("config") or func, request_id)
+        return result
+
+    def contained(func: Document, event: Any, request_id: str) -> Document:
+        message = unsupported(func.get("config") or func)
+        body = {"errorMessage": message, "errorType": "Runtime.Unsupported"}
+        return {"body": body, "error": True, "log": message}
+
+    patches.put(worker, "invoke", invoked)
+    patches.put(lambda_svc, "_execute_function_warm", warmed)
+    patches.put(lambda_svc, "_execute_function_docker", contained)
+
+
+def end_all() -> None:
+    """End the functions' warm processes and remove their unpacked code."""
+    from ministack.core import lambda_runtime
+
+    lambda_runtime.reset()

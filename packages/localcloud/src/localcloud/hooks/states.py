@@ -1,0 +1,46 @@
+"""States of MiniStack's services on disk."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from localcloud.hooks.patches import Patches
+
+_KEPT_LOGS = (
+    "destinations",
+    "resource_policies",
+    "log_group_policies",
+    "metric_filters",
+    "queries",
+    "delivery_sources",
+    "delivery_destinations",
+    "deliveries",
+)
+
+
+def save(name: str, state: Any) -> None:
+    """Write a service's state as MiniStack reads it at its next start."""
+    from ministack.core.persistence import save_state
+
+    save_state(name, state)
+
+
+def take_logs_cheaply(patches: Patches) -> None:
+    """Have the state of CloudWatch Logs taken without a deep copy of every event."""
+    from ministack.services import cloudwatch_logs
+
+    patches.put(cloudwatch_logs, "get_state", lambda: _logs_state(cloudwatch_logs))
+
+
+def _logs_state(logs: Any) -> dict[str, Any]:
+    """Streams share their events with the live ones; the second copy of each, for GetLogRecord, is left out."""
+    from ministack.core.responses import AccountRegionScopedDict
+
+    groups = AccountRegionScopedDict()
+    for key, group in list(logs._log_groups._data.items()):
+        found = list(group["streams"].items())
+        streams = {name: {**stream, "events": list(stream["events"])} for name, stream in found}
+        groups._data[key] = {**group, "streams": streams}
+    state: dict[str, Any] = {name: copy.deepcopy(getattr(logs, f"_{name}")) for name in _KEPT_LOGS}
+    return {**state, "log_groups": groups, "log_records": AccountRegionScopedDict()}

@@ -1,0 +1,39 @@
+"""Tags of every kind of SageMaker resource, kept by ARN beside the resource.
+
+A Create handler calls `keep(ctx, arn, request.get("Tags"))`, a Delete handler `drop(ctx, arn)`.
+"""
+
+from __future__ import annotations
+
+from localcloud.context import Context
+from localcloud.errors import AwsError, validation
+
+KIND = "tags"
+MAX_TAGS = 50
+
+
+def keep(ctx: Context, arn: str, tags: list[dict[str, str]] | None) -> None:
+    """Add tags to a resource that exists; a key that is there gets the new value. AwsError beyond 50 tags."""
+    if not tags:
+        return
+    if len({tag["Key"] for tag in tags}) < len(tags):
+        raise validation("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+    if any(tag["Key"].lower().startswith("aws:") for tag in tags):
+        raise validation("Tag keys that begin with 'aws:' are reserved.")
+    store, name = ctx.cloud.store, arn.lower()
+    with store.transaction():
+        merged = {tag["Key"]: tag["Value"] for tag in [*of(ctx, arn), *tags]}
+        if len(merged) > MAX_TAGS:
+            raise AwsError("ResourceLimitExceeded", f"{arn} would have {len(merged)} tags; the limit is {MAX_TAGS}.")
+        store.put(KIND, ctx.account, ctx.region, name, {"Tags": [{"Key": k, "Value": v} for k, v in merged.items()]})
+
+
+def of(ctx: Context, arn: str) -> list[dict[str, str]]:
+    """A resource's tags, `[{"Key", "Value"}]`, in the order they came."""
+    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, arn.lower())
+    return list(doc["Tags"]) if doc else []
+
+
+def drop(ctx: Context, arn: str) -> None:
+    """Forget a deleted resource's tags."""
+    ctx.cloud.store.delete(KIND, ctx.account, ctx.region, arn.lower())

@@ -1,0 +1,117 @@
+"""MiniStack's private names, one test each: an upgrade that drops or changes one fails here with its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from localcloud import LocalCloud
+from localcloud.home import ControlError
+from localcloud.hooks import application, privates
+from localcloud.hooks.patches import Patches
+from localcloud.hooks.privates import PRIVATES, difference, shape_of
+
+NAMES = [(module, name) for module, names in PRIVATES.items() for name in names]
+
+
+def test_there_are_as_many_as_were_written_down() -> None:
+    assert len(NAMES) == 93
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES, ids=[f"{module}.{name}" for module, name in NAMES])
+def test_a_private_name_is_there_and_unchanged(module: str, name: str) -> None:
+    assert difference(module, name, PRIVATES[module][name]) == ""
+
+
+def test_what_is_gone_or_changed_is_named() -> None:
+    assert difference("services.s3", "_no_such", "()") == "ministack.services.s3._no_such is gone"
+    changed = difference("services.s3", "_buckets", "dict")
+    assert changed == "ministack.services.s3._buckets is AccountScopedDict, not dict"
+    changed = difference("services.s3", "_put_bucket_tagging", "(name)")
+    assert changed == "ministack.services.s3._put_bucket_tagging is (name, body), not (name)"
+
+
+def test_a_shape_is_parameters_or_a_type() -> None:
+    def function(a: int, b: int = 1, *, c: int = 2) -> None: ...
+
+    assert [shape_of(one) for one in (function, Patches, {}, 1.5)] == ["(a, b=, *, c=)", "class", "dict", "float"]
+
+
+def test_a_ministack_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(privates.PRIVATES["services.s3"], "_no_such", "()")
+    monkeypatch.setattr(application, "privates", privates)
+    with pytest.raises(ControlError) as error:
+        LocalCloud(tmp_path / "home").start()
+    assert str(error.value).startswith("this MiniStack doesn't fit localcloud: ministack.services.s3._no_such is gone.")
+    assert "pip install" in str(error.value)
+    monkeypatch.undo()
+    with LocalCloud(tmp_path / "home") as cloud:
+        assert cloud.url
+
+
+def values() -> dict[tuple[str, str], Any]:
+    """What each name stands for now; a table's content, where it is one."""
+    import importlib
+
+    found: dict[tuple[str, str], Any] = {}
+    for module, name in NAMES:
+        owner: Any = importlib.import_module(f"ministack.{module}")
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        found[module, name] = dict(owner) if type(owner) is dict else owner
+    return found
+
+
+REPLACED = {
+    ("app", "_run_init_scripts"),
+    ("app", "_run_ready_scripts"),
+    ("core.lambda_runtime", "Worker._spawn"),
+    ("core.lambda_runtime", "Worker.invoke"),
+    ("core.lambda_runtime", "subprocess"),
+    ("services.cloudformation.provisioners", "_RESOURCE_HANDLERS"),
+    ("services.cloudformation.provisioners", "_cw_metric_alarm_record"),
+    ("services.cloudformation.provisioners", "_s3_apply_configurations"),
+    ("services.cloudformation.stacks", "_runs_on_worker_thread"),
+    ("services.cloudwatch", "_dispatch_alarm_actions"),
+    ("services.cloudwatch", "_evaluate_alarm"),
+    ("services.cloudwatch", "_evaluate_all_alarms"),
+    ("services.cloudwatch", "_evict_old_metrics"),
+    ("services.cloudwatch", "_get_metric_data"),
+    ("services.cloudwatch", "_get_metric_statistics"),
+    ("services.cloudwatch", "_put_metric_alarm"),
+    ("services.cloudwatch", "_set_alarm_state"),
+    ("services.cloudwatch_logs", "get_state"),
+    ("services.eventbridge", "_invoke_target"),
+    ("services.lambda_svc", "_LAMBDA_ASYNC_RETRY_BASE_SECONDS"),
+    ("services.lambda_svc", "_LAMBDA_ASYNC_RETRY_MAX_SECONDS"),
+    ("services.lambda_svc", "_execute_function_docker"),
+    ("services.lambda_svc", "_execute_function_warm"),
+    ("services.s3", "_get_object_data"),
+}
+SETTINGS = {("core.persistence", "STATE_DIR")}
+
+
+def test_every_replacement_is_undone_at_the_end(tmp_path: Path) -> None:
+    with LocalCloud(tmp_path / "first"):
+        pass
+    before = values()
+    with LocalCloud(tmp_path / "home", clock_speed=4):
+        during = values()
+    after = values()
+    assert {key for key in before if before[key] != during[key]} - SETTINGS == REPLACED
+    assert {key for key in before if before[key] != after[key]} - SETTINGS == set()
+
+
+def test_patches_are_undone_last_first() -> None:
+    owner, table = SimpleNamespace(one=1), {"a": 1}
+    patches = Patches()
+    patches.put(owner, "one", 2)
+    patches.put(owner, "one", 3)
+    patches.put_item(table, "a", 2)
+    patches.put_item(table, "b", 3)
+    assert (owner.one, table) == (3, {"a": 2, "b": 3})
+    patches.undo()
+    assert (owner.one, table) == (1, {"a": 1})
