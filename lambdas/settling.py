@@ -32,7 +32,9 @@ def observe(clients: Clients, ledger: Ledger, environment: Environment) -> Answe
         return answer(endpoint, "settled", "the endpoint does not exist")
     status, configuration = current["EndpointStatus"], current["EndpointConfigName"]
     if status in ("Failed", "InService", "UpdateRollbackFailed"):
-        log = ledger.change(lambda found: _judge(found, current))
+        # The log was read before the endpoint: what began in between, this look at the endpoint can't know.
+        begun = {item["id"] for item in in_state(log, "deploying")}
+        log = ledger.change(lambda found: _judge(found, current, begun))
     elif pending(current):
         ledger.set_state(pending(current) or "", "deploying", only=("waiting", "starting"))
     if status != "InService":
@@ -70,8 +72,8 @@ def next_queued(ledger: Ledger) -> Deployment | None:
     return newest
 
 
-def _judge(log: Log, current: Endpoint) -> None:
-    """What became of each deployment, now that the endpoint rests."""
+def _judge(log: Log, current: Endpoint, begun: set[str]) -> None:
+    """What became of each deployment, now that the endpoint rests; `begun`: those under way before that was seen."""
     configuration, status = current["EndpointConfigName"], current["EndpointStatus"]
     reason = current.get("FailureReason", "")
     serving = _serving(log, configuration)
@@ -86,7 +88,7 @@ def _judge(log: Log, current: Endpoint) -> None:
                 move(item, "failed", reason)
             elif state != "in_service":
                 move(item, "in_service", "")
-        elif state == "deploying":
+        elif state == "deploying" and item["id"] in begun:
             move(item, "rolled_back", reason or "SageMaker went back to the previous deployment")
         elif state == "in_service" and status == "InService":
             end_service(item)

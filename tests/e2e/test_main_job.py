@@ -87,7 +87,7 @@ def test_rejecting_keeps_what_is_deployed(house: House, finished: str) -> None:
 def test_parameters_are_checked_before_anything_starts(house: House, finished: str) -> None:
     refused = house.run("start", "-p", "Epoch=2", "-p", "LearningRate=fast", expect=2).stderr
     assert "Did you mean Epochs?" in refused
-    assert "LearningRate=fast: a number is expected" in refused
+    assert "LearningRate=fast: 'fast' is refused; allowed: a number from 1e-09 to 1" in refused
 
 
 def test_a_bad_data_file_is_refused_before_anything_starts(house: House, finished: str, tmp_path: Path) -> None:
@@ -136,8 +136,10 @@ def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finis
     assert names.split() == ["fmops-finetuning"]
     listed = json.loads(aws("sagemaker", "list-pipeline-executions", "--pipeline-name", "fmops-finetuning"))
     assert any(item["PipelineExecutionArn"].endswith(finished) for item in listed["PipelineExecutionSummaries"])
-    aws("s3", "cp", "s3://fmops-training-data-111122223333-us-east-1/raw/", str(tmp_path / "raw"), "--recursive")
-    assert list((tmp_path / "raw").rglob("my.csv"))
+    aws(
+        "s3", "cp", "s3://fmops-training-data-111122223333-us-east-1/uploads/", str(tmp_path / "uploads"), "--recursive"
+    )
+    assert list((tmp_path / "uploads").rglob("my.csv"))
 
 
 def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) -> None:

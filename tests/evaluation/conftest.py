@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ import pytest
 from tests.support.tiny_model import make_tiny_model
 
 FOLDER = Path(__file__).resolve().parents[2] / "evaluation"
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # read when torch is loaded; threads that spin starve the other workers
 sys.path.insert(0, str(FOLDER))
 
 ROOMS = ("kitchen", "attic", "office", "garden")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,6 @@ import pytest
 from tests.support.tiny_model import make_tiny_model
 from tests.support.training_job import lamp_rows, texts
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # read when torch is loaded; threads that spin starve the other workers
 HANDLER = Path(__file__).resolve().parents[2] / "serving" / "inference.py"
 
 

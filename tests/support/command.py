@@ -17,7 +17,7 @@ def environment(**extra: str) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FMOPS_"))}
     followed = {"LOCALCLOUD_PARENT": str(os.getpid())}
-    return {**kept, **followed, "COLUMNS": "140", "OMP_NUM_THREADS": "2", **extra}
+    return {**kept, **followed, "COLUMNS": "140", **extra}
 
 
 def fmops(*arguments: str, cwd: Path = ROOT, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:

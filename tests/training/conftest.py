@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,6 @@ import pytest
 from tests.support.tiny_model import make_tiny_model
 from tests.support.training_job import TRAINING, TrainingJob, lamp_rows, texts
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # read when torch is loaded; threads that spin starve the other workers
 sys.path.insert(0, str(TRAINING))
 
 

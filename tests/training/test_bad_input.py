@@ -64,7 +64,7 @@ def test_byte_order_mark_and_windows_lines_are_read(new_job: NewJob) -> None:
 
 
 def test_every_row_too_long(new_job: NewJob) -> None:
-    fails(new_job(), "all 48 rows in", max_seq_length=8)
+    fails(new_job(), "all 48 rows in", max_seq_length=16)
 
 
 def test_channels(new_job: NewJob, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_damaged_weights(new_job: NewJob, base: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_hyperparameter(new_job: NewJob) -> None:
-    fails(new_job(), "unknown hyperparameter --learning-rate 1; allowed are method,", **{"learning-rate": 1})
+    fails(new_job(), "unknown hyperparameter --learning-rate 1; allowed: method,", **{"learning-rate": 1})
 
 
 def test_unknown_target_modules(new_job: NewJob) -> None:
