@@ -42,7 +42,7 @@ def serve(
     ticking = clock.from_environment() if speed is None else Clock(speed)
     home = prepare_home(home)
     if not _running.acquire(blocking=False):
-        raise ControlError("a localcloud runs in this process already: stop it first, or start this one as a process")
+        raise ControlError("a localcloud already runs in this process: stop it first, or start this one as a process")
     try:
         with lock(home), contextlib.closing(listen(port)) as sock:
             _serve(home, sock, stop, ready, ticking)

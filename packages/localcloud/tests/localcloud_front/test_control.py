@@ -177,7 +177,7 @@ def test_in_process_it_starts_again_on_its_home_and_apart_on_another(tmp_path: P
         aws("s3").create_bucket(Bucket="one-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         aws("sqs").create_queue(QueueName="one")
         assert control.status(tmp_path / "one") is not None
-        with pytest.raises(ControlError, match="in this process already"):
+        with pytest.raises(ControlError, match="already runs in this process"):
             LocalCloud(tmp_path / "two").start()
         aws.close()
     with LocalCloud(tmp_path / "two") as cloud:

@@ -1,4 +1,4 @@
-"""How traffic moves from the fleet that serves to its successor, and back when something is wrong.
+"""How traffic moves from the fleet in service to its successor, and back when something is wrong.
 
 Blue/green:  the whole new fleet starts beside the old one, traffic moves in steps, alarms are watched between the steps
              and while the old fleet is kept (baking); then the old fleet ends.
@@ -79,7 +79,7 @@ class Rollout:
     def back(self) -> None:
         """Move all traffic to the old fleet and end the new one after its last requests.
 
-        StartError when instances of the old fleet that were ended don't start again: then both serve.
+        StartError when instances of the old fleet that were ended don't start again: then both take traffic.
         """
         for variant, count in self._before.items():
             pool, new = self._old.pools[variant], self._new.pools.get(variant)
