@@ -79,6 +79,7 @@ class Host:
 
     def using(self, ctx: Context, name: str, use: Callable[[Fleet | None], T]) -> T:
         """`use(fleet)` with the fleet in service, again with its successor when traffic moved in between."""
+        # Optimistic: nobody locks the fleet while it answers; one that was replaced meanwhile says so (Retired).
         while True:
             fleet = self.serving(ctx, name)
             try:
