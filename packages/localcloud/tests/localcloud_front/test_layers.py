@@ -160,6 +160,17 @@ def test_every_private_name_that_hooks_touches_is_in_the_table() -> None:
     assert touched - known == set()
 
 
+def test_nothing_is_kept_by_the_id_of_an_object() -> None:
+    """What belongs to a cloud is in it (`Cloud.service`): an id may come again when its object is gone."""
+
+    def by_id(source: str) -> bool:
+        calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        return any(isinstance(function, ast.Name) and function.id == "id" for function in calls)
+
+    assert [module for module, source in sources().items() if by_id(source)] == []
+    assert by_id("registry = {id(cloud): 1}")
+
+
 @pytest.mark.parametrize(
     ("module", "line", "complaint"),
     [
