@@ -160,9 +160,10 @@ class Rollout:
             when = f"while baking with {percent} of the traffic on the new fleet ({self._policy.kind})"
         while (left := end - time.monotonic()) > 0:
             self._look(when)
+            began = time.monotonic()
             if self._gone.wait(min(self._clock.real(self._settings.alarm_seconds, _LEAST_SECONDS), left)):
                 raise Gone
-        self._saved += seconds - self._clock.real(seconds)
+            self._saved += self._clock.saved(time.monotonic() - began)
         self._look(when)
 
     def _look(self, when: str) -> None:
