@@ -1,4 +1,4 @@
-"""`python -m localcloud --home DIR --port N`: serve AWS on 127.0.0.1 until SIGTERM or Ctrl-C."""
+"""`python -m localcloud --home DIR --port N`: run AWS on 127.0.0.1 in the foreground, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import time
 from pathlib import Path
 
 from localcloud import clock
-from localcloud.control import DEFAULT_PORT
-from localcloud.home import ControlError
+from localcloud.home import DEFAULT_HOME, DEFAULT_PORT, ControlError
 
 _PARENT_POLL_S = 1.0
 
 
 class _ToOurLog(logging.Handler):
-    """What libraries complain about belongs into home/localcloud.log, not on a terminal."""
+    """What libraries complain about goes to home/localcloud.log, not to the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.getLogger("localcloud").handle(record)
@@ -28,7 +27,7 @@ class _ToOurLog(logging.Handler):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m localcloud", description="AWS on this machine, on 127.0.0.1.")
-    parser.add_argument("--home", type=Path, default=Path(".fmops"), help="state directory (default: .fmops)")
+    parser.add_argument("--home", type=Path, default=Path(DEFAULT_HOME), help="state directory (default: %(default)s)")
     parser.add_argument("--port", type=int, help=f"port, 0 for any free one (default: {DEFAULT_PORT}, or a free one)")
     parser.add_argument("--parent", type=int, help="end when the process with this id has ended")
     parser.add_argument("--clock-speed", default="", help="how much faster than real time SageMaker waits (default: 1)")

@@ -12,7 +12,6 @@ Jobs, model servers, Lambda functions, HTTP, the TTL of an asynchronous request 
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 
 FASTEST = 100.0
@@ -33,9 +32,9 @@ class Clock:
         """How many real seconds a wait of `seconds` takes, `least` at least (for loops that must not spin)."""
         return max(least, seconds / self.speed)
 
-    def wait(self, event: threading.Event, seconds: float, least: float = 0.0) -> bool:
-        """Wait for an event, so many seconds at most; whether it came."""
-        return event.wait(self.real(seconds, least))
+    def saved(self, real: float) -> float:
+        """How many seconds longer a wait of so many real seconds would have been in real time."""
+        return real * (self.speed - 1)
 
     def position(self, moment: float) -> float:
         """Where a moment (real epoch seconds) is on the scale that alarms count their periods on."""

@@ -48,7 +48,7 @@ def up(
     parent: int | None = None,
     clock_speed: float | None = None,
 ) -> Info:
-    """Start localcloud in the background, or find the one that serves this home already.
+    """Start localcloud in the background, or find the one that already runs in this home.
 
     `port` 0 picks 4566, or any free one when that is taken; `wait` is how long it may take, in seconds; it ends by
     itself when process `parent`, by default the one that $LOCALCLOUD_PARENT names, has ended; without either it goes on
@@ -60,7 +60,7 @@ def up(
     running = status(home)
     if running is not None:
         if port not in (0, running.port):
-            raise ControlError(f"localcloud for {home} runs on port {running.port} already: stop it to change its port")
+            raise ControlError(f"localcloud for {home} already runs on port {running.port}: stop it to change that")
         if clock_speed not in (None, running.clock_speed):
             raise ControlError(
                 f"localcloud for {home} already runs at clock speed {running.clock_speed:g}: stop it to change that"
@@ -124,7 +124,7 @@ def down(home: Path | str, wait: float = _STOP_S) -> bool:
 
 
 def status(home: Path | str) -> Info | None:
-    """The localcloud that serves this home, if one answers and says that it is the one."""
+    """The localcloud that runs in this home, if one answers and says that it is the one."""
     home = Path(home).expanduser().resolve()
     try:
         stated = json.loads((home / STATE_FILE).read_text())

@@ -113,7 +113,7 @@ class Front:
             await send_reply(Reply(200, json.dumps(self._health).encode(), {"Content-Type": "application/json"}), send)
             return
         if path.startswith(_ADMIN_PATHS) and caller.service in ("", "s3") and not caller.signed:
-            raise AwsError("AccessDenied", f"{path} is not served by localcloud", 403)
+            raise AwsError("AccessDenied", f"{path} is not available in localcloud", 403)
         prefix, _, operation = caller.target.partition(".")
         service = _TARGETS_OURS.get(prefix, "")
         if service:

@@ -1,4 +1,4 @@
-"""A localcloud's ground: a home directory it can write to, a port on loopback."""
+"""What a localcloud needs: a home directory that it can write to, a port on loopback."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+DEFAULT_HOME = ".localcloud"
 DEFAULT_PORT = 4566
 
 
@@ -56,10 +57,10 @@ def listen(port: int | None) -> socket.socket:
 
 @contextlib.contextmanager
 def lock(home: Path) -> Iterator[None]:
-    """Two processes must not serve one home: the kernel drops the lock when its holder dies, however it dies."""
+    """Keep a second process out of a home: the kernel drops the lock when its holder dies, however it dies."""
     with open(home / "localcloud.lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ControlError(f"another localcloud serves {home}: stop it or choose another home directory") from None
+            raise ControlError(f"another localcloud is running in {home}: stop it or choose another home") from None
         yield

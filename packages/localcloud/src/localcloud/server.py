@@ -9,7 +9,7 @@ import logging.handlers
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from localcloud import autoscaling, clock, sagemaker
@@ -42,7 +42,7 @@ def serve(
     ticking = clock.from_environment() if speed is None else Clock(speed)
     home = prepare_home(home)
     if not _running.acquire(blocking=False):
-        raise ControlError("a localcloud runs in this process already: stop it first, or start this one as a process")
+        raise ControlError("a localcloud already runs in this process: stop it first, or start this one as a process")
     try:
         with lock(home), contextlib.closing(listen(port)) as sock:
             _serve(home, sock, stop, ready, ticking)
@@ -57,24 +57,25 @@ def _serve(
     ready: Callable[[Cloud], None],
     ticking: Clock,
 ) -> None:
-    log_handler = _log_to(home / "localcloud.log")
     port = sock.getsockname()[1]
-    store = Store(home / "state.sqlite")
-    delegate = MiniStack(home, port, ticking)
-    cloud = Cloud(home, f"http://127.0.0.1:{port}", store, delegate, ticking)
-    health = {"status": "ok", "pid": os.getpid(), "home": str(home), "url": cloud.url, "version": VERSION}
-    health["clock_speed"] = ticking.speed
-    assemble(cloud)
-    front = Front(cloud, delegate, health)
-    try:
+    with contextlib.ExitStack() as ending:
+        ending.enter_context(_logging_to(home / "localcloud.log"))
+        store = ending.enter_context(contextlib.closing(Store(home / "state.sqlite")))
+        delegate = MiniStack(home, port, ticking)
+        ending.callback(delegate.stopped)
+        cloud = assemble(Cloud(home, f"http://127.0.0.1:{port}", store, delegate, ticking))
+        health = {
+            "status": "ok",
+            "pid": os.getpid(),
+            "home": str(home),
+            "url": cloud.url,
+            "version": VERSION,
+            "clock_speed": ticking.speed,
+        }
+        front = Front(cloud, delegate, health)
+        ending.callback(front.close)
+        ending.callback((home / STATE_FILE).unlink, missing_ok=True)
         asyncio.run(_run(front, cloud, delegate, sock, stop, ready))
-    finally:
-        (home / STATE_FILE).unlink(missing_ok=True)
-        front.close()
-        delegate.stopped()
-        store.close()
-        _log.removeHandler(log_handler)
-        log_handler.close()
 
 
 async def _run(
@@ -136,13 +137,18 @@ def end(cloud: Cloud) -> None:
     cloud.on_stop.clear()
 
 
-def _log_to(path: Path) -> logging.Handler:
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False
-    return handler
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        handler.close()
 
 
 class LocalCloud:

@@ -12,7 +12,9 @@ from localcloud_front.test_control import kill
 from localcloud_front.test_delegate import eventually
 
 
-def test_every_hook_is_in_place_and_taken_back(tmp_path: Path) -> None:
+def test_every_hook_is_in_place_and_undone(tmp_path: Path) -> None:
+    with LocalCloud(tmp_path / "first"):
+        pass  # MiniStack reads its environment when it is imported: a cloud has to be the first to do that
     from ministack.services import cloudwatch
     from ministack.services.cloudformation import provisioners
 

@@ -20,6 +20,7 @@ from localcloud_front.test_delegate import eventually
 def test_a_minute_lasts_three_seconds_at_speed_20() -> None:
     fast = Clock(20)
     assert (fast.real(60), fast.real(1, least=0.2), Clock().real(60)) == (3.0, 0.2, 60.0)
+    assert (fast.saved(3), Clock().saved(3)) == (57.0, 0.0)
     now = 1_800_000_000.0
     assert fast.position(now + 3) - fast.position(now) == 60
     assert fast.moment(fast.position(now)) == now

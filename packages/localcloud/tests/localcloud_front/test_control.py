@@ -145,7 +145,7 @@ def test_two_processes_do_not_serve_one_home(home: Path) -> None:
     control.up(home, free_port())
     command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "another localcloud serves" in done.stderr) == (1, True)
+    assert (done.returncode, "another localcloud is running in" in done.stderr) == (1, True)
 
 
 def test_it_ends_with_the_process_it_was_told_to_follow(home: Path) -> None:
@@ -187,7 +187,7 @@ def test_in_process_it_starts_again_on_its_home_and_apart_on_another(tmp_path: P
         aws("s3").create_bucket(Bucket="one-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         aws("sqs").create_queue(QueueName="one")
         assert control.status(tmp_path / "one") is not None
-        with pytest.raises(ControlError, match="in this process already"):
+        with pytest.raises(ControlError, match="already runs in this process"):
             LocalCloud(tmp_path / "two").start()
         aws.close()
     with LocalCloud(tmp_path / "two") as cloud:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,14 @@ from localcloud.home import ControlError
 from localcloud.hooks import application, privates
 from localcloud.hooks.patches import Patches
 from localcloud.hooks.privates import PRIVATES, difference, shape_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """MiniStack reads its environment when it is imported: a cloud has to be the first to do that."""
+    with LocalCloud(tmp_path_factory.mktemp("first")):
+        pass
+
 
 NAMES = [(module, name) for module, names in PRIVATES.items() for name in names]
 
@@ -47,6 +56,7 @@ def test_a_ministack_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, mo
         LocalCloud(tmp_path / "home").start()
     assert str(error.value).startswith("this MiniStack doesn't fit localcloud: ministack.services.s3._no_such is gone.")
     assert "pip install" in str(error.value)
+    assert "DOCKER_HOST" not in os.environ
     monkeypatch.undo()
     with LocalCloud(tmp_path / "home") as cloud:
         assert cloud.url
@@ -95,8 +105,6 @@ SETTINGS = {("core.persistence", "STATE_DIR")}
 
 
 def test_every_replacement_is_undone_at_the_end(tmp_path: Path) -> None:
-    with LocalCloud(tmp_path / "first"):
-        pass
     before = values()
     with LocalCloud(tmp_path / "home", clock_speed=4):
         during = values()

@@ -243,15 +243,19 @@ def test_a_new_fleet_that_does_not_start_leaves_the_old_one(bench: Bench) -> Non
         assert statuses.count("ROLLING_BACK") == number + 1
 
 
-def test_a_deployment_has_a_time_limit(bench: Bench) -> None:
+@pytest.mark.parametrize("limit", [0.5, 20.0])
+def test_a_deployment_has_a_time_limit(bench: Bench, limit: float) -> None:
+    """The clock counts for the limit, too: twenty seconds are over after one."""
     serve_old(bench)
     spec = endpoint_updates.spec_of(bench.ctx, "new")
     ended: list[Any] = []
     outcome = Outcome(lambda: ended.append("committed"), ended.append, lambda *reasons: ended.append(reasons))
     # Shorter than AWS allows, which takes 600 seconds at least.
-    policy = Policy("CANARY", percent(10), wait_seconds=600, limit_seconds=0.5)
+    policy = Policy("CANARY", percent(10), wait_seconds=600, limit_seconds=limit)
+    began = time.monotonic()
     host(bench.cloud).update(bench.ctx, "chat", spec, policy, outcome)
     until(lambda: ended, lambda found: len(found) == 2)
+    assert time.monotonic() - began < 15
     assert "exceeded MaximumExecutionTimeoutInSeconds" in ended[0]
     assert ended[1] == (ended[0], None)
     assert word(bench, "chat") == "old"

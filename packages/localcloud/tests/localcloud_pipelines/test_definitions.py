@@ -37,9 +37,9 @@ def with_arguments(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (json.dumps({"Version": "2019", "Steps": [A]}), "Version is '2019'"),
         (definition(), "at least one step"),
         (definition({"Name": "A"}), "Steps[0] needs a Name and a Type"),
-        (definition(A, A), "step 'A' is there more than once"),
-        (definition(A, condition("C", [equals(1, 1)], then=[A])), "step 'A' is there more than once"),
-        (definition({**A, "Name": "a b"}), "step 'a b': a name has 1 to 64 letters"),
+        (definition(A, A), "step 'A' appears more than once"),
+        (definition(A, condition("C", [equals(1, 1)], then=[A])), "step 'A' appears more than once"),
+        (definition({**A, "Name": "a b"}), "step 'a b': a name must have 1 to 64 letters"),
         (
             definition({"Name": "Q", "Type": "Callback", "Arguments": {}}),
             "step 'Q': step type Callback is not supported here",
@@ -81,11 +81,11 @@ def with_arguments(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (definition({**A, "CacheConfig": {"Enabled": "yes"}}), "CacheConfig needs Enabled"),
         (
             definition({**A, "RetryPolicies": [{"ExceptionType": ["SageMaker.WEATHER"], "MaxAttempts": 30}]}),
-            "MaxAttempts is 30, allowed is 1 to 20",
+            "MaxAttempts is 30; it must be from 1 to 20",
         ),
         (
             definition({**fail("F", "x"), "RetryPolicies": [{"ExceptionType": ["Step.THROTTLING"]}]}),
-            "takes no RetryPolicies",
+            "RetryPolicies are not allowed on a ",
         ),
         (definition(condition("C", [])), "step 'C': needs a list of Conditions"),
         (definition({"Name": "L", "Type": "Lambda", "Arguments": {}}), "step 'L': a Lambda step needs FunctionArn"),

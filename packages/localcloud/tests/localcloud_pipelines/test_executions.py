@@ -316,7 +316,7 @@ def test_a_job_may_use_its_own_name(
     listed = client("s3").list_objects_v2(Bucket=bucket, Prefix=f"pipelines-{identifier}-")["Contents"]
     assert [item["Key"] for item in listed] == [f"{job}/r.json"]
     outside = run(pipeline(fail("F", {"Get": "Execution.TrainingJobName"})))
-    assert "only known inside a Training step" in outside["FailureReason"]
+    assert "only available inside a Training step" in outside["FailureReason"]
 
 
 def test_a_given_job_name_is_a_prefix(sm: Any, pipeline: Any, run: Any) -> None:

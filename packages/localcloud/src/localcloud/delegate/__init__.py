@@ -1,4 +1,4 @@
-"""MiniStack behind the front door. Every hook into it is here or in cloudformation.py, with a test of its own."""
+"""MiniStack behind the front door: what it does by half is done here, what it does wrong is put right."""
 
 from localcloud.delegate.ministack import MiniStack
 

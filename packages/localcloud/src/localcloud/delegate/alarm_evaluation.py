@@ -14,8 +14,8 @@ from localcloud.hooks.metrics import Name
 
 Document = dict[str, Any]
 
-_SETTLE_S = 1.0
-"""How long after a period's end its points may still arrive before it is judged."""
+_SETTLE_S, _LEAST_SETTLE_S = 1.0, 0.25
+"""How long after a period's end its points may still arrive before it is judged; later ones judge it again."""
 
 
 class Evaluator:
@@ -32,7 +32,8 @@ class Evaluator:
         period, rule = int(alarm["Period"]), rule_of(alarm)
         step = 10 if period < 60 else 60
         # Periods lie on the clock's scale, where a minute is 60 whatever the speed.
-        end = int(self._clock.position(now - _SETTLE_S) // step) * step
+        settled = now - self._clock.real(_SETTLE_S, _LEAST_SETTLE_S)
+        end = int(self._clock.position(settled) // step) * step
         first = end - rule.range * period
         recent = self._read(name, alarm, step, first)
         seen = (end, alarm["AlarmConfigurationUpdatedTimestamp"], recent.version)

@@ -61,8 +61,9 @@ def judge(rule: Rule, points: list[Datapoint]) -> Verdict:
     """Judge the datapoints of the evaluation range, oldest first.
 
     Real datapoints count first, also older ones than N periods; only where there are fewer than N, missing ones are
-    taken as the setting says. With `missing` and `ignore` a lone breaching datapoint decides only once it is M
-    periods old and nothing contradicts it, so that an alarm doesn't go off before its time.
+    taken as the setting says. With `missing` and `ignore` a lone breaching datapoint decides only once it is M periods
+    old and nothing contradicts it, so that an alarm doesn't go off before its time. CloudWatch's user guide has the
+    tables: "Configuring how CloudWatch alarms treat missing data", "Avoiding premature transitions to alarm state".
     """
     real = [point for point in points if point.value is not None][-rule.periods :]
     breaching = [point for point in real if point.value is not None and rule.breaches(point.value)]

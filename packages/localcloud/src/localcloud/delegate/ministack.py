@@ -39,7 +39,11 @@ class MiniStack:
     def __init__(self, home: Path, port: int, clock: Clock) -> None:
         self._clock, self._patches = clock, Patches()
         self._environment = Environment(home, port)
-        self.app = Application(home, self._patches)
+        try:
+            self.app = Application(home, self._patches)
+        except BaseException:
+            self._environment.restore()
+            raise
         self.objects = ObjectStore(_made(home / "s3"))
         self.checkpoint = Checkpoint(self.app)
         self.alarms = Alarms(self.checkpoint, clock)

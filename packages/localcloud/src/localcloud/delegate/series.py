@@ -82,7 +82,7 @@ class Aggregate:
 
 
 def _percentile(ordered: list[tuple[float, float]], total: float, percent: float) -> float:
-    """Between the two nearest ranks, as if each value stood there as often as it weighs."""
+    """Linear interpolation between the two closest ranks (Hyndman and Fan's type 7), values counted by weight."""
     rank = percent / 100.0 * (total - 1) if total > 1 else 0.0
     low, seen, lower = ordered[-1][0], 0.0, math.floor(rank)
     for index, (value, weight) in enumerate(ordered):

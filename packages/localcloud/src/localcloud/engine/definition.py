@@ -118,7 +118,7 @@ def parse(text: str) -> Definition:
         raise validation("Unable to parse pipeline definition: it must be a JSON object.")
     parse = _Parse()
     if body.get("Version") != VERSION:
-        parse.problems.append(f"Version is {body.get('Version')!r}, only '{VERSION}' is known")
+        parse.problems.append(f"Version is {body.get('Version')!r}, must be '{VERSION}'")
     parameters = parse_parameters(body.get("Parameters") or [], parse.problems)
     steps = body.get("Steps")
     if not isinstance(steps, list) or not steps:
@@ -156,11 +156,9 @@ def _collect(raw_steps: Any, where: str, parent: str | None, branch: str | None,
             continue
         name, kind = raw["Name"], raw["Type"]
         if not _STEP_NAME.fullmatch(name):
-            parse.problems.append(f"step '{name}': a name has 1 to 64 letters, digits, - or _")
+            parse.problems.append(f"step '{name}': a name must have 1 to 64 letters, digits, - or _")
         if name in parse.steps:
-            parse.problems.append(
-                f"step '{name}' is there more than once; step names must be unique, branches included"
-            )
+            parse.problems.append(f"step '{name}' appears more than once; step names must be unique, branches included")
             continue
         parse.steps[name] = Step(name, kind, len(parse.steps), raw, parent, branch)
         if kind == "Condition" and isinstance(raw.get("Arguments"), dict):
@@ -185,7 +183,8 @@ def _step_problems(step: Step, context: checks.Names) -> Iterator[str]:
     for index, policy in enumerate(step.raw.get("RetryPolicies") or []):
         yield from retry.problems(policy, f"{where}.RetryPolicies[{index}]")
     if step.raw.get("RetryPolicies") and step.type not in retry.RETRYABLE_STEPS:
-        yield f"{where}: a {step.type} step takes no RetryPolicies"
+        allowed = ", ".join(sorted(retry.RETRYABLE_STEPS))
+        yield f"{where}: RetryPolicies are not allowed on a {step.type} step (only on {allowed})"
     yield from _cache_problems(step, where)
     yield from _type_problems(step, where)
 

@@ -50,7 +50,7 @@ def problems(policy: Any, where: str) -> list[str]:
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high
         ):
-            found.append(f"{where}: {key} is {value!r}, allowed is {low} to {high}")
+            found.append(f"{where}: {key} is {value!r}; it must be from {low} to {high}")
     return found
 
 

@@ -109,6 +109,7 @@ class _Runner:
             self._runners.leave(self)
 
     def _drive(self) -> None:
+        """Kahn's algorithm over the documents: start what waits for nothing unfinished, look again when a step ends."""
         text = self.ctx.cloud.store.get(journal.DEFINITION_KIND, self.ctx.account, self.ctx.region, self.key)
         assert text is not None, f"{self.arn} has no definition"
         definition = parse(text["PipelineDefinition"])

@@ -33,7 +33,9 @@ class ExecutionScope:
         arn = self._execution["PipelineExecutionArn"]
         if name in ("TrainingJobName", "ProcessingJobName"):
             if name not in self.job_names:
-                raise ExpressionError(f"Execution.{name} is only known inside a {name.removesuffix('JobName')} step")
+                raise ExpressionError(
+                    f"Execution.{name} is only available inside a {name.removesuffix('JobName')} step"
+                )
             return self.job_names[name]
         if name == "StartDateTime":
             return _iso(self._execution["CreationTime"])

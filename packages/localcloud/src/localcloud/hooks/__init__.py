@@ -8,5 +8,5 @@
     patches       what is put in the place of its functions, and back
 
 MiniStack reads part of its environment when it is imported: hence every import is inside a function, and only
-`application.load` may be the first.
+`application.Application` may be the first.
 """

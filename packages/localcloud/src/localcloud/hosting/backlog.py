@@ -1,4 +1,4 @@
-"""Hands the waiting requests of asynchronous endpoints on to what serves: see localcloud.hosting.asynchronous."""
+"""Hands asynchronous endpoints' waiting requests to what is in service: see localcloud.hosting.asynchronous."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     {"Id", "Component": name, "Base"?: base component, "ArtifactUrl"?: the adapter's, "Variants": [one, see Fleet]}
 
-An adapter component has server processes of its own over the base component's model files; one serves while the base
-has copies.
+An adapter component has server processes of its own over the base component's model files; one is in service while
+the base has copies.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ class Fleet:
             yield self._ctx, self.concurrent, self._dimensions(name), pool.take_peaks()
 
     def backlog(self, serves: bool) -> Iterable[Load]:
-        """How many requests wait for an asynchronous endpoint, where this fleet `serves` or is to."""
+        """How many requests wait for an asynchronous endpoint, where this fleet `serves` or is about to."""
         if self.spec.get("AsyncInferenceConfig"):
             yield from asynchronous.backlog(self._ctx, self._endpoint, self.size if serves else 0)
 

@@ -1,4 +1,4 @@
-"""All endpoints of one localcloud: what serves now, and the work of creating, updating, scaling and deleting.
+"""All endpoints of one localcloud: what is in service now, and the work of creating, updating, scaling and deleting.
 
 An inference component has a fleet of its own, under the name that `component_key` gives.
 """
@@ -61,7 +61,7 @@ class _Change:
 
 
 class Host:
-    """The fleets that serve. Each endpoint's changes run on their own thread; the document says how far they are."""
+    """The fleets in service. Each endpoint's changes run on their own thread; the document says how far they are."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self.settings = settings
@@ -78,7 +78,8 @@ class Host:
             return self._serving.get((ctx.account, ctx.region, name))
 
     def using(self, ctx: Context, name: str, use: Callable[[Fleet | None], T]) -> T:
-        """`use(fleet)` with the fleet that serves, again with its successor when traffic moved in between."""
+        """`use(fleet)` with the fleet in service, again with its successor when traffic moved in between."""
+        # Optimistic: nobody locks the fleet while it answers; one that was replaced meanwhile says so (Retired).
         while True:
             fleet = self.serving(ctx, name)
             try:
@@ -106,7 +107,7 @@ class Host:
         self._change(ctx, name, work, (fleet,), "create")
 
     def update(self, ctx: Context, name: str, spec: Document, policy: Policy, outcome: Outcome) -> None:
-        """Replace the fleet that serves: see localcloud.hosting.rollout."""
+        """Replace the fleet in service: see localcloud.hosting.rollout."""
         new = self._fleet(ctx, name, spec)
         old = self.serving(ctx, name)
         assert old is not None
@@ -141,7 +142,7 @@ class Host:
     def scale(
         self, ctx: Context, name: str, counts: Mapping[str, int], done: Callable[[str | None, Fleet], None]
     ) -> None:
-        """Bring each named variant of the fleet that serves to its number of instances."""
+        """Bring each named variant of the fleet in service to its number of instances."""
         fleet = self.serving(ctx, name)
         assert fleet is not None
 

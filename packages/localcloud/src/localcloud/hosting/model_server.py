@@ -267,6 +267,7 @@ class ModelServer:
         return text + process.tail()[-(REASON_LIMIT - len(text)) :]
 
     def _watch(self, process: Process) -> None:
+        # Exponential backoff, forgotten once a server has stayed up.
         pause, since = 0.0, time.monotonic()
         while True:
             process.wait()

@@ -94,7 +94,7 @@ def read(config: Mapping[str, Any] | None) -> Policy:
 def check(ctx: Context, config: Mapping[str, Any] | None, old: Mapping[str, int], new: Mapping[str, int]) -> None:
     """ValidationException for a DeploymentConfig that can't be carried out.
 
-    `old` and `new` are the instance counts by variant of what serves and of what is to serve.
+    `old` and `new` are the instance counts by variant of what is in service and of what is to be.
     """
     if not config:
         return
@@ -106,7 +106,7 @@ def check(ctx: Context, config: Mapping[str, Any] | None, old: Mapping[str, int]
     if set(old) != set(new):
         raise validation(
             "The endpoint configuration of a deployment with a DeploymentConfig must have the same variant names as "
-            f"the one that serves: {sorted(old)}, not {sorted(new)}."
+            f"its current one: {sorted(old)}, not {sorted(new)}."
         )
     if rolling:
         if len(new) > 1:

@@ -35,7 +35,7 @@ def change(ctx: Context, name: str, apply: Callable[[Document], None]) -> Docume
 
 
 def show(doc: Document, spec: Document) -> None:
-    """Let DescribeEndpoint say that this fleet serves."""
+    """Let DescribeEndpoint say that this fleet is in service."""
     doc["_fleet"] = spec
     doc["EndpointConfigName"] = spec["EndpointConfigName"]
     doc["ProductionVariants"] = [variant_summary(item) for item in spec["Variants"]]
@@ -95,7 +95,7 @@ def stage(
 ) -> None:
     """Set the VariantStatus of variants and tell EventBridge of the deployment's new state.
 
-    `where` is "PendingDeploymentSummary" (the new fleet) or "ProductionVariants" (the one that serves); `message` maps
+    `where` is "PendingDeploymentSummary" (the new fleet) or "ProductionVariants" (the one in service); `message` maps
     variants to what is being done; `active` maps variants to the instances that take requests.
     """
 

@@ -1,4 +1,4 @@
-"""How traffic moves from the fleet that serves to its successor, and back when something is wrong.
+"""How traffic moves from the fleet in service to its successor, and back when something is wrong.
 
 Blue/green:  the whole new fleet starts beside the old one, traffic moves in steps, alarms are watched between the steps
              and while the old fleet is kept (baking); then the old fleet ends.
@@ -79,7 +79,7 @@ class Rollout:
     def back(self) -> None:
         """Move all traffic to the old fleet and end the new one after its last requests.
 
-        StartError when instances of the old fleet that were ended don't start again: then both serve.
+        StartError when instances of the old fleet that were ended don't start again: then both take traffic.
         """
         for variant, count in self._before.items():
             pool, new = self._old.pools[variant], self._new.pools.get(variant)
@@ -160,9 +160,10 @@ class Rollout:
             when = f"while baking with {percent} of the traffic on the new fleet ({self._policy.kind})"
         while (left := end - time.monotonic()) > 0:
             self._look(when)
+            began = time.monotonic()
             if self._gone.wait(min(self._clock.real(self._settings.alarm_seconds, _LEAST_SECONDS), left)):
                 raise Gone
-        self._saved += seconds - self._clock.real(seconds)
+            self._saved += self._clock.saved(time.monotonic() - began)
         self._look(when)
 
     def _look(self, when: str) -> None:

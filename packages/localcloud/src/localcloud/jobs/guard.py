@@ -114,7 +114,9 @@ def main(command: list[str]) -> int:
     # Only the control pipe ends the guard: a Ctrl-C in the terminal reaches localcloud, which decides.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
+    # As subreaper it inherits what daemonizes (double fork), and so can end it.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    # The self-pipe trick: a child that ends becomes a byte to read, so that select sees it beside the control pipe.
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)

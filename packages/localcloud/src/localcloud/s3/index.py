@@ -30,7 +30,11 @@ create table if not exists parts (
 
 
 class Index:
-    """Files under `data/`, named in `index.sqlite`. A file is whole before it is named, and goes after its name."""
+    """Files under `data/`, named in `index.sqlite`.
+
+    Shadow paging: a new version is a new file, whole before the index names it, and an old one goes after its name
+    went. A kill in between leaves at most a file without a name, which the next start removes.
+    """
 
     def __init__(self, root: Path) -> None:
         self._data = root / "data"

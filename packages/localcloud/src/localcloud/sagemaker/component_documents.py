@@ -2,7 +2,7 @@
 DescribeInferenceComponent answer plus
 
     _asked        the Specification as it was given
-    _fleet        the spec of what serves (see localcloud.hosting.component)
+    _fleet        the spec of what is in service (see localcloud.hosting.component)
     _next         during an update: the spec of its successor
     _deployment   during an update: its DeploymentConfig
 """
@@ -128,7 +128,7 @@ def _model(ctx: Context, name: str, asked: dict[str, Any]) -> Document:
 
 
 def show(doc: Document, spec: Document, running: int) -> None:
-    """Let DescribeInferenceComponent say that this fleet serves, with so many copies."""
+    """Let DescribeInferenceComponent say that this fleet is in service, with so many copies."""
     doc["_fleet"] = spec
     asked = doc["_asked"]
     summary = {key: value for key, value in asked.items() if key != "Container"}

@@ -130,7 +130,7 @@ def _check_hosting(old: Document, new: Document, deployment: dict[str, Any] | No
 
 
 def deploy(ctx: Context, name: str, spec: Document, deployment: dict[str, Any] | None) -> None:
-    """Replace what serves. Whatever goes wrong, the old fleet serves again and FailureReason says why."""
+    """Replace what is in service. Whatever goes wrong, the old fleet takes over again and FailureReason says why."""
 
     def committed() -> None:
         def apply(doc: Document) -> None:

@@ -2,16 +2,16 @@
 
 Document kind "endpoint", name = EndpointName, doc = the DescribeEndpoint answer plus
 
-    _fleet        the spec of what serves (see localcloud.hosting.fleet), instance counts and weights as asked for
+    _fleet        the spec of what is in service (see localcloud.hosting.fleet), with the counts and weights asked for
     _next         during an update: the spec of its successor
     _leaving      at the end of an update: the spec of the fleet that is being ended
     _deployment   during an update: the DeploymentConfig that it follows
 
-An endpoint keeps what it needs of its configuration and models: those can be deleted while it serves, as on AWS. Each
-instance of a variant is a model server process.
+An endpoint keeps what it needs of its configuration and models: those can be deleted while it is in service, as on
+AWS. Each instance of a variant is a model server process.
 
-After a restart `_fleet` serves. An update that was under way begins again from its first step, whatever share of the
-traffic it had; one that was going back has gone back.
+After a restart `_fleet` is in service. An update that was under way begins again from its first step, whatever share of
+the traffic it had; one that was going back has gone back.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _come_back(doc: Document) -> None:
 
 
 def _go_on(ctx: Context, name: str, doc: Document) -> None:
-    """The old fleet serves again and the update begins anew; when the old one can't start, the new one alone."""
+    """The old fleet comes back and the update begins anew; when the old one can't start, the new one alone."""
 
     def done(reason: str | None) -> None:
         if reason:

@@ -3,7 +3,7 @@
 Jobs            image, inputs -> trial component -> outputs, model
 Model packages  image, model -> package -> group (a context) and, for each decision, an Approval action
 Models          image, package or model data -> model
-Endpoints       models, the package's approval -> ModelDeployment action -> endpoint (a context), once it serves
+Endpoints       models, the package's approval -> ModelDeployment action -> endpoint (a context), once it is in service
 
 What is recorded twice is the same: an artifact by its source URI, everything else by its name.
 """
