@@ -51,7 +51,7 @@ types: setup
 
 # pipeline.yaml's comments and docs/dials.md, from the table of dials.
 reference: setup
-	$(BIN)/python -m pipelines.reference
+	$(BIN)/python -m configuration.reference
 
 # Bugs put in on purpose, in a copy of the tree: which ones do the tests notice? (tools/mutations.py)
 mutants: setup

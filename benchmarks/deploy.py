@@ -53,8 +53,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     sys.path.insert(0, str(ROOT))
+    from configuration.layers import load_config
     from pipelines.bootstrap import bootstrap
-    from pipelines.config import load_config
     from pipelines.publish import publish
     from tests.author.cloud import running
     from tests.lambdas.support import settings
@@ -88,7 +88,7 @@ def register(session: Any, config: Any, number: int) -> str:
     import io
     import tarfile
 
-    from pipelines.names import Names
+    from configuration.names import Names
     from tests.lambdas.conftest import IMAGE, INFERENCE
 
     buffer = io.BytesIO()

@@ -46,7 +46,7 @@ def model_fn(model_dir):
 @contextlib.contextmanager
 def server(model: Path, program: str) -> Iterator[tuple[int, psutil.Process]]:
     """(port, process) of a server that is ready."""
-    from pipelines.code import bundle
+    from configuration.code import bundle
 
     with tempfile.TemporaryDirectory() as name:
         code, port_file = Path(name) / "code", Path(name) / "port"

@@ -1,7 +1,7 @@
 """One dial: what pipeline.yaml calls it, which values it takes, what turning it does, and who reads it.
 
 Runs in every container and function, and on the author's machine; only the standard library is needed. The table itself
-is `common/{data,training,evaluation,endpoint}_dials.py` and `pipelines/account_dials.py`, one file for each part of
+is `common/{data,training,evaluation,endpoint}_dials.py` and `configuration/account_dials.py`, one file for each part of
 pipeline.yaml. From it come the configuration's checks, the pipeline's parameters, the command lines of the shipped
 scripts, the deploy function's settings, pipeline.yaml's comments and docs/dials.md. A range or a list of choices stands
 nowhere else.

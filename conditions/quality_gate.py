@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.gate import bounds
+from configuration.gate import bounds
 from steps.common import Build
 from steps.evaluate import PROPERTY_FILE
 

@@ -19,13 +19,13 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from configuration.errors import UsageProblem as UsageProblem
+    from configuration.errors import UserError as UserError
     from fmops.endpoint import Endpoint as Endpoint
     from fmops.pipeline import Pipeline as Pipeline
     from fmops.report import Report as Report
     from fmops.run import Run as Run
     from fmops.version import Version as Version
-    from pipelines.errors import UsageProblem as UsageProblem
-    from pipelines.errors import UserError as UserError
 
 __all__ = ["Endpoint", "Pipeline", "Report", "Run", "UsageProblem", "UserError", "Version"]
 
@@ -34,8 +34,8 @@ _HOMES = {
     "Pipeline": "fmops.pipeline",
     "Report": "fmops.report",
     "Run": "fmops.run",
-    "UsageProblem": "pipelines.errors",
-    "UserError": "pipelines.errors",
+    "UsageProblem": "configuration.errors",
+    "UserError": "configuration.errors",
     "Version": "fmops.version",
 }
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import boto3
 
+    from configuration.config import Config
+    from configuration.layers import Loaded
     from fmops.endpoint import Endpoint
     from fmops.run import Run
     from fmops.version import Version
-    from pipelines.config import Config
-    from pipelines.layers import Loaded
     from pipelines.publish import Published
     from pipelines.validate import Problem
 
@@ -44,7 +44,7 @@ class Pipeline:
     @functools.cached_property
     def loaded(self) -> Loaded:
         """The checked configuration and where each value comes from. Raises ConfigError, all mistakes at once."""
-        from pipelines.layers import environments, load
+        from configuration.layers import environments, load
 
         path = Path(self.path)
         name = self.env
@@ -136,17 +136,17 @@ class Pipeline:
 
     def version(self, number: int) -> Version:
         """A registered version by its number."""
+        from configuration.names import model_package_group
         from fmops.version import Version
         from pipelines import registry
-        from pipelines.names import model_package_group
 
         return Version(self, registry.find_version(self.session, model_package_group(self.config), number))
 
     def versions(self) -> list[Version]:
         """Every registered version, newest first."""
+        from configuration.names import model_package_group
         from fmops.version import Version
         from pipelines import registry
-        from pipelines.names import model_package_group
 
         found = registry.versions(self.session, model_package_group(self.config))
         return [Version(self, registry.describe(self.session, item["ModelPackageArn"])) for item in found]
@@ -158,7 +158,7 @@ class Pipeline:
 
     def endpoint_named(self, name: str | None) -> Endpoint:
         """An endpoint of another name; None: the configured one."""
+        from configuration.names import endpoint_name
         from fmops.endpoint import Endpoint
-        from pipelines.names import endpoint_name
 
         return Endpoint(self, name or endpoint_name(self.config))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fmops.notebook import display, in_notebook
+from fmops.notebook import display, in_notebook, table
 
 if TYPE_CHECKING:
     from fmops.pipeline import Pipeline
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fmops.version import Version
 
 LOCAL_POLL_SECONDS, AWS_POLL_SECONDS = 1.0, 5.0
+HEAD = ("step", "status", "time", "")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Run:
 
         Raises UserError with the reason unless the run succeeds.
         """
+        from configuration.errors import UserError
         from pipelines import results
-        from pipelines.errors import UserError
 
         ended = self._follow()
         if ended["PipelineExecutionStatus"] == "Succeeded":
@@ -72,12 +73,15 @@ class Run:
         poll = LOCAL_POLL_SECONDS if self.pipeline.local else AWS_POLL_SECONDS
         console = Console(width=100) if in_notebook() else Console()
         watch = Watch(self.pipeline.session, self.arn, console)
-        return watch.in_notebook(poll, display()) if in_notebook() else watch.until_finished(poll)
+        if not in_notebook():
+            return watch.until_finished(poll)
+        show = display()
+        return watch.until_finished_with(lambda rows: show(table(rows, HEAD)), poll)
 
     def logs(self, step: str | None = None, follow: bool = False) -> Iterator[str]:
         """The lines that the run's jobs have logged, `Train: ...`; with `follow` until the run ends."""
+        from configuration.errors import UserError
         from pipelines import executions
-        from pipelines.errors import UserError
         from pipelines.logs import LogTail
 
         tails: dict[str, LogTail] = {}
@@ -117,7 +121,7 @@ class Run:
     @property
     def version(self) -> Version:
         """The version that the run registered. Raises UserError where it registered none."""
-        from pipelines.errors import UserError
+        from configuration.errors import UserError
 
         found = self.find_version()
         if found is None:
@@ -148,4 +152,4 @@ class Run:
 
         from pipelines.watch import Watch
 
-        return Watch(self.pipeline.session, self.arn, Console()).html()
+        return table(Watch(self.pipeline.session, self.arn, Console()).rows(), HEAD)

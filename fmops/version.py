@@ -42,7 +42,7 @@ class Version:
     @property
     def endpoint_name(self) -> str:
         """The endpoint that its run asked for, else the configured one."""
-        from pipelines.names import endpoint_name
+        from configuration.names import endpoint_name
 
         asked = self.package.get("CustomerMetadataProperties", {}).get("endpoint_name")
         return str(asked or endpoint_name(self.pipeline.config))

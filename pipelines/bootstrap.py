@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.images import handler_image, inference_image, lmi_image, training_image
-from pipelines.names import Names, base_model, endpoint_name, input_data_uri, model_package_group
+from configuration.images import handler_image, inference_image, lmi_image, training_image
+from configuration.names import Names, base_model, endpoint_name, input_data_uri, model_package_group
 from pipelines.session import offline
 from pipelines.stacks import deploy_stack
 
 if TYPE_CHECKING:
     import boto3
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
 TEMPLATE = "foundation.yaml"
 

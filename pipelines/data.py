@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configuration.errors import UsageProblem, UserError
+from configuration.names import Names
 from pipelines.aws import s3_parts
-from pipelines.errors import UsageProblem, UserError
-from pipelines.names import Names
 
 if TYPE_CHECKING:
     import boto3
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from configuration.errors import UserError
+from configuration.names import Names
 from pipelines.aws import client
-from pipelines.errors import UserError
-from pipelines.names import Names
 
 if TYPE_CHECKING:
     import boto3
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
 Deployment = dict[str, Any]
 UNDER_WAY = ("waiting", "starting", "deploying")

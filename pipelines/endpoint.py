@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from configuration.errors import UserError
 from pipelines.aws import client
-from pipelines.errors import UserError
 
 if TYPE_CHECKING:
     import boto3

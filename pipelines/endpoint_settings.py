@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from common.dials import DialError
-from pipelines.dials import by_setting, configured
-from pipelines.errors import UsageProblem
-from pipelines.names import endpoint_name
+from configuration.dials import by_setting, configured
+from configuration.errors import UsageProblem
+from configuration.names import endpoint_name
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 
 def endpoint_settings(config: Config) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from configuration.errors import UserError
 from pipelines import deployments, endpoint
-from pipelines.errors import UserError
 from pipelines.prices import hourly
 
 if TYPE_CHECKING:
     import boto3
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
 HOURS_A_MONTH = 730
 SHOWN = 8

@@ -7,14 +7,14 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from configuration.errors import UserError
 from pipelines.aws import client
-from pipelines.errors import UserError
 from pipelines.overrides import check_overrides
 
 if TYPE_CHECKING:
     import boto3
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
 FINISHED = {"Succeeded", "Failed", "Stopped"}
 

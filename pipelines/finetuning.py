@@ -31,7 +31,7 @@ from pipelines.session import make_session, offline
 if TYPE_CHECKING:
     from sagemaker.mlops.workflow.pipeline import Pipeline
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
 
 def build_pipeline(config: Config) -> Pipeline:
@@ -40,7 +40,7 @@ def build_pipeline(config: Config) -> Pipeline:
         from sagemaker.mlops.workflow.pipeline import Pipeline
 
         from conditions.quality_gate import approved_already_step, quality_gate_step
-        from pipelines.parameters import Parameters
+        from configuration.parameters import Parameters
         from steps.common import Build
         from steps.deploy import deploy_step
         from steps.describe import describe_step
@@ -77,7 +77,7 @@ def build_pipeline(config: Config) -> Pipeline:
 
 
 def build_definition(config: Config) -> tuple[str, dict[str, Any]]:
-    """The definition and the code that it refers to (`{S3 key prefix: pipelines.code.Code}`)."""
+    """The definition and the code that it refers to (`{S3 key prefix: configuration.code.Code}`)."""
     pipeline = build_pipeline(config)
     with offline(config.aws.region):
         tree = json.loads(pipeline.definition())

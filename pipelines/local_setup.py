@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configuration.errors import UserError
+from configuration.names import base_model, input_data_uri
 from pipelines import data
-from pipelines.errors import UserError
-from pipelines.names import base_model, input_data_uri
 
 if TYPE_CHECKING:
     import boto3
 
-    from pipelines.config import Config
+    from configuration.config import Config
     from pipelines.publish import Published
 
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from common.dials import DialError
-from pipelines.dials import by_parameter
-from pipelines.errors import UsageProblem
-from pipelines.parameters import overridable
+from configuration.dials import by_parameter
+from configuration.errors import UsageProblem
+from configuration.parameters import overridable
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 _TYPES = {"Integer": (int, "a whole number"), "Float": (float, "a number")}
 
@@ -71,8 +71,8 @@ def _between(config: Config, given: Mapping[str, str]) -> Iterator[str]:
     """What the configuration's own rules say of the values together."""
     from pydantic import ValidationError
 
-    from pipelines.config import Config
-    from pipelines.config_errors import mistakes
+    from configuration.config import Config
+    from configuration.config_errors import mistakes
 
     tree = config.model_dump()
     for name, value in given.items():

@@ -13,17 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.code import Code, shipped
+from configuration.code import Code, shipped
+from configuration.errors import UserError
+from configuration.names import Names, model_package_group
 from pipelines.endpoint_settings import endpoint_settings
-from pipelines.errors import UserError
 from pipelines.finetuning import build_definition
-from pipelines.names import Names, model_package_group
 from pipelines.stacks import deploy_stack
 
 if TYPE_CHECKING:
     import boto3
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
 TEMPLATE = "deployment.yaml"
 UPLOADS_AT_ONCE = 8

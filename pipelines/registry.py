@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from configuration.errors import UserError
 from pipelines.aws import client
-from pipelines.errors import UserError
 
 if TYPE_CHECKING:
     import boto3

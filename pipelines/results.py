@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configuration.errors import UserError
 from pipelines import executions
 from pipelines.aws import s3_parts
-from pipelines.errors import UserError
 
 if TYPE_CHECKING:
     import boto3

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.code import Code
-    from pipelines.config import Config
+    from configuration.code import Code
+    from configuration.config import Config
 
 # What the SDK and boto3 would pick up from the user's shell while the definition is built.
 _HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SAGEMAKER")
@@ -85,7 +85,7 @@ def make_session(config: Config) -> Any:
     """The PipelineSession that the steps are built with; call it inside `offline()`."""
     from sagemaker.core.workflow.pipeline_context import PipelineSession
 
-    from pipelines.names import Names
+    from configuration.names import Names
 
     bucket = Names.of(config).artifacts_bucket
     modules = {"TelemetryOptOut": True}

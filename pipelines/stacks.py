@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import UserError
+from configuration.errors import UserError
 
 if TYPE_CHECKING:
     import boto3

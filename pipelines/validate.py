@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.gate import METRICS
+from configuration.gate import METRICS
 from pipelines.requests import Later, check_request, check_value, resolve
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 # Step type -> the call that SageMaker makes for it, and the required members that SageMaker fills in.
 OPERATIONS = {

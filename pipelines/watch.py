@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+Row = tuple[str, str, str, str]
+"""A step's name, status, time and detail, in words."""
 _TRAIN = re.compile(
     r"\[train\] step=(?P<step>\d+)/(?P<steps>\d+).* train:loss=(?P<loss>\S+).*"
     r"train:completion_tokens_per_second=(?P<speed>\S+) train:eta_seconds=(?P<eta>\S+)"
@@ -69,24 +71,21 @@ class Watch:
             return self._redraw(poll_seconds)
         return self._print_changes(poll_seconds)
 
-    def in_notebook(self, poll_seconds: float, show: Callable[[str], None]) -> dict[str, Any]:
-        """The same with `show`, which replaces the HTML that it has shown before."""
+    def until_finished_with(self, show: Callable[[list[Row]], None], poll_seconds: float) -> dict[str, Any]:
+        """The same, for a notebook: `show` gets the rows of the table again and again, and replaces what it showed."""
         while True:
             execution, steps = self._state()
-            show(self._html(steps))
+            show(self._rows(steps))
             if execution["PipelineExecutionStatus"] in executions.FINISHED:
                 return dict(execution)
             time.sleep(poll_seconds)
 
-    def html(self) -> str:
-        """The steps as they are now, as an HTML table."""
-        return self._html(self._state()[1])
+    def rows(self) -> list[Row]:
+        """The steps as they are now."""
+        return self._rows(self._state()[1])
 
-    def _html(self, steps: list[dict[str, Any]]) -> str:
-        from fmops.notebook import table
-
-        rows = [(step["StepName"], describe(step), f"{seconds(step):.0f} s", self.detail(step)) for step in steps]
-        return table(rows, ("step", "status", "time", ""))
+    def _rows(self, steps: list[dict[str, Any]]) -> list[Row]:
+        return [(step["StepName"], describe(step), f"{seconds(step):.0f} s", self.detail(step)) for step in steps]
 
     def _state(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         # The execution is read before its steps, so that a finished execution always comes with all of its steps.

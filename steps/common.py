@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.code import shipped
-from pipelines.dials import configured
-from pipelines.names import Names
+from configuration.code import shipped
+from configuration.dials import configured
+from configuration.names import Names
 
 if TYPE_CHECKING:
     from common.dials import Dial
-    from pipelines.config import Config
-    from pipelines.parameters import Parameters
+    from configuration.config import Config
+    from configuration.parameters import Parameters
 
 INPUT = "/opt/ml/processing/input"
 OUTPUT = "/opt/ml/processing/output"
@@ -143,7 +143,7 @@ def processing_arguments(
     from sagemaker.core.processing import Processor
     from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS3Input, ProcessingS3Output
 
-    from pipelines.images import training_image
+    from configuration.images import training_image
 
     config, vpc = build.config, build.config.aws.vpc
     processor = Processor(

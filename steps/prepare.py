@@ -20,7 +20,7 @@ from steps.common import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 SPLITS = ("train", "validation", "test")
 

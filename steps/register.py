@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.code import shipped
-from pipelines.serving_settings import lmi_environment
+from configuration.code import shipped
+from configuration.serving_settings import lmi_environment
 from steps.common import Build, retries
 from steps.deploy import RUN_SETTINGS
 from steps.evaluate import evaluation_uri
@@ -21,7 +21,7 @@ def register_step(build: Build, prepare: Any, train: Any, evaluate: Any) -> Any:
     from sagemaker.mlops.workflow.model_step import ModelStep
     from sagemaker.serve.model_builder import ModelBuilder
 
-    from pipelines.images import inference_image
+    from configuration.images import inference_image
 
     builder = ModelBuilder(
         s3_model_data_url=train.properties.ModelArtifacts.S3ModelArtifacts,

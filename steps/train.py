@@ -7,7 +7,7 @@ from typing import Any
 
 from common.seed_dial import SEED
 from common.training_dials import TRAINING
-from pipelines.code import read_code
+from configuration.code import read_code
 from steps.common import Build, cache, output_uri, retries
 
 CHECKPOINTS = "/opt/ml/checkpoints"
@@ -69,7 +69,7 @@ def _trainer(build: Build) -> Any:
     )
     from sagemaker.train.distributed import Torchrun
 
-    from pipelines.images import training_image
+    from configuration.images import training_image
 
     config, training, vpc = build.config, build.config.training, build.config.aws.vpc
     bucket, key = build.names.artifacts_bucket, build.names.kms_key

@@ -171,7 +171,7 @@ MUTATIONS = (
     ),
     Mutation(
         "code: a renamed file keeps the hash",
-        "pipelines/code.py",
+        "configuration/code.py",
         "for part in (name.encode(), files[name]):",
         "for part in (files[name],):",
         ("tests/author/test_publish.py",),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Config, load_config
+from configuration.config import Config
+from configuration.layers import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,7 +23,7 @@ def normalise(definition: str) -> str:
 
 
 def main() -> None:
-    from pipelines.config import load_config
+    from configuration.layers import load_config
     from pipelines.finetuning import definition
 
     GOLDEN.write_text(normalise(definition(load_config(ROOT / "pipeline.yaml"))), "utf-8")

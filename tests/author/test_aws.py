@@ -8,9 +8,9 @@ from pathlib import Path
 import boto3
 import pytest
 
+from configuration.config import Config
+from configuration.errors import UserError
 from pipelines.aws import connect
-from pipelines.config import Config
-from pipelines.errors import UserError
 from tests.author.cloud import ACCOUNT, running
 
 PATH = Path("pipeline.yaml")

@@ -89,7 +89,7 @@ def test_every_shipped_file_is_looked_at() -> None:
     "source",
     [
         "import sagemaker",
-        "from pipelines.config import Config",
+        "from configuration.config import Config",
         "def f():\n    from steps import train",
         "import localcloud.server",
         "from . import sibling",
@@ -133,7 +133,7 @@ def test_every_docstring_says_at_its_beginning_where_the_script_runs(folder: str
 
 def test_the_author_side_does_not_import_localcloud_when_it_is_loaded() -> None:
     code = (
-        "import pipelines.cli, sys; print(sorted({name.split('.')[0] for name in sys.modules}"
+        "import fmops.cli, sys; print(sorted({name.split('.')[0] for name in sys.modules}"
         " & {'sagemaker', 'boto3', 'botocore', 'localcloud', 'torch', 'pydantic'}))"
     )
     result = subprocess.run(

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from pipelines.config import Config, ConfigError, GateRule, load_config
-from pipelines.gate import METRICS
+from configuration.config import Config, GateRule
+from configuration.config_errors import ConfigError
+from configuration.gate import METRICS
+from configuration.layers import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 GATE = "gate: [{metric: exact_match, minimum: 0.5}]\n"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Config
-from pipelines.gate import METRICS, bounds
+from configuration.config import Config
+from configuration.gate import METRICS, bounds
 from pipelines.requests import Later, resolve
 from steps.prepare import data_arguments
 from steps.train import METRICS as METRIC_LINES

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.code import read_code
-from pipelines.config import Config, load_config
+from configuration.code import read_code
+from configuration.config import Config
+from configuration.gate import bounds
+from configuration.layers import load_config
+from configuration.parameters import defaults
 from pipelines.finetuning import build_definition
-from pipelines.gate import bounds
-from pipelines.parameters import defaults
 from tests.author.golden import GOLDEN, normalise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ time.time = lambda: real_time() + 400.5 * 86400
 def refuse(*_):
     raise AssertionError("the definition needs no network")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-from pipelines.config import load_config
+from configuration.layers import load_config
 from pipelines.finetuning import definition
 sys.stdout.write(definition(load_config("pipeline.yaml")))
 """
@@ -111,7 +112,7 @@ def test_an_edit_of_a_script_changes_its_key_and_its_step_alone(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = copy_of_the_tree(tmp_path)
-    monkeypatch.setattr("pipelines.code.REPOSITORY", tree)
+    monkeypatch.setattr("configuration.code.REPOSITORY", tree)
     original, _ = build_definition(config)
     with (tree / "preparation" / "prepare.py").open("a") as script:
         script.write("# edited\n")
@@ -219,7 +220,7 @@ def test_gate_parameters_have_readable_names(config: Config) -> None:
 
 def test_the_configuration_of_the_tree_is_loaded_without_the_sdk() -> None:
     code = (
-        "import sys; from pipelines.config import load_config; load_config('pipeline.yaml');"
+        "import sys; from configuration.config import load_config; load_config('pipeline.yaml');"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'sagemaker', 'boto3', 'botocore', 'torch'}))"
     )
     result = subprocess.run(

@@ -22,14 +22,16 @@ from common.dials import Dial, DialError
 from common.evaluation_dials import EVALUATION
 from common.seed_dial import SEED
 from common.training_dials import TRAINING
-from pipelines import reference
-from pipelines.config import Config, ConfigError, load_config
-from pipelines.dials import TABLE, by_key, by_parameter, by_setting
+from configuration import reference
+from configuration.config import Config
+from configuration.config_errors import ConfigError
+from configuration.dials import TABLE, by_key, by_parameter, by_setting
+from configuration.errors import UsageProblem
+from configuration.gate import KINDS, METRICS, threshold
+from configuration.layers import load_config
+from configuration.parameters import defaults
 from pipelines.endpoint_settings import endpoint_settings
-from pipelines.errors import UsageProblem
-from pipelines.gate import KINDS, METRICS, threshold
 from pipelines.overrides import check_overrides
-from pipelines.parameters import defaults
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -331,7 +333,8 @@ def ranges_in(source: str) -> list[str]:
 
 def test_no_range_stands_anywhere_else() -> None:
     paths = [
-        *(ROOT / "pipelines").glob("*config*.py"), ROOT / "pipelines/section.py", ROOT / "pipelines/parameters.py",
+        *(ROOT / "configuration").glob("*config*.py"), ROOT / "configuration/section.py",
+        ROOT / "configuration/parameters.py",
         ROOT / "training/hyperparameters.py", ROOT / "preparation/prepare.py", ROOT / "evaluation/score.py",
         ROOT / "lambdas/settings.py", *(ROOT / "steps").glob("*.py"),
     ]  # fmt: skip

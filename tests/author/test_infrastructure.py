@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from configuration.code import shipped
+from configuration.config import Config
+from configuration.names import Names
 from pipelines.bootstrap import foundation_parameters
-from pipelines.code import shipped
-from pipelines.config import Config
-from pipelines.names import Names
 from pipelines.publish import deployment_parameters
 
 ROOT = Path(__file__).resolve().parents[2]

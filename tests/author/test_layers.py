@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import ConfigError
-from pipelines.errors import UsageProblem
-from pipelines.layers import environments, load
+from configuration.config_errors import ConfigError
+from configuration.errors import UsageProblem
+from configuration.layers import environments, load
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = """gate: [{metric: exact_match, minimum: 0.5}]

@@ -12,12 +12,12 @@ from typing import Any
 import boto3
 import pytest
 
+from configuration.code import Code, digest, shipped
+from configuration.config import Config
+from configuration.errors import UserError
+from configuration.names import Names
 from pipelines.bootstrap import bootstrap
-from pipelines.code import Code, digest, shipped
-from pipelines.config import Config
-from pipelines.errors import UserError
 from pipelines.finetuning import build_definition
-from pipelines.names import Names
 from pipelines.publish import Published, publish, zip_bytes
 from pipelines.stacks import deploy_stack
 from tests.author.cloud import running

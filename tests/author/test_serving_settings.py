@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.loaders import Loader
 
-from pipelines import serving_settings
-from pipelines.serving_settings import gpu_count, is_gpu, lmi_environment
+from configuration import serving_settings
+from configuration.serving_settings import gpu_count, is_gpu, lmi_environment
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Config
+from configuration.config import Config
 from pipelines.validate import validate, validate_definition
 
 Definition = dict[str, Any]

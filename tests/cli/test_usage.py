@@ -59,7 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
     import sys
 
     code = (
-        "import sys; from pipelines.cli import cli; "
+        "import sys; from fmops.cli import cli; "
         "print([m for m in ('sagemaker','boto3','botocore','pydantic','rich','torch','yaml') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

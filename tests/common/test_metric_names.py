@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.metric_names import BY_NAME, METRICS
-from pipelines import config
+from configuration import config
 
 
 def test_the_gate_knows_the_same_metrics() -> None:

@@ -71,9 +71,9 @@ def write_config(directory: Path, gate: str = GATE, endpoint: str = "", environm
 
 def start_house(directory: Path, texts: list[str], endpoint: str = "") -> House:
     """localcloud up on a free port, the foundation deployed, a tiny model as the base model."""
-    from pipelines.config import load_config
+    from configuration.layers import load_config
+    from configuration.names import base_model
     from pipelines.data import upload_directory
-    from pipelines.names import base_model
     from tests.support.tiny_model import make_tiny_model
 
     config_path = write_config(directory, endpoint=endpoint)

@@ -51,7 +51,7 @@ def interrupt_demo(directory: Path, stage: str) -> None:
     """Ctrl-C once the demo has made a file or directory of that pattern in its home."""
     home = directory / "home"
     with subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "demo"],
+        [sys.executable, "-m", "fmops.cli", "demo"],
         cwd=directory,
         env=environment(PYTHONPATH=str(ROOT), FMOPS_HOME=str(home)),
         stdout=subprocess.PIPE,

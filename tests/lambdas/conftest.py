@@ -12,9 +12,10 @@ from typing import Any
 import boto3
 import pytest
 
+from configuration.config import Config
+from configuration.layers import load_config
+from configuration.names import Names
 from pipelines.bootstrap import bootstrap
-from pipelines.config import Config, load_config
-from pipelines.names import Names
 from pipelines.publish import publish
 from tests.author.cloud import running
 from tests.lambdas.support import GROUP

@@ -11,10 +11,10 @@ from typing import Any
 import boto3
 import pytest
 
-from pipelines.code import shipped
-from pipelines.config import Config
+from configuration.code import shipped
+from configuration.config import Config
+from configuration.names import Names
 from pipelines.data import upload_directory
-from pipelines.names import Names
 from tests.lambdas.conftest import IMAGE
 from tests.lambdas.support import GROUP, belongings, load, rest, settings, states, undeploy
 from tests.support.tiny_model import make_tiny_model

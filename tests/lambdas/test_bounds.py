@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import load_config
+from configuration.layers import load_config
+from configuration.parameters import bounds as gate_bounds
 from pipelines.finetuning import definition
-from pipelines.parameters import bounds as gate_bounds
 from tests.lambdas.support import LAMBDAS, load
 
 bounds, card, gate = load("bounds"), load("card"), load("gate")

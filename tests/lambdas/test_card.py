@@ -141,7 +141,7 @@ def test_a_model_without_adapter_has_no_adapter_specification(session: boto3.Ses
 
 
 def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_metadata: set[str]) -> None:
-    from pipelines.config import METRICS
+    from configuration.config import METRICS
 
     everything = {"value": 1.0}
     evaluation = {
@@ -160,7 +160,7 @@ def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_meta
 @pytest.fixture(scope="module")
 def definition_metadata() -> set[str]:
     """What Register writes, by the pipeline's definition."""
-    from pipelines.config import load_config
+    from configuration.layers import load_config
     from pipelines.finetuning import definition
 
     text = definition(load_config(LAMBDAS.parent / "pipeline.yaml"))

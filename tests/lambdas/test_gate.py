@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Config, load_config
-from pipelines.gate import bounds
+from configuration.config import Config
+from configuration.gate import bounds
+from configuration.layers import load_config
 from tests.lambdas.support import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import load_config
+from configuration.layers import load_config
 from pipelines.endpoint_settings import endpoint_settings
 from pipelines.requests import check_request
 from steps.common import LOCAL_STORAGE

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.code import bundle
+from configuration.code import bundle
 
 LIMITS = {"FMOPS_MAX_NEW_TOKENS": "16", "OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).resolve().parents[2]

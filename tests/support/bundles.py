@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pipelines.code import bundle
+from configuration.code import bundle
 
 
 @functools.cache

@@ -23,7 +23,7 @@ def environment(**extra: str) -> dict[str, str]:
 def fmops(*arguments: str, cwd: Path = ROOT, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
     """`fmops ARGUMENTS`, captured; `extra` are environment variables."""
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments],
+        [sys.executable, "-m", "fmops.cli", *arguments],
         cwd=cwd,
         env=environment(PYTHONPATH=str(ROOT), **extra),
         capture_output=True,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from common.endpoint_dials import between
-from pipelines.section import Section, value_of
+from configuration.section import Section, value_of
 
 
 class Scaling(Section):

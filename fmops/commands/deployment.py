@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from configuration.errors import UsageProblem
+from fmops.commands.options import parse_pairs, target_options
 from fmops.pipeline import Pipeline
-from pipelines.commands.options import parse_pairs, target_options
-from pipelines.errors import UsageProblem
 
 NAME = click.option("--endpoint", "name", help="The endpoint [default: as in pipeline.yaml].")
 WAIT = click.option("--wait", is_flag=True, help="Wait for the end.")

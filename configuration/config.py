@@ -1,29 +1,24 @@
 """pipeline.yaml as a checked, frozen object. It imports neither sagemaker nor boto3, so that reading it takes no time.
 
-    config = load_config(Path("pipeline.yaml"))      # ConfigError lists every mistake at once
-    config.training.learning_rate                    # 0.0002
+    load_config("pipeline.yaml").training.learning_rate        # 0.0002 (configuration/layers.py)
 
-The fields are typed here; their defaults, ranges and meanings are the dials' (pipelines/dials.py). What lies between
-fields is a rule here. `pipelines/config_errors.py` reads the file and words the errors.
+The fields are typed here; their defaults, ranges and meanings are the dials' (configuration/dials.py). What lies
+between fields is a rule here. `config_yaml.py` reads the file, `config_errors.py` words the errors.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import Field
 
 from common.dials import BUCKET
-from pipelines.config_errors import ConfigError
-from pipelines.endpoint_config import Endpoint
-from pipelines.gate import KINDS, METRICS, threshold
-from pipelines.names import Names
-from pipelines.section import Section, value_of
-from pipelines.serving_settings import gpu_count, is_gpu
-
-__all__ = ["Config", "ConfigError", "GateRule", "load_config"]
+from configuration.endpoint_config import Endpoint
+from configuration.gate import KINDS, METRICS, threshold
+from configuration.names import Names
+from configuration.section import Section, value_of
+from configuration.serving_settings import gpu_count, is_gpu
 
 SPLIT_SHARES_SUM_TOLERANCE = 1e-6
 
@@ -167,7 +162,7 @@ class Evaluation(Section):
 
 
 class GateRule(Section):
-    """One metric and what the tuned model must reach in it; the bounds' ranges are the metric's (pipelines/gate.py)."""
+    """One metric and what the tuned model must reach in it; the bounds' ranges are the metric's (gate.py)."""
 
     metric: str = Field(description="a metric of evaluation.json")
     minimum: float | None = Field(default=None, description=KINDS["minimum"])
@@ -269,13 +264,3 @@ class Config(Section):
                 "endpoint.mode: adapter needs training.method: lora and a base model in S3 (a name in base-models/ or "
                 "s3://...)"
             )
-
-
-def load_config(path: Path | str, environment: str | None = None) -> Config:
-    """Read and check pipeline.yaml, with one of its environments laid over it.
-
-    Raises ConfigError with a line for each mistake: key, value, what is allowed.
-    """
-    from pipelines.layers import load
-
-    return load(Path(path), environment).config

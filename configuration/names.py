@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from common.dials import Dial
 from common.metric_names import BY_NAME
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 METRICS = tuple(BY_NAME)
 KINDS = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from configuration.errors import UsageProblem
 from fmops.pipeline import Pipeline
-from pipelines.errors import UsageProblem
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:

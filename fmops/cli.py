@@ -1,4 +1,4 @@
-"""`fmops`, the command line. Every command is a few lines in `pipelines/commands/`; heavy imports happen inside them.
+"""`fmops`, the command line. Every command is a few lines in `fmops/commands/`; heavy imports happen inside them.
 
 Exit codes: 0 ok, 1 the work failed, 2 bad usage or configuration.
 """
@@ -9,8 +9,8 @@ import sys
 
 import click
 
-from pipelines.commands import definition, demo, deployment, local, registry, runs
-from pipelines.errors import UserError
+from configuration.errors import UserError
+from fmops.commands import definition, demo, deployment, local, registry, runs
 
 
 class Ordered(click.Group):

@@ -1,7 +1,7 @@
 """Writes what people read of the dials: pipeline.yaml's comments and docs/dials.md. `make reference` runs it.
 
-python -m pipelines.reference            # write both
-python -m pipelines.reference --check    # exit 1 if one of them is not what the table says
+python -m configuration.reference            # write both
+python -m configuration.reference --check    # exit 1 if one of them is not what the table says
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.dials import Dial
-from pipelines.code import REPOSITORY
-from pipelines.dials import TABLE, by_key
-from pipelines.gate import KINDS, METRICS, threshold
+from configuration.code import REPOSITORY
+from configuration.dials import TABLE, by_key
+from configuration.gate import KINDS, METRICS, threshold
 
 COLUMN = 43
 """Where the comments of pipeline.yaml begin, unless the value is longer."""
@@ -22,8 +22,9 @@ LINE = re.compile(r"^(?P<indent> *)(?P<key>[a-z_]+):(?P<value>(?: (?!#)[^#]*?)?)
 HEADER = """# Dials
 
 Every value of `pipeline.yaml`, from the one table that also makes the checks, the pipeline's parameters, the scripts'
-command lines and the deploy function's settings (`common/*_dials.py`, `pipelines/account_dials.py`). `make reference`
-writes this page. `parameter`: a run may override it (`fmops start -p Name=Value`); the others need an upsert.
+command lines and the deploy function's settings (`common/*_dials.py`, `configuration/account_dials.py`).
+`make reference` writes this page. `parameter`: a run may override it (`fmops start -p Name=Value`); the others need
+an upsert.
 `read by`: an option of the shipped script, or a setting of the deploy function (`fmops deploy -s name=value`).
 """
 

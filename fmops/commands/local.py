@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from configuration.errors import UserError
+from fmops.commands.options import target_options
 from fmops.pipeline import Pipeline
-from pipelines.commands.options import target_options
-from pipelines.errors import UserError
 
 
 @click.group()

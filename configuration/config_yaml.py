@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.config_errors import ConfigError, Key, Mistake, dotted, shown
+from configuration.config_errors import ConfigError, Key, Mistake, dotted, shown
 
 if typing.TYPE_CHECKING:
     import yaml

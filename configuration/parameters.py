@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from common.dials import Dial
-from pipelines.dials import by_parameter, configured
-from pipelines.gate import bounds, thresholds
-from pipelines.names import base_model, endpoint_name, input_data_uri, model_package_group
+from configuration.dials import by_parameter, configured
+from configuration.gate import bounds, thresholds
+from configuration.names import base_model, endpoint_name, input_data_uri, model_package_group
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 # Dials whose null, or short form, stands for a name that the rest of the configuration makes.
 DERIVED = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.dials import by_key
-from pipelines.errors import UsageProblem
+from configuration.dials import by_key
+from configuration.errors import UsageProblem
 
 if typing.TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from fmops.commands.options import target_options
 from fmops.pipeline import Pipeline
-from pipelines.commands.options import target_options
 
 VERSION = click.argument("version", type=click.IntRange(min=1))
 
@@ -16,8 +16,8 @@ def versions(pipeline: Pipeline) -> None:
     """List versions, their metrics and their endpoints."""
     from rich.console import Console
 
+    from configuration.names import model_package_group
     from pipelines import registry
-    from pipelines.names import model_package_group
 
     found = pipeline.versions()
     if not found:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from fmops.commands.options import target_options
 from fmops.pipeline import Pipeline
-from pipelines.commands.options import target_options
 
 
 @click.command()
@@ -61,7 +61,7 @@ def show_config(pipeline: Pipeline, as_json: bool) -> None:
     """Print every value, and where it comes from."""
     import json
 
-    from pipelines.dials import TABLE, configured
+    from configuration.dials import TABLE, configured
 
     loaded = pipeline.loaded
     if as_json:

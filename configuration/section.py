@@ -1,4 +1,4 @@
-"""What every part of pipeline.yaml is made of (pipelines/config.py): typed fields, whose values the dials check."""
+"""What every part of pipeline.yaml is made of (configuration/config.py): typed fields, whose values the dials check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipelines.dials import by_key, dial
+from configuration.dials import by_key, dial
 
 
 def value_of(key: str) -> Any:

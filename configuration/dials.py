@@ -17,7 +17,7 @@ from common.dials import Dial
 from common.endpoint_dials import ENDPOINT
 from common.evaluation_dials import EVALUATION
 from common.training_dials import TRAINING
-from pipelines.account_dials import ACCOUNT, IMAGES, MODEL, REGISTRY
+from configuration.account_dials import ACCOUNT, IMAGES, MODEL, REGISTRY
 
 TABLE: tuple[Dial, ...] = (
     *ACCOUNT, *DATA, *MODEL, *TRAINING, *EVALUATION, *REGISTRY, *ENDPOINT, *IMAGES,

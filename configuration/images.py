@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from pipelines.serving_settings import LMI_VERSION
+from configuration.serving_settings import LMI_VERSION
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 # training/requirements-image.txt pins what this image holds; the shipped scripts are tested with exactly that.
 TRAINING = (("version", "5.3.0"), ("base_framework_version", "pytorch2.9.0"), ("image_scope", "training"))

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.config_errors import ConfigError, Key, Mistake, dotted, mistakes, shown
-from pipelines.config_yaml import Document, read_yaml
-from pipelines.errors import UsageProblem
+from configuration.config_errors import ConfigError, Key, Mistake, dotted, mistakes, shown
+from configuration.config_yaml import Document, read_yaml
+from configuration.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from pipelines.config import Config
+    from configuration.config import Config
 
 SECTION = "environments"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -68,6 +68,11 @@ def load(path: Path, environment: str | None = None) -> Loaded:
     return Loaded(chosen, environment, _sources(document, environment, overlay or {}))
 
 
+def load_config(path: Path | str, environment: str | None = None) -> Config:
+    """The configuration alone. Raises as `load` does."""
+    return load(Path(path), environment).config
+
+
 def environments(path: Path) -> list[str]:
     """The names of the file's environments."""
     return sorted(read_yaml(path).tree.get(SECTION) or {})
@@ -90,7 +95,7 @@ def _bad_names(overlays: Any, lines: dict[Key, int]) -> list[Mistake]:
 def _validate(tree: dict[str, Any], lines: dict[Key, int]) -> tuple[Config | None, list[Mistake]]:
     from pydantic import ValidationError
 
-    from pipelines.config import Config
+    from configuration.config import Config
 
     try:
         return Config.model_validate(tree), []

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from fmops.commands.options import parse_pairs, target_options
 from fmops.pipeline import Pipeline
 from fmops.run import Run
-from pipelines.commands.options import parse_pairs, target_options
 
 _execution = click.argument("execution", required=False)
 
@@ -33,7 +33,7 @@ def start(pipeline: Pipeline, pairs: tuple[str, ...], data: Path | None, wait: b
 
 def watch_or_leave(run: Run) -> None:
     """`watch`, where Ctrl-C leaves the execution running and says how to come back to it or stop it."""
-    from pipelines.errors import UserError
+    from configuration.errors import UserError
 
     try:
         run.watch()
