@@ -13,7 +13,11 @@ from typing import Any
 
 from documents import Package, Request
 
-ABSENT_CODES = ("404", "NoSuchKey", "NoSuchBucket", "ResourceNotFound", "ResourceNotFoundException")
+ABSENT_CODES = (
+    *("404", "NoSuchKey", "NoSuchBucket"),  # S3
+    *("ResourceNotFound", "ResourceNotFoundException"),  # SageMaker, CloudWatch
+    "ObjectNotFoundException",  # Application Auto Scaling
+)
 REFUSAL_CODES = (
     "ValidationException",
     "ResourceLimitExceeded",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aws import Clients
+from aws import Clients, delete
 from documents import Request, Settings
 from plan import VARIANT
 
@@ -163,7 +163,7 @@ def remove_scaling(autoscaling: Any, endpoint: str, component: str | None = None
         ScalableDimension=target["ScalableDimension"],
     )
     if found["ScalableTargets"]:
-        autoscaling.deregister_scalable_target(**target)
+        delete(autoscaling.deregister_scalable_target, **target)
 
 
 def _target(endpoint: str, component: str | None) -> dict[str, str]:
