@@ -7,7 +7,9 @@
 Fine-tunes a causal language model on canonical rows, `{"messages": [..., {"role": "assistant", "content": "..."}]}`:
 loss on completion tokens only, rows packed without padding. Killed at any moment and started again with the
 same arguments it goes on from its last whole checkpoint. `train.py --help` lists the hyperparameters.
-Not covered: several machines, sharded weights (FSDP), quantized base models.
+Several GPUs and several machines hold a copy of the model each (DDP) and start with a torchrun on each machine; of the
+machines' checkpoints all files must come to all machines, as SageMaker does it through S3. Tried with two machines that
+were processes on one, without GPUs. Not covered: sharded weights (FSDP), quantized base models.
 """
 
 from __future__ import annotations
