@@ -1,4 +1,4 @@
-"""Runs in the Prepare step's processing container (CPU): checks, de-duplicates and splits raw rows for fine-tuning.
+"""Checks, de-duplicates and splits raw rows for fine-tuning. Runs in the Prepare step's processing container (CPU).
 
     python prepare.py --input data.csv --output prepared
     python prepare.py --check --input data.csv
@@ -6,12 +6,12 @@
 Reads CSV (comma, semicolon, tab), JSON lines, JSON arrays and Parquet; rows as instruction/input/output,
 prompt/completion or chat messages. Writes under --output:
 
-    train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row a line (see rows.py)
+    train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row per line (see rows.py)
     report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
     report/rejected.jsonl                                          {"file", "line", "reason", "row"}
 
 Rows with the same prompt, or the same value in --group-column, never stand in two splits. Memory stays flat but for 8
-bytes a row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
+bytes per row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
 Not covered: near-duplicates, secrets and personal data.
 """
 

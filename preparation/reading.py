@@ -54,7 +54,7 @@ def find_sources(root: Path, columns: Columns) -> list[Source]:
         if path.is_file() and not any(part[0] in "._" for part in path.relative_to(root).parts)
     )  # fmt: skip
     if not files:
-        raise JobError(f"{root}: holds no files; allowed are {ALLOWED}")
+        raise JobError(f"{root}: holds no files; allowed: {ALLOWED}")
     return [
         _source(path, path.name if root.is_file() else path.relative_to(root).as_posix(), columns) for path in files
     ]
@@ -67,7 +67,7 @@ def _source(path: Path, name: str, columns: Columns) -> Source:
         (suffixes[:-1] if zipped else suffixes)[-1:][0] if suffixes[: -1 if zipped else None] else "", ""
     )
     if not format_ or (zipped and format_ == "parquet"):
-        raise JobError(f"{name}: unknown kind of file; allowed are {ALLOWED}")
+        raise JobError(f"{name}: unknown kind of file; allowed: {ALLOWED}")
     if path.stat().st_size == 0:
         raise JobError(f"{name}: the file is empty (0 bytes)")
     source = Source(str(path), name, format_, zipped)

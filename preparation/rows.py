@@ -1,4 +1,4 @@
-"""Runs in the Prepare step's processing container: turns one input row into one canonical row, or says why not.
+"""Turns one input row into one canonical row, or says why not. Runs in the Prepare step's processing container.
 
     {"instruction": "Translate to French", "input": "cat", "output": "chat"}
  -> {"messages": [{"role": "user", "content": "Translate to French\\n\\ncat"},

@@ -1,4 +1,6 @@
-"""Runs in the Prepare step's processing container: which rows were seen before, and which split a row belongs to.
+"""Decides which rows were seen before, and which split each belongs to.
+
+Runs in the Prepare step's processing container.
 
 A row's split follows from the digest of its group (the group column, else the prompt) and the shares alone, so it
 doesn't depend on the other rows: adding data never moves a row from test to train.

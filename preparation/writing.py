@@ -1,4 +1,4 @@
-"""Runs in the Prepare step's processing container: drops duplicates, splits, counts and writes.
+"""Drops duplicates, splits, counts and writes. Runs in the Prepare step's processing container.
 
 Files appear under their names when they are complete (`.partial` before), the report and the rejected rows also when
 the run fails.

@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: its hyperparameters, their ranges and the command line.
+"""Reads train.py's hyperparameters from its command line. Runs in the GPU training container.
 
 Only the standard library is imported, so that `train.py --help` and a test of the keys need no torch.
 """
