@@ -104,7 +104,6 @@ def main(arguments: list[str] | None = None) -> int:
         Path(folder, "naive").mkdir()
         runs: dict[str, dict[str, Any]] = {
             "prepare.py": measure(prepare),
-            "prepare.py, 1 process": measure([*prepare, "--workers", "1"]),
             "pandas + jsonlines": measure([sys.executable, "-c", NAIVE, str(data), folder + "/naive"]),
         }
     base = runs["pandas + jsonlines"]

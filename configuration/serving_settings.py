@@ -28,6 +28,8 @@ _GPUS: dict[str, dict[str, int]] = {
     "p5e": {"48xlarge": 8},  # H200, 141 GB
     "p5en": {"48xlarge": 8},  # H200, 141 GB
 }
+_WITHOUT_BF16 = {"g4dn"}
+"""Families whose GPUs only emulate bfloat16: there training, evaluation and the handler compute in fp32."""
 _GPU_FAMILY = re.compile(r"ml\.(?:g|gr|p)\d[a-z\d-]*\.[a-z\d-]+")
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has kernels for; adapters of a lower rank fit in."""
@@ -97,6 +99,9 @@ def lmi_environment(
         "OPTION_ASYNC_MODE": "true",
         "OPTION_ROLLING_BATCH": "disable",
         "OPTION_ENTRYPOINT": "djl_python.lmi_vllm.vllm_async_service",
+        # The one rule of precision (common/precision.py): what was evaluated is what is served. "auto" would follow the
+        # weights' own type, and a g4dn would serve fp16.
+        "OPTION_DTYPE": "fp32" if instance_type.split(".")[1] in _WITHOUT_BF16 else "bf16",
         # One copy of the model over these GPUs; LMI starts more copies where GPUs are left.
         "OPTION_TENSOR_PARALLEL_DEGREE": str(degree),
         # Longer than the model was tuned on is never asked for, and the cache of vLLM is sized by it.

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: unpacks model.tar.gz, trusting nothing in it.
+"""Unpacks model.tar.gz, trusting nothing in it. Runs in the Evaluate step's processing container.
 
 Only plain files and folders below the target are written, so neither a path nor a link can lead out of it.
 """

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: the report's pictures as inline SVG.
+"""Draws the report's pictures as inline SVG. Runs in the Evaluate step's processing container.
 
 Colours come from the page's style sheet (classes), so that they follow light and dark mode. Every picture has a title
 that says in words what it shows. Sizes are in the picture's own units; the page scales it to its width.

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: test and training rows, all of them or some drawn at random."""
+"""Reads test and training rows, all or some at random. Runs in the Evaluate step's processing container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: the prompt that gives the untuned base model a fair chance.
+"""Builds the prompt that gives the untuned base model a fair chance. Runs in the Evaluate step's processing container.
 
 system: Answer with one JSON object and nothing else. ... HassTurnOn(domain, area, name) ...
 user: set the kitchen lights to 40 percent   assistant: {"name":"HassLightSet", ...}   (k examples from training)

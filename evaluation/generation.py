@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: batched greedy generation and completion losses.
+"""Generates greedy answers in batches and measures completion losses. Runs in the Evaluate step's processing container.
 
 Rows are sorted by length, padded on the left, and leave the batch when they have ended. The tokens with which all
 prompts begin are computed once (shared_prefix.py) where the model's attention allows it; that is checked against the

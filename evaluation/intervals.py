@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: means with 95% bootstrap intervals.
+"""Estimates means with 95% bootstrap intervals. Runs in the Evaluate step's processing container.
 
 Rows are drawn with replacement; the same draws are used for all models, so that a difference is paired over rows. The
 interval of a share of 0 or 1 has no width, as with any bootstrap: read it together with the number of rows.

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: how good one answer is, beside the answer that was wanted.
+"""Measures one answer against the one that was wanted. Runs in the Evaluate step's processing container.
 
     score_text('{"name": "a", "x": 1}', '{"x": 1, "name": "a"}', json_targets=True)
  -> {"exact_match": 1.0, "token_f1": 0.5..., "rouge_l": ..., "json_valid": 1.0, "json_field_accuracy": 1.0}

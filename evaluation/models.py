@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: finds, checks and loads the tuned model and its base."""
+"""Finds, checks and loads the tuned model and its base. Runs in the Evaluate step's processing container."""
 
 from __future__ import annotations
 

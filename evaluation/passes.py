@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: what one model says, costs and takes on all test rows."""
+"""Asks one model all test rows: its answers, losses and latencies. Runs in the Evaluate step's processing container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: report.html, one page that needs no other file and no network.
+"""Renders report.html, one page that needs nothing else. Runs in the Evaluate step's processing container.
 
 Everything that comes from data or models is escaped by the template (report.html.j2); only the pictures (charts.py) are
 markup.

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: from the answers of three passes to evaluation.json."""
+"""Builds evaluation.json from the answers of three passes. Runs in the Evaluate step's processing container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container (GPU, or CPU): the tuned model beside its base on unseen rows.
+"""Scores the tuned model beside its base on unseen rows. Runs in the Evaluate step's processing container (GPU or CPU).
 
     python score.py --model model.tar.gz --base-model base --data test --train-data train --output evaluation
 

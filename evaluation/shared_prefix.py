@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: attention over a prefix that all rows of a batch share.
+"""Attention over a prefix that all rows of a batch share. Runs in the Evaluate step's processing container.
 
 Prompts begin alike (a system message, the few-shot examples). Here the keys and values of that beginning are computed
 and kept once, not once a row: each query attends to the shared part in one product over all rows, and to its own row's

@@ -1,4 +1,4 @@
-"""Runs in the Evaluate step's processing container: groups of test rows that are worth a look of their own."""
+"""Finds groups of test rows that are worth a look of their own. Runs in the Evaluate step's processing container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in the Prepare step's processing container (CPU): checks, de-duplicates and splits raw rows for fine-tuning.
+"""Checks, de-duplicates and splits raw rows for fine-tuning. Runs in the Prepare step's processing container (CPU).
 
     python prepare.py --input data.csv --output prepared
     python prepare.py --check --input data.csv
@@ -6,30 +6,27 @@
 Reads CSV (comma, semicolon, tab), JSON lines, JSON arrays and Parquet; rows as instruction/input/output,
 prompt/completion or chat messages. Writes under --output:
 
-    train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row a line (see rows.py)
+    train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row per line (see rows.py)
     report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
     report/rejected.jsonl                                          {"file", "line", "reason", "row"}
 
 Rows with the same prompt, or the same value in --group-column, never stand in two splits. Memory stays flat but for 8
-bytes a row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
+bytes per row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
 Not covered: near-duplicates, secrets and personal data.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-from reading import Piece, Source, find_sources, pieces, read_piece
+from readers import read_source
+from reading import Source, find_sources
 from rows import Batch, Columns, Converter
-from serial import read_serially
 from splits import TRACKED_GROUPS, Shares, Splitter, fill_empty_splits
 from writing import Tally, Writer, write_report
 
@@ -38,9 +35,6 @@ from common.dials import add_arguments
 from common.failure import JobError, report_failure
 
 CHECK_ROWS = 200_000
-PARALLEL_BYTES = 16 << 20
-"""Smaller inputs are read in this process: starting others would take longer."""
-MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,6 @@ class Options:
     max_rejected_share: float
     minimum_rows: int
     seed: int
-    workers: int
     check: bool
     check_rows: int
     message_file: Path | None
@@ -66,7 +59,6 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--input", type=Path, required=True, help="a file, or a directory of files")
     parser.add_argument("--output", type=Path, help="directory to write to (not needed with --check)")
     add_arguments(parser, [dial for dial in DATA if dial.argument])
-    parser.add_argument("--workers", type=int, default=0, help="processes to read with (default: one a core)")
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
         "--check-rows", type=int, default=CHECK_ROWS, help=f"rows to look at with --check (default {CHECK_ROWS})"
@@ -80,90 +72,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     columns = Columns(**{name: (getattr(given, f"{name}_column") or "").strip() for name in names})
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
-                   given.workers, given.check, given.check_rows, given.message_file)  # fmt: skip
-
-
-_converter: Converter | None = None
-
-
-def _start_worker(columns: Columns, splitter: Splitter) -> None:
-    """Prepares a worker process: it ignores Ctrl-C (the parent answers it) and ends when the parent is gone."""
-    import gc
-    import multiprocessing
-    import signal
-    import threading
-
-    global _converter
-    gc.disable()  # a worker makes no reference cycles
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    _converter = Converter(columns, splitter)
-
-
-def _work(piece: Piece) -> Batch | None:
-    assert _converter is not None
-    return _packed(read_piece(piece, _converter))
-
-
-def _packed(batch: Batch | None) -> Batch | None:
-    for part in batch.parts if batch else ():
-        part.pack()
-    return batch
-
-
-def read(sources: list[Source], options: Options, splitter: Splitter) -> Iterator[tuple[Source, Batch]]:
-    """Yields all rows in input order, read in several processes where the input is large."""
-    size = sum(os.path.getsize(source.path) for source in sources)
-    workers = min(options.workers or len(os.sched_getaffinity(0)), MOST_WORKERS)
-    converter = Converter(options.columns, splitter)
-    if workers < 2 or (size < PARALLEL_BYTES and not options.workers):
-        yield from _read_all(
-            sources, converter, lambda source: ((p, _packed(read_piece(p, converter))) for p in pieces(source))
-        )
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker, (options.columns, splitter)
-    ) as pool:
-        try:
-            yield from _read_all(sources, converter, lambda source: _ahead(pool, source, workers + 2))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ahead(pool: Any, source: Source, count: int) -> Iterator[tuple[Piece, Batch | None]]:
-    """Has up to `count` pieces in work and yields them in order."""
-    waiting: deque[tuple[Piece, Any]] = deque()
-    for piece in pieces(source):
-        waiting.append((piece, pool.submit(_work, piece)))
-        if len(waiting) >= count:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    while waiting:
-        first, future = waiting.popleft()
-        yield first, future.result()
-
-
-def _read_all(
-    sources: list[Source], converter: Converter, read_pieces: Callable[[Source], Iterator[tuple[Piece, Batch | None]]]
-) -> Iterator[tuple[Source, Batch]]:
-    for source in sources:
-        if source.format in ("parquet", "json"):
-            for batch in read_serially(source, converter, source.start, 1):
-                _packed(batch)
-                yield source, batch
-            continue
-        for piece, batch in read_pieces(source):
-            if batch is None:
-                for rest in read_serially(source, converter, piece.offset, piece.first_line):
-                    _packed(rest)
-                    yield source, rest
-                break
-            yield source, batch
+                   given.check, given.check_rows, given.message_file)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
@@ -181,10 +90,10 @@ def run(options: Options) -> Tally:
 def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) -> Tally:
     tally = Tally(sources)
     writer = Writer(options.output, tally, bool(options.columns.group))
-    splitter = Splitter(options.shares, options.seed, overrides)
+    converter = Converter(options.columns, Splitter(options.shares, options.seed, overrides))
     reported = time.monotonic()
     try:
-        for source, batch in read(sources, options, splitter):
+        for source, batch in _batches(sources, converter):
             writer.add(source, batch)
             if options.check and tally.total("rows_in") >= options.check_rows:
                 break
@@ -204,6 +113,12 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
     if problem:
         raise JobError(problem)
     return tally
+
+
+def _batches(sources: list[Source], converter: Converter) -> Iterator[tuple[Source, Batch]]:
+    for source in sources:
+        for batch in read_source(source, converter):
+            yield source, batch
 
 
 def judge(tally: Tally, options: Options) -> str:
@@ -238,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename or options.output}", options)
     except MemoryError:
-        return _fail("out of memory; give the job a larger instance or --workers 1", options)
+        return _fail("out of memory; give the job a larger instance", options)
     splits = ", ".join(f"{name} {count}" for name, count in tally.splits.items())
     looked = f" (only the first {tally.total('rows_in')} rows were looked at)" if options.check and (
         tally.total("rows_in") >= options.check_rows) else ""  # fmt: skip

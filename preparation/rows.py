@@ -1,4 +1,4 @@
-"""Runs in the Prepare step's processing container: turns one input row into one canonical row, or says why not.
+"""Turns one input row into one canonical row, or says why not. Runs in the Prepare step's processing container.
 
     {"instruction": "Translate to French", "input": "cat", "output": "chat"}
  -> {"messages": [{"role": "user", "content": "Translate to French\\n\\ncat"},
@@ -120,17 +120,6 @@ class Part:
     """Digests of the prompts; empty without a group column, where they are the groups."""
     prompt_lengths: array[int] = field(default_factory=lambda: array("L"))
     completion_lengths: array[int] = field(default_factory=lambda: array("L"))
-    text: bytes = b""
-    """After `pack`: the lines as one text, because one object travels faster between processes than thousands."""
-    line_lengths: array[int] = field(default_factory=lambda: array("L"))
-
-    def pack(self) -> None:
-        """Moves the lines into `text`, each with its line break."""
-        if not self.lines:
-            return  # it is packed
-        self.line_lengths = array("L", [len(line) + 1 for line in self.lines])
-        self.lines.append(b"")
-        self.text, self.lines = b"\n".join(self.lines), []
 
 
 @dataclass
@@ -180,27 +169,10 @@ class Converter:
                     messages.insert(0, ("system", system))
                 self.append(batch, number, messages[:-1], messages[-1][1], slice_name, group)
             else:
-                prompt = _text(row, layout.prompt or "")
-                extra = _text(row, layout.input) if layout.input is not None else ""
-                self.add_texts(
-                    batch, number, prompt, extra, _text(row, layout.completion or ""), system, slice_name, group
-                )
+                turns, completion = _turns(row, layout, system)
+                self.append(batch, number, turns, completion, slice_name, group)
         except RowError as error:
             batch.rejected.append((number, error.reason, error.detail, row))
-
-    def add_texts(self, batch: Batch, number: int, prompt: str, extra: str, completion: str,
-                  system: str, slice_name: str, group: str) -> None:  # fmt: skip
-        """Adds a row that isn't a chat; raises RowError."""
-        if extra and not extra.isspace():
-            prompt = f"{prompt}\n\n{extra}" if prompt and not prompt.isspace() else extra
-        if not prompt or prompt.isspace():
-            raise RowError("empty prompt")
-        if not completion or completion.isspace():
-            raise RowError("empty completion")
-        turns = [("user", prompt)]
-        if system and not system.isspace():
-            turns.insert(0, ("system", system))
-        self.append(batch, number, turns, completion, slice_name, group)
 
     def append(
         self, batch: Batch, number: int, turns: list[tuple[str, str]], completion: str, slice_name: str, group: str
@@ -235,6 +207,22 @@ class Converter:
             part.prompts += prompt_digest
         part.prompt_lengths.append(len(turns[0][1]) if len(turns) == 1 else sum([len(content) for _, content in turns]))
         part.completion_lengths.append(len(completion))
+
+
+def _turns(row: Mapping[str, Any], layout: Layout, system: str) -> tuple[list[tuple[str, str]], str]:
+    """(role, content) of each turn of the prompt, and the completion; raises RowError."""
+    prompt, completion = _text(row, layout.prompt or ""), _text(row, layout.completion or "")
+    extra = _text(row, layout.input) if layout.input is not None else ""
+    if extra and not extra.isspace():
+        prompt = f"{prompt}\n\n{extra}" if prompt and not prompt.isspace() else extra
+    if not prompt or prompt.isspace():
+        raise RowError("empty prompt")
+    if not completion or completion.isspace():
+        raise RowError("empty completion")
+    turns = [("user", prompt)]
+    if system and not system.isspace():
+        turns.insert(0, ("system", system))
+    return turns, completion
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,6 @@
-"""Runs in the Prepare step's processing container: which rows were seen before, and which split a row belongs to.
+"""Decides which rows were seen before, and which split each belongs to.
+
+Runs in the Prepare step's processing container.
 
 A row's split follows from the digest of its group (the group column, else the prompt) and the shares alone, so it
 doesn't depend on the other rows: adding data never moves a row from test to train.
@@ -35,7 +37,7 @@ class DigestSet:
         """Returns a boolean array: which of the uint64 digests are in the set."""
         import numpy as np
 
-        found = np.zeros(len(digests), dtype=bool)
+        found: Any = np.zeros(len(digests), dtype=bool)
         for level in self._levels:
             places = np.minimum(np.searchsorted(level, digests), len(level) - 1)
             found |= level[places] == digests
@@ -47,7 +49,7 @@ class DigestSet:
 
         distinct, first = np.unique(digests, return_index=True)
         fresh = ~self.contains(distinct)
-        new = np.zeros(len(digests), dtype=bool)
+        new: Any = np.zeros(len(digests), dtype=bool)
         new[first[fresh]] = True
         level = distinct[fresh]
         if len(level):
@@ -90,15 +92,6 @@ class Splitter:
             return self.overrides[group]
         place = int.from_bytes(group, "big")
         return 0 if place >= self._validation else 1 if place >= self._test else 2
-
-    def splits_of(self, groups: list[bytes]) -> Any:
-        """Returns the splits of many group digests as an array of integers."""
-        import numpy as np
-
-        if self.overrides:
-            return np.array([self.split_of(group) for group in groups])
-        places = np.frombuffer(b"".join(groups), dtype=">u8")
-        return (places < np.uint64(self._validation)).astype(np.int64) + (places < np.uint64(self._test))
 
 
 def fill_empty_splits(groups: Mapping[bytes, int], shares: Shares) -> dict[bytes, int]:

@@ -1,4 +1,4 @@
-"""Runs in the Prepare step's processing container: drops duplicates, splits, counts and writes.
+"""Drops duplicates, splits, counts and writes. Runs in the Prepare step's processing container.
 
 Files appear under their names when they are complete (`.partial` before), the report and the rejected rows also when
 the run fails.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,7 @@ class Lengths:
     def __init__(self) -> None:
         import numpy as np
 
-        self.counts = np.zeros(LONGEST + 1, dtype=np.int64)
+        self.counts: Any = np.zeros(LONGEST + 1, dtype=np.int64)
         self.total = self.rows = self.longest = 0
         self.shortest: int | None = None
 
@@ -58,12 +58,23 @@ class Lengths:
         return {"min": self.shortest or 0, "mean": round(self.total / self.rows, 1), **at, "max": self.longest}
 
 
+@dataclass
+class FileCounts:
+    """What became of the rows of one file."""
+
+    file: str
+    format: str
+    rows_in: int = 0
+    rows_out: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+
+
 class Tally:
     """Counts of one run; `rows_in = rows_out + rejected + duplicates` holds for the whole and for each file."""
 
     def __init__(self, sources: list[Source]) -> None:
-        self.files = {source.name: {"file": source.name, "format": source.format, "rows_in": 0, "rows_out": 0,
-                                    "rejected": 0, "duplicates": 0} for source in sources}  # fmt: skip
+        self.files = {source.name: FileCounts(source.name, source.format) for source in sources}
         self.splits = dict.fromkeys(SPLITS, 0)
         self.reasons: Counter[str] = Counter()
         self.prompt, self.completion = Lengths(), Lengths()
@@ -71,7 +82,7 @@ class Tally:
         self.grouped = 0
 
     def total(self, key: str) -> int:
-        return sum(int(file[key]) for file in self.files.values())
+        return sum(getattr(file, key) for file in self.files.values())
 
     def report(self, settings: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -79,7 +90,7 @@ class Tally:
             **{key: self.total(key) for key in ("rows_in", "rows_out", "rejected", "duplicates")},
             "splits": self.splits,
             "reasons": dict(self.reasons.most_common()),
-            "files": list(self.files.values()),
+            "files": [asdict(file) for file in self.files.values()],
             "characters": {"prompt": self.prompt.summary(), "completion": self.completion.summary()},
             "settings": settings,
         }
@@ -101,25 +112,25 @@ class Writer:
                 self.outputs[name] = open(directory / f"{name}.partial", "wb", buffering=1 << 18)  # noqa: SIM115
 
     def add(self, source: Source, batch: Batch) -> None:
-        """Writes one packed batch's new rows to their splits and its rejected rows to theirs."""
+        """Writes one batch's new rows to their splits and its rejected rows to theirs."""
         file, rejected = self.tally.files[source.name], list(batch.rejected)
         for split, part in enumerate(batch.parts):
             if part.numbers:
                 self._add_part(file, split, part, rejected)
         self.tally.grouped += batch.grouped
-        file["rows_in"] += len(batch)
-        file["rejected"] += len(rejected)
+        file.rows_in += len(batch)
+        file.rejected += len(rejected)
         self._reject(source, rejected)
 
-    def _add_part(self, file: dict[str, Any], split: int, part: Part, rejected: list[Rejection]) -> None:
+    def _add_part(self, file: FileCounts, split: int, part: Part, rejected: list[Rejection]) -> None:
         import numpy as np
 
         kept = self.seen[split].add(np.frombuffer(part.rows, dtype="<u8"))
-        file["duplicates"] += len(kept) - int(kept.sum())
+        file.duplicates += len(kept) - int(kept.sum())
         if self.prompts:
             self._drop_leaks(split, part, kept, rejected)
         count = int(kept.sum())
-        file["rows_out"] += count
+        file.rows_out += count
         self.tally.splits[SPLITS[split]] += count
         self.tally.prompt.add(np.array(part.prompt_lengths, dtype=np.int64)[kept])
         self.tally.completion.add(np.array(part.completion_lengths, dtype=np.int64)[kept])
@@ -128,8 +139,7 @@ class Writer:
             self.tally.groups.update(groups[8 * row : 8 * row + 8] for row in np.flatnonzero(kept).tolist())
         if self.outputs:
             output = self.outputs[FILES[SPLITS[split]]]
-            for text in _without(part, np.flatnonzero(~kept)):
-                output.write(text)
+            output.write(b"".join([line + b"\n" for line, new in zip(part.lines, kept.tolist(), strict=True) if new]))
 
     def _drop_leaks(self, split: int, part: Part, kept: Any, rejected: list[Rejection]) -> None:
         """Takes out rows whose prompt already stands in another split because it came with another group."""
@@ -142,8 +152,9 @@ class Writer:
             leaks = np.flatnonzero(kept & other.contains(prompts)).tolist()
             kept[leaks] = False
             detail = "the prompt came before, with another group, and went to another split"
-            for row, line in zip(leaks, _lines(part, leaks), strict=True):
-                rejected.append((part.numbers[row], "prompt in two groups", detail, json.loads(line)))
+            rejected += [
+                (part.numbers[row], "prompt in two groups", detail, json.loads(part.lines[row])) for row in leaks
+            ]
         self.prompts[split].add(prompts[kept])
 
     def _reject(self, source: Source, rejected: list[Rejection]) -> None:
@@ -166,27 +177,6 @@ class Writer:
                 partial.unlink()
                 partial.with_suffix("").unlink(missing_ok=True)
         self.outputs = {}
-
-
-def _lines(part: Part, rows: list[int]) -> list[bytes]:
-    import numpy as np
-
-    ends = np.cumsum(np.array(part.line_lengths, dtype=np.int64))
-    return [part.text[int(ends[row]) - part.line_lengths[row] : int(ends[row])] for row in rows]
-
-
-def _without(part: Part, rows: Any) -> Iterator[memoryview]:
-    """Yields the text of a part but for some rows."""
-    import numpy as np
-
-    text, begin = memoryview(part.text), 0
-    if len(rows):
-        lengths = np.array(part.line_lengths, dtype=np.int64)
-        ends = np.cumsum(lengths)[rows]
-        for start, end in zip((ends - lengths[rows]).tolist(), ends.tolist(), strict=True):
-            yield text[begin:start]
-            begin = end
-    yield text[begin:]
 
 
 def _readable(value: Any) -> str:

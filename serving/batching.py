@@ -1,4 +1,4 @@
-"""Runs in the inference container: many requests at once on one model, batched by transformers itself.
+"""Answers many requests at once on one model, batched by transformers. Runs in the inference container.
 
 `Batched` hands requests to the library's continuous batching: they join and leave the running batch token by token, so
 a long answer holds nobody up. `OneByOne` is the library's `generate` in a queue: for requests that sample, because a

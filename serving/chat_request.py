@@ -1,4 +1,4 @@
-"""Runs in the inference container: a request's JSON, checked before the model sees it.
+"""Checks a request's JSON before the model sees it. Runs in the inference container.
 
     {"inputs": "turn on the lamp", "parameters": {"max_new_tokens": 64}, "stream": false}
 
@@ -53,7 +53,7 @@ def parse(body: str | bytes, content_type: str) -> Request:
     _refuse_unknown("key", set(data) - set(_KEYS), _KEYS)
     stream = data.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise ValueError(f"stream is {reprlib.repr(stream)}; allowed are true and false")
+        raise ValueError(f"stream is {reprlib.repr(stream)}; allowed: true, false")
     parameters = data.get("parameters")
     checked = _parameters({} if parameters is None else parameters)
     return Request(messages=_messages(data["inputs"]), stream=bool(stream), **checked)
@@ -77,7 +77,7 @@ def _messages(inputs: Any) -> tuple[Message, ...]:
             raise ValueError(f'inputs[{number}] must be {{"role": ..., "content": text}}')
         if message.get("role") not in ROLES:
             raise ValueError(
-                f"inputs[{number}].role is {reprlib.repr(message.get('role'))}; allowed are {', '.join(ROLES)}"
+                f"inputs[{number}].role is {reprlib.repr(message.get('role'))}; allowed: {', '.join(ROLES)}"
             )
         _must_be_text(f"inputs[{number}].content", message["content"])
         _refuse_unknown(f"key in inputs[{number}]", set(message) - {"role", "content"}, ("role", "content"))
@@ -92,7 +92,7 @@ def _parameters(given: Any) -> dict[str, Any]:
     _refuse_unknown("parameter", set(given) - set(_PARAMETERS), _PARAMETERS)
     do_sample = given.get("do_sample")
     if do_sample is not None and not isinstance(do_sample, bool):
-        raise ValueError(f"do_sample is {reprlib.repr(do_sample)}; allowed are true and false")
+        raise ValueError(f"do_sample is {reprlib.repr(do_sample)}; allowed: true, false")
     temperature = _number(given, "temperature", 0, 5, whole=False, default=1.0 if do_sample else 0.0)
     if do_sample and not temperature:
         raise ValueError("do_sample is true and temperature is 0: leave one of them out")
@@ -115,7 +115,7 @@ def _number(given: dict[str, Any], key: str, low: float, high: float, *, whole: 
     right = isinstance(value, int) or (not whole and isinstance(value, float) and math.isfinite(value))
     if isinstance(value, bool) or not right or not low <= value <= high:
         limits = f"{low:g} to {high if whole else format(high, 'g')}"
-        raise ValueError(f"{key} is {reprlib.repr(value)}; allowed is a {'whole ' * whole}number from {limits}")
+        raise ValueError(f"{key} is {reprlib.repr(value)}; allowed: a {'whole ' * whole}number from {limits}")
     return value if whole else float(value)
 
 
@@ -139,7 +139,7 @@ def _stop(value: Any) -> tuple[str, ...]:
 def _refuse_unknown(what: str, unknown: set[str], allowed: tuple[str, ...]) -> None:
     if unknown:
         names = ", ".join(name[:40] for name in sorted(unknown)[:5])
-        raise ValueError(f"unknown {what} {names}; allowed are {', '.join(allowed)}")
+        raise ValueError(f"unknown {what} {names}; allowed: {', '.join(allowed)}")
 
 
 def _kind(value: Any) -> str:

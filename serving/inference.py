@@ -1,4 +1,4 @@
-"""Runs in the inference container: the SageMaker inference toolkit's four functions for a fine-tuned language model.
+"""The SageMaker inference toolkit's four functions for a fine-tuned language model. Runs in the inference container.
 
     POST /invocations  {"inputs": "turn on the lamp", "parameters": {"max_new_tokens": 64, "temperature": 0}}
     200                [{"generated_text": "{\\"name\\": \\"HassTurnOn\\"}"}]

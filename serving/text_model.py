@@ -1,4 +1,4 @@
-"""Runs in the inference container: from messages to text, whole or token by token."""
+"""Turns messages into text, whole or token by token. Runs in the inference container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: which checkpoint a restarted job may trust.
+"""Decides which checkpoint a restarted job may trust. Runs in the GPU training container.
 
     <checkpoint_dir>/<fingerprint>/checkpoint-50/    written by transformers' Trainer
                                     whole.json       {"model.safetensors": 269060552, ...}: written last

@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: transformers' Trainer with our batches, loss and checkpoints."""
+"""The Trainer of transformers with our batches, loss and checkpoints. Runs in the GPU training container."""
 
 from __future__ import annotations
 

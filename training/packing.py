@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: rows to batches, no padding, no attention across rows.
+"""Puts rows into batches: no padding, no attention across rows. Runs in the GPU training container.
 
 Packed, three rows whose prompts begin with the same two tokens (p q), one completion each ([..]):
 

@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: when to evaluate and save, when to stop, and what to print.
+"""Decides when to evaluate, save and stop, and prints the progress. Runs in the GPU training container.
 
     [train] step=12/147 epoch=0.25 train:loss=1.2345 train:learning_rate=0.0018 \
         train:completion_tokens_per_second=165.2 train:eta_seconds=93                      (one line)

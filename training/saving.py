@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: the model directory, which becomes model.tar.gz.
+"""Writes the model directory, which becomes model.tar.gz. Runs in the GPU training container.
 
     config.json  model.safetensors  generation_config.json      the merged model (merge=true, or method=full)
     tokenizer.json  tokenizer_config.json  chat_template.jinja  always

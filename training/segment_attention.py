@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: attention for packed batches, plugged into transformers.
+"""Attention for packed batches, plugged into transformers. Runs in the GPU training container.
 
 Registered under `NAME` as one of transformers' attention implementations. Every row sees the shared prefix and itself.
 Three ways, the same numbers: FlashAttention's variable-length kernel where it is installed (GPU, half precision), one

@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: canonical rows from a channel, as tokens.
+"""Reads canonical rows from a channel as tokens. Runs in the GPU training container.
 
 A row `{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}` becomes the prompt
 (the chat template over all but the last message, with the generation prompt) and the completion (the last message's

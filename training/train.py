@@ -1,13 +1,16 @@
-"""Runs in the GPU training container (SageMaker Training), and as the same program on a laptop's CPU.
+"""Fine-tunes a causal language model on canonical rows. Runs in the GPU training container, and on a laptop's CPU.
 
     SM_CHANNEL_TRAIN=data/train SM_CHANNEL_VALIDATION=data/validation SM_CHANNEL_MODEL=base SM_MODEL_DIR=model \\
         python train.py --method lora --epochs 2 --checkpoint_dir checkpoints
     torchrun --nproc-per-node 4 train.py --method full ...
 
-Fine-tunes a causal language model on canonical rows, `{"messages": [..., {"role": "assistant", "content": "..."}]}`:
-loss on completion tokens only, rows packed without padding. Killed at any moment and started again with the
-same arguments it goes on from its last whole checkpoint. `train.py --help` lists the hyperparameters.
-Not covered: several machines, sharded weights (FSDP), quantized base models.
+A row is `{"messages": [..., {"role": "assistant", "content": "..."}]}`. The loss counts completion tokens only,
+and rows are packed without padding. Killed at any moment and started again with the same arguments, it continues from
+its last whole checkpoint. `train.py --help` lists the hyperparameters.
+
+Several GPUs, and several machines with a torchrun on each, hold one copy of the model each (DDP). A restart on several
+machines needs the checkpoint files of all of them on all of them, which SageMaker does through S3. Tried with two
+processes that had disks of their own, without GPUs. Not covered: sharded weights (FSDP), quantized base models.
 """
 
 from __future__ import annotations

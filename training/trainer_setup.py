@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: hyperparameters to a PackedTrainer ready to train."""
+"""Builds a PackedTrainer from the hyperparameters. Runs in the GPU training container."""
 
 from __future__ import annotations
 

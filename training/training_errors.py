@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: the errors of a training job and how they reach its owner."""
+"""Exit codes of a training job, and one sentence for errors that aren't ours. Runs in the GPU training container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: training_report.json, which lies in the model directory.
+"""Builds training_report.json, which lies in the model directory. Runs in the GPU training container.
 
     {"version": 1, "method": "lora", "base_model": "SmolLM2-135M-Instruct", "steps": 147, "epochs": 1.0,
      "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170,

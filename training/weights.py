@@ -1,4 +1,4 @@
-"""Runs in the GPU training container, beside train.py: base model, tokenizer, precision, adapters."""
+"""Loads base model and tokenizer, adds adapters, chooses the layout of batches. Runs in the GPU training container."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def add_adapters(model: Any, chosen: Hyperparameters, name: str) -> Any:
         )
         raise JobError(
             f"lora_target_modules={chosen.lora_target_modules!r} does not fit the model ({first_line(error)}); "
-            f"allowed are {ALL_LINEAR} or some of {', '.join(leaves)}"
+            f"allowed: {ALL_LINEAR} or some of {', '.join(leaves)}"
         ) from error
     adapted.peft_config["default"].base_model_name_or_path = name
     for module in adapted.modules():

@@ -220,7 +220,7 @@ def test_gate_parameters_have_readable_names(config: Config) -> None:
 
 def test_the_configuration_of_the_tree_is_loaded_without_the_sdk() -> None:
     code = (
-        "import sys; from configuration.config import load_config; load_config('pipeline.yaml');"
+        "import sys; from configuration.layers import load_config; load_config('pipeline.yaml');"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'sagemaker', 'boto3', 'botocore', 'torch'}))"
     )
     result = subprocess.run(

@@ -64,6 +64,7 @@ def test_the_environment_of_merged_weights() -> None:
         "OPTION_ASYNC_MODE": "true",
         "OPTION_ROLLING_BATCH": "disable",
         "OPTION_ENTRYPOINT": "djl_python.lmi_vllm.vllm_async_service",
+        "OPTION_DTYPE": "bf16",
         "OPTION_TENSOR_PARALLEL_DEGREE": "4",
         "OPTION_MAX_MODEL_LEN": "4096",
         "OPTION_MAX_ROLLING_BATCH_SIZE": "64",
@@ -116,3 +117,11 @@ def test_the_sdk_knows_the_image() -> None:
         "djl-lmi", "eu-west-1", version=serving_settings.LMI_VERSION, instance_type="ml.g5.xlarge"
     )
     assert uri.endswith("djl-inference:0.36.0-lmi27.0.0-cu130")
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind"), [("ml.g4dn.xlarge", "fp32"), ("ml.g5.xlarge", "bf16"), ("ml.p4d.24xlarge", "bf16")]
+)
+def test_vllm_computes_as_training_and_evaluation_do(machine: str, kind: str) -> None:
+    """A T4 only emulates bf16; left to itself vLLM would take fp16 there."""
+    assert lmi_environment(machine, max_seq_length=1024)["OPTION_DTYPE"] == kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -88,20 +89,41 @@ def test_csv_rows_with_wrong_fields_and_several_lines_have_the_right_line(tmp_pa
     assert len(done.rows) == 3
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_quote_that_never_closes_costs_one_line(workers: str, tmp_path: Path, prepare: Prepare) -> None:
-    path = tmp_path / "rows.csv"
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_quote_that_never_closes_costs_one_line(zipped: bool, tmp_path: Path, prepare: Prepare) -> None:
+    path = tmp_path / ("rows.csv.gz" if zipped else "rows.csv")
     lines = [f'p{number},"c {number} ""x"""' for number in range(20_000)]
     lines[7000] = '"never closed,c'
     lines[12_000] = 'p 5" wide,c'
-    path.write_text("prompt,completion\n" + "\n".join(lines) + "\n")
-    done = prepare(path, "--workers", workers)
+    text = ("prompt,completion\n" + "\n".join(lines) + "\n").encode()
+    path.write_bytes(gzip.compress(text, 1) if zipped else text)
+    done = prepare(path)
     assert done.code == 0, done.err
     done.check_counts()
     assert done.report["rows_out"] == 19_999
     (row,) = done.rejected
     assert (row["line"], row["row"]) == (7002, '"never closed,c')
     assert {r["messages"][0]["content"] for r in done.rows} >= {'p 5" wide', "p6999", "p7001", "p19999"}
+
+
+def test_a_long_field_over_many_lines_is_a_row(tmp_path: Path, prepare: Prepare) -> None:
+    path, long = tmp_path / "rows.csv", "a line of it\n" * 250_000
+    path.write_text(f'prompt,completion\na,"{long}"\nb,c\nfew\n')
+    done = prepare(path, "--max-rejected-share", "1")
+    assert done.code == 0, done.err
+    assert {row["messages"][-1]["content"] for row in done.rows} == {long, "c"}
+    assert [(row["line"], row["reason"]) for row in done.rejected] == [
+        (250_004, "wrong number of fields: 1 fields, the header has 2")
+    ]
+
+
+@pytest.mark.parametrize(("name", "begin"), [("rows.csv", "prompt,completion\n"), ("rows.jsonl", '{"prompt": "')])
+def test_a_line_that_never_ends_stops_the_run(name: str, begin: str, tmp_path: Path, prepare: Prepare) -> None:
+    (tmp_path / name).write_text(begin + "x" * (17 << 20))
+    done = prepare(tmp_path / name)
+    assert done.code == 1
+    assert name in done.err
+    assert "a line of more than 16 MiB" in done.err
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -1,5 +1,4 @@
-"""The script as a process: the same bytes with any number of workers, flat memory, Ctrl-C, a killed parent, a bare
-interpreter."""
+"""The script as a process: the same bytes each time, flat memory, Ctrl-C, a kill, a bare interpreter."""
 
 from __future__ import annotations
 
@@ -46,20 +45,22 @@ def start(data: Path, output: Path, *flags: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_workers_change_nothing_but_the_time(grouped: bool, tmp_path: Path, prepare: Prepare) -> None:
+def test_a_second_process_writes_the_same_bytes(grouped: bool, tmp_path: Path, prepare: Prepare) -> None:
     data = write_csv(tmp_path / "rows.csv", 12_000)
     flags = ["--group-column", "family"] if grouped else []
-    one, two = prepare(data, *flags, "--workers", "1"), prepare(data, *flags, "--workers", "3")
-    assert one.code == two.code == 0
+    one, other = prepare(data, *flags), tmp_path / "other"
+    process = start(data, other, "--minimum-rows", "1", *flags)
+    _, errors = process.communicate(timeout=60)
+    assert one.code == process.returncode == 0, errors
     for name in ("train/train.jsonl", "validation/validation.jsonl", "test/test.jsonl", "report/data_report.json"):
-        assert (one.directory / name).read_bytes() == (two.directory / name).read_bytes()
+        assert (one.directory / name).read_bytes() == (other / name).read_bytes()
     assert one.report["rows_out"] == 12_000
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     peaks = []
     for rows in (5_000, 80_000):
-        process = start(write_csv(tmp_path / f"{rows}.csv", rows), tmp_path / f"out-{rows}", "--workers", "1")
+        process = start(write_csv(tmp_path / f"{rows}.csv", rows), tmp_path / f"out-{rows}")
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0
@@ -69,40 +70,35 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process], Path]]:
-    """A run in the middle of its work, with its workers."""
-    data = write_csv(tmp_path / "rows.csv", 150_000)
-    process = start(data, tmp_path / "out", "--workers", "2")
-    parent = psutil.Process(process.pid)
+def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A run in the middle of its work."""
+    process = start(write_csv(tmp_path / "rows.csv", 150_000), tmp_path / "out")
     partial = tmp_path / "out/train/train.jsonl.partial"
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.01)
-    workers = parent.children(recursive=True)
     assert process.poll() is None, "the run ended before it could be interrupted"
-    assert workers
-    yield process, workers, tmp_path / "out"
+    assert psutil.Process(process.pid).children(recursive=True) == [], "it needs no other process"
+    yield process, tmp_path / "out"
     if process.poll() is None:
         process.kill()
     process.communicate()
 
 
-def test_ctrl_c_says_so_and_leaves_no_process(
-    running: tuple[subprocess.Popen[str], list[psutil.Process], Path],
-) -> None:
-    process, workers, output = running
+def test_ctrl_c_says_so_and_leaves_no_split(running: tuple[subprocess.Popen[str], Path]) -> None:
+    process, output = running
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error == "prepare.py: error: interrupted; nothing was written to the splits\n"
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert [path.name for path in output.rglob("*") if path.is_file()] == ["rejected.jsonl"]
 
 
-def test_workers_end_with_a_killed_parent(running: tuple[subprocess.Popen[str], list[psutil.Process], Path]) -> None:
-    process, workers, _ = running
+def test_a_killed_run_leaves_no_file_that_looks_whole(running: tuple[subprocess.Popen[str], Path]) -> None:
+    process, output = running
     process.kill()
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    process.wait(timeout=30)
+    assert {path.suffix for path in output.rglob("*") if path.is_file()} == {".partial"}
 
 
 def test_help_answers_in_a_bare_interpreter() -> None:

@@ -77,7 +77,7 @@ def test_the_length_limit_is_the_environments(inference: ModuleType, monkeypatch
     assert inference.input_fn('{"inputs": "hi", "parameters": {"max_new_tokens": 1024}}').max_new_tokens == 1024
     monkeypatch.setenv("FMOPS_MAX_NEW_TOKENS", "16")
     assert inference.input_fn('{"inputs": "hi"}').max_new_tokens == 16
-    with pytest.raises(ValueError, match="max_new_tokens is 17; allowed is a whole number from 1 to 16"):
+    with pytest.raises(ValueError, match="max_new_tokens is 17; allowed: a whole number from 1 to 16"):
         inference.input_fn('{"inputs": "hi", "parameters": {"max_new_tokens": 17}}')
 
 
@@ -137,8 +137,8 @@ def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
         (b"[" * 100_000, "the body is not JSON"),
         ("[]", '"inputs"'),
         ("{}", '"inputs"'),
-        ('{"inputs": "hi", "streams": true}', "unknown key streams; allowed are inputs, parameters, stream"),
-        ('{"inputs": "hi", "stream": 1}', "stream is 1; allowed are true and false"),
+        ('{"inputs": "hi", "streams": true}', "unknown key streams; allowed: inputs, parameters, stream"),
+        ('{"inputs": "hi", "stream": 1}', "stream is 1; allowed: true, false"),
         (r'{"inputs": "\ud800"}', "inputs is not valid Unicode at character 0"),
         (b'{"inputs": "' + b"x" * (6 << 20) + b'"}', "at most 6291456 are allowed"),
         ('{"inputs": ""}', "inputs is empty"),
@@ -147,25 +147,25 @@ def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
         ('{"inputs": ["hi"]}', "inputs[0] must be"),
         (
             '{"inputs": [{"role": "tool", "content": "x"}]}',
-            "inputs[0].role is 'tool'; allowed are system, user, assistant",
+            "inputs[0].role is 'tool'; allowed: system, user, assistant",
         ),
         ('{"inputs": [{"role": "user", "content": "x", "name": "y"}]}', "unknown key in inputs[0] name"),
         ('{"inputs": [{"role": "assistant", "content": "x"}]}', "there is nothing to answer"),
         ('{"inputs": "hi", "parameters": []}', "parameters must be an object"),
         (
             '{"inputs": "hi", "parameters": {"top_k": 3}}',
-            "unknown parameter top_k; allowed are max_new_tokens, temperature, top_p, do_sample, seed, stop",
+            "unknown parameter top_k; allowed: max_new_tokens, temperature, top_p, do_sample, seed, stop",
         ),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": 0}}', "max_new_tokens is 0"),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": true}}', "max_new_tokens is True"),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": "10"}}', "max_new_tokens is '10'"),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": 2.0}}', "max_new_tokens is 2.0"),
-        ('{"inputs": "hi", "parameters": {"temperature": -1}}', "temperature is -1; allowed is a number from 0 to 5"),
+        ('{"inputs": "hi", "parameters": {"temperature": -1}}', "temperature is -1; allowed: a number from 0 to 5"),
         ('{"inputs": "hi", "parameters": {"temperature": NaN}}', "temperature is nan"),
         ('{"inputs": "hi", "parameters": {"temperature": 1%s}}' % ("0" * 400), "temperature is 1000"),
-        ('{"inputs": "hi", "parameters": {"do_sample": 1}}', "do_sample is 1; allowed are true and false"),
+        ('{"inputs": "hi", "parameters": {"do_sample": 1}}', "do_sample is 1; allowed: true, false"),
         ('{"inputs": "hi", "parameters": {"do_sample": true, "temperature": 0}}', "temperature is 0: leave one"),
-        ('{"inputs": "hi", "parameters": {"seed": -1}}', "seed is -1; allowed is a whole number from 0"),
+        ('{"inputs": "hi", "parameters": {"seed": -1}}', "seed is -1; allowed: a whole number from 0"),
         ('{"inputs": "hi", "parameters": {"top_p": 1.5}}', "top_p is 1.5"),
         ('{"inputs": "hi", "parameters": {"top_p": 0}}', "top_p is 0"),
         ('{"inputs": "hi", "parameters": {"stop": [""]}}', "stop must be a text or a list"),

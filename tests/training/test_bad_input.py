@@ -106,7 +106,7 @@ def test_unknown_hyperparameter(new_job: NewJob) -> None:
 
 
 def test_unknown_target_modules(new_job: NewJob) -> None:
-    fails(new_job(), "allowed are all-linear or some of down_proj, gate_proj,", lora_target_modules="query")
+    fails(new_job(), "allowed: all-linear or some of down_proj, gate_proj,", lora_target_modules="query")
 
 
 def test_loss_that_is_not_a_number(new_job: NewJob, base: Path, tmp_path: Path) -> None:

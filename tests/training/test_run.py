@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.bundles import bundled
 from tests.support.tiny_model import make_tiny_model
 from tests.support.training_job import TrainingJob, lamp_rows, texts
 
@@ -34,9 +35,7 @@ def logits_of(model: Any, tokenizer: Any) -> Any:
 def test_full_fine_tuning_learns_and_ends_its_answers(new_job: NewJob, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    (tmp_path / "serving").mkdir()
-    (tmp_path / "serving" / "inference.py").write_text("# handler\n")
-    job = new_job(serving=tmp_path / "serving")
+    job = new_job(serving=bundled("serving"))
     assert job.run(**FULL, max_steps=150, evaluations_per_run=5, checkpoints_per_run=2) == 0, job.err
     report = job.report()
     first, last = report["history"][0]["train_loss"], report["train_loss"]
@@ -72,7 +71,8 @@ def test_full_fine_tuning_learns_and_ends_its_answers(new_job: NewJob, tmp_path:
     out = model.generate(**prompt, max_new_tokens=60, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert out[-1] == tokenizer.eos_token_id, "a trained model ends its answer"
     assert tokenizer.decode(out).startswith('{"area": "')
-    assert (job.model_dir / "code" / "inference.py").is_file()
+    code = {path.relative_to(job.model_dir / "code").as_posix() for path in (job.model_dir / "code").rglob("*.py")}
+    assert code >= {"inference.py", "common/__init__.py", "common/precision.py"}, "the handler and its part of common/"
     assert not (job.model_dir / "adapter").exists()
     assert not list(job.model_dir.glob(".*"))
     assert "attn" not in (job.model_dir / "config.json").read_text()

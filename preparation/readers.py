@@ -1,50 +1,41 @@
-"""Runs in the Prepare step's processing container: the readers that go through a file from front to end in one process.
+"""Reads input files from front to end in batches of rows: one reader for each format.
 
-They are for Parquet, for a JSON array, and for the rest of a CSV file once a stray quote was met.
+Runs in the Prepare step's processing container (CPU). Memory stays flat, whatever the size of the file.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import deque
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
-from reading import (
-    BATCH_ROWS,
-    OPEN_QUOTE_BYTES,
-    PIECE_BYTES,
-    ROW_BYTES,
-    SENTINEL,
-    Source,
-    _decode,
-    _open,
-    _skip,
-    add_csv_row,
-    add_json_line,
-    add_object,
-    swallows,
-)
+from reading import ROW_BYTES, Source, decode, open_source, skip
 from rows import Batch, Converter
 
 from common.failure import JobError
 
+BATCH_ROWS = 2000
+BLOCK_BYTES = 1 << 20
+SENTINEL = "\x1eend of file\x1e"
 
-def read_serially(source: Source, converter: Converter, offset: int, first_line: int) -> Iterator[Batch]:
-    """Reads a file from an offset on, in batches."""
-    if source.format == "parquet":
-        return read_parquet(source, converter)
-    if source.format == "csv":
-        return read_csv(source, converter, offset, first_line)
-    return read_json(source, converter)
+
+def read_source(source: Source, converter: Converter) -> Iterator[Batch]:
+    """All rows of a file; raises JobError where what follows can't be told apart."""
+    readers = {"csv": read_csv, "jsonl": read_lines, "json": read_json, "parquet": read_parquet}
+    return readers[source.format](source, converter)
 
 
 class _Lines:
-    """Lines with the possibility to go back to the first line of the row that is being read."""
+    """Lines for csv.reader, which can go back to the first line of the row that is being read.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._source = file
+    After the last line comes a sentinel: a row that holds more than that was still open at the end of the file.
+    """
+
+    def __init__(self, file: IO[bytes], source: Source) -> None:
+        self._file, self._source = file, source
         self._ahead: deque[str] = deque()
         self.row: list[str] = []
         self.size = 0
@@ -54,18 +45,26 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        if self.size > OPEN_QUOTE_BYTES:
+        if self.size > ROW_BYTES:  # no row is that long
             raise csv.Error("a quote opens here and doesn't close")
-        line = self._ahead.popleft() if self._ahead else _decode(self._source.readline(ROW_BYTES))
+        line = self._ahead.popleft() if self._ahead else self._read()
         if not line:
             if self.ended:
                 raise StopIteration
             self.ended, line = True, SENTINEL
-        elif not line.endswith("\n"):
+        elif not line.endswith(("\n", "\r")):
             line += "\n"
         self.row.append(line)
         self.size += len(line)
         return line
+
+    def _read(self) -> str:
+        line = decode(_line(self._file, self._source))
+        if line.count("\r") <= line.endswith("\r\n"):
+            return line
+        first, *others = io.StringIO(line, newline="")  # a bare carriage return ends a line, too
+        self._ahead.extend(others)
+        return first
 
     def next_row(self) -> int:
         """Forgets the lines of the row that was read; returns how many there were."""
@@ -83,18 +82,20 @@ class _Lines:
         return first
 
 
-def read_csv(source: Source, converter: Converter, offset: int, first_line: int) -> Iterator[Batch]:
+def read_csv(source: Source, converter: Converter) -> Iterator[Batch]:
     """Reads CSV rows; where a quote swallows the lines after it, only the line where it opens is rejected."""
     csv.field_size_limit(ROW_BYTES)
-    with _open(source) as file:
-        _skip(file, offset)
-        lines, number, batch = _Lines(file), first_line, Batch()
+    with open_source(source) as file:
+        skip(file, source.start)
+        lines, number, batch = _Lines(file, source), source.first_line, Batch()
         reader = csv.reader(lines, delimiter=source.delimiter)
         while True:
             try:
                 values = next(reader)
                 broken = ""
-                if values != [SENTINEL] and (lines.ended or swallows(values, source.header, len(lines.row))):
+                # A row over several lines with too few or too many fields: a stray quote has taken lines into a field.
+                swallows = len(lines.row) > 1 and len(values) != len(source.header)
+                if values != [SENTINEL] and (lines.ended or swallows):
                     broken = "a quote opens here and doesn't close where a field ends"
             except csv.Error as error:
                 broken = str(error)
@@ -109,7 +110,7 @@ def read_csv(source: Source, converter: Converter, offset: int, first_line: int)
                 break
             else:
                 if values:
-                    add_csv_row(batch, converter, source.header, number, values)
+                    _add_csv_row(batch, converter, source.header, number, values)
                 number += lines.next_row()
             if len(batch) >= BATCH_ROWS:
                 yield batch
@@ -129,7 +130,7 @@ def read_parquet(source: Source, converter: Converter) -> Iterator[Batch]:
             batch = Batch()
             names, columns = table.schema.names, [column.to_pylist() for column in table.columns]
             for values in zip(*columns, strict=True):
-                add_object(batch, converter, number, dict(zip(names, values, strict=True)))
+                _add_object(batch, converter, number, dict(zip(names, values, strict=True)))
                 number += 1
             yield batch
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -139,23 +140,25 @@ def read_parquet(source: Source, converter: Converter) -> Iterator[Batch]:
 
 def read_json(source: Source, converter: Converter) -> Iterator[Batch]:
     """Reads a `.json` file: an array of objects, or objects one after the other (then as JSON lines)."""
-    with _open(source) as file:
-        _skip(file, source.start)
-        if file.read(PIECE_BYTES).lstrip()[:1] != b"[":
-            yield from _read_lines(source, converter)
+    with open_source(source) as file:
+        skip(file, source.start)
+        if file.read(BLOCK_BYTES).lstrip()[:1] != b"[":
+            yield from read_lines(source, converter)
             return
-    with _open(source) as file:
-        _skip(file, source.start)
+    with open_source(source) as file:
+        skip(file, source.start)
         yield from _read_array(source, converter, file)
 
 
-def _read_lines(source: Source, converter: Converter) -> Iterator[Batch]:
-    batch = Batch()
-    with _open(source) as file:
-        _skip(file, source.start)
-        for number, line in enumerate(iter(lambda: file.readline(ROW_BYTES), b""), 1):
-            if line.strip():
-                add_json_line(batch, converter, number, line)
+def read_lines(source: Source, converter: Converter) -> Iterator[Batch]:
+    """Reads JSON lines; blank ones are left out."""
+    batch, number = Batch(), 0
+    with open_source(source) as file:
+        skip(file, source.start)
+        while line := _line(file, source, number + 1):
+            number += 1
+            if not line.isspace():
+                _add_json_line(batch, converter, number, line.removesuffix(b"\n"))
             if len(batch) >= BATCH_ROWS:
                 yield batch
                 batch = Batch()
@@ -170,7 +173,7 @@ def _read_array(source: Source, converter: Converter, file: IO[bytes]) -> Iterat
     text, position, line, batch, opened = "", 0, 1, Batch(), False
     blank = " \t\r\n"
     while True:
-        block = file.read(PIECE_BYTES)
+        block = file.read(BLOCK_BYTES)
         text, position = text[position:] + decode.decode(block, final=not block), 0
         while True:
             start = position
@@ -192,7 +195,7 @@ def _read_array(source: Source, converter: Converter, file: IO[bytes]) -> Iterat
                 raise JobError(f"{source.name}, line {line}: invalid JSON ({getattr(error, 'msg', error)})") from None
             if end == len(text) and block:
                 break  # a number could go on in the next block
-            add_object(batch, converter, line, row)
+            _add_object(batch, converter, line, row)
             line += text.count("\n", start, end)
             position = end
             if len(batch) >= BATCH_ROWS:
@@ -200,3 +203,43 @@ def _read_array(source: Source, converter: Converter, file: IO[bytes]) -> Iterat
                 batch = Batch()
         if not block:
             raise JobError(f"{source.name}, line {line}: the array is not closed; the file seems to be cut off")
+
+
+def _line(file: IO[bytes], source: Source, number: int = 0) -> bytes:
+    line = file.readline(ROW_BYTES)
+    if len(line) == ROW_BYTES and not line.endswith(b"\n"):
+        where = f"{source.name}, line {number}" if number else source.name
+        raise JobError(f"{where}: a line of more than {ROW_BYTES >> 20} MiB")
+    return line
+
+
+def _add_csv_row(batch: Batch, converter: Converter, header: tuple[str, ...], number: int, values: list[str]) -> None:
+    if len(values) != len(header):
+        detail = f"{len(values)} fields, the header has {len(header)}"
+        batch.rejected.append((number, "wrong number of fields", detail, values))
+        return
+    converter.add(batch, number, dict(zip(header, values, strict=True)))
+
+
+def _add_json_line(batch: Batch, converter: Converter, number: int, line: bytes) -> None:
+    try:
+        row = converter.loads(line)
+    except ValueError:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            batch.rejected.append((number, "not UTF-8", f"byte {error.start + 1} of the line", line))
+            return
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            batch.rejected.append((number, "invalid JSON", str(error).replace("line 1 column", "column"), text))
+            return
+    _add_object(batch, converter, number, row)
+
+
+def _add_object(batch: Batch, converter: Converter, number: int, row: Any) -> None:
+    if isinstance(row, dict):
+        converter.add(batch, number, row)
+    else:
+        batch.rejected.append((number, "wrong type", "a row must be an object with named fields", row))
