@@ -64,3 +64,12 @@ def lock(home: Path) -> Iterator[None]:
         except OSError:
             raise ControlError(f"another localcloud is running in {home}: stop it or choose another home") from None
         yield
+
+
+def locked(home: Path) -> bool:
+    """Whether a process holds the home: it runs, or is starting or stopping."""
+    try:
+        with lock(home):
+            return False
+    except ControlError:
+        return True
