@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud, control
-from localcloud.home import ControlError
+from localcloud.home import ControlError, prepare_home
 from localcloud_front.conftest import Clients, free_port, function, invoke
 
 
@@ -140,6 +140,13 @@ def test_a_home_that_can_not_be_written_is_one_readable_line(tmp_path: Path) -> 
     file.write_text("")
     with pytest.raises(ControlError, match="can't be written to"):
         control.up(file / "home")
+
+
+def test_a_home_that_it_makes_is_ignored_by_git(tmp_path: Path) -> None:
+    made, there = prepare_home(tmp_path / "a" / "made"), tmp_path / "there"
+    there.mkdir()
+    assert (made / ".gitignore").read_text().splitlines()[-1] == "*"
+    assert list(prepare_home(there).iterdir()) == []
 
 
 def test_two_processes_do_not_serve_one_home(home: Path) -> None:
