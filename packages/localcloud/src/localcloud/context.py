@@ -116,11 +116,6 @@ class Cloud:
             assert isinstance(found, kind)
             return found
 
-    def running(self, kind: type[S]) -> S | None:
-        """The service of a kind if it was made."""
-        found = self._services.get(kind)
-        return found if isinstance(found, kind) else None
-
     def _end(self, kind: type[Service]) -> None:
         self._services[kind].close()
         with self._making:

@@ -17,12 +17,13 @@ import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from localcloud.home import DEFAULT_PORT, ControlError, listen, prepare_home
+from localcloud.home import DEFAULT_PORT, ControlError, listen, locked, prepare_home
 
 __all__ = ["DEFAULT_PORT", "ControlError", "Info", "down", "status", "up"]
 STATE_FILE = "localcloud.json"
 PARENT_VARIABLE = "LOCALCLOUD_PARENT"
 """Environment variable with the id of the process that a localcloud ends with: tests set it for all that they start."""
+_OUTPUT = "localcloud.out"
 _START_S = 30.0
 _STOP_S = 15.0
 _POLL_S = 0.02
@@ -59,44 +60,51 @@ def up(
     _reap()
     running = status(home)
     if running is not None:
-        if port not in (0, running.port):
-            raise ControlError(f"localcloud for {home} already runs on port {running.port}: stop it to change that")
-        if clock_speed not in (None, running.clock_speed):
-            raise ControlError(
-                f"localcloud for {home} already runs at clock speed {running.clock_speed:g}: stop it to change that"
-            )
+        _check_same(running, home, port, clock_speed)
         return running
     if port:
         listen(port).close()  # the reason is better told from here than from a log file
-    log = home / "localcloud.out"
-    command = [sys.executable, "-m", "localcloud", "--home", str(home)]
-    if port:
-        command += ["--port", str(port)]
-    followed = parent if parent is not None else os.environ.get(PARENT_VARIABLE)
-    if followed:
-        command += ["--parent", str(followed)]
-    if clock_speed is not None:
-        command += ["--clock-speed", str(clock_speed)]
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            command,
+    return _answering(home, _start(home, port, parent, clock_speed), wait)
+
+
+def _check_same(running: Info, home: Path, port: int, clock_speed: float | None) -> None:
+    if port not in (0, running.port):
+        raise ControlError(f"localcloud for {home} already runs on port {running.port}: stop it to change that")
+    if clock_speed not in (None, running.clock_speed):
+        raise ControlError(
+            f"localcloud for {home} already runs at clock speed {running.clock_speed:g}: stop it to change that"
+        )
+
+
+def _start(home: Path, port: int, parent: int | None, clock_speed: float | None) -> subprocess.Popen[bytes]:
+    followed = parent if parent is not None else os.environ.get(PARENT_VARIABLE) or None
+    options = {"--port": port or None, "--parent": followed, "--clock-speed": clock_speed}
+    given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    with open(home / _OUTPUT, "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "localcloud", "--home", str(home), *given],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": _python_path()},
         )
+
+
+def _answering(home: Path, process: subprocess.Popen[bytes], wait: float) -> Info:
+    """Wait until the process answers, or another one that was faster."""
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
+        ended = process.poll() is not None
         found = status(home)
         if found is not None:
-            _children[process.pid] = process
+            if found.pid == process.pid:
+                _children[process.pid] = process
             return found
-        if process.poll() is not None:
-            other = status(home)  # somebody else was faster
-            if other is not None:
-                return other
-            raise ControlError(f"localcloud ended at start (exit code {process.returncode}): {_last_line(log)}")
+        if ended and not locked(home):
+            raise ControlError(
+                f"localcloud ended at start (exit code {process.returncode}): {_last_line(home / _OUTPUT)}"
+            )
         time.sleep(_POLL_S)
     process.kill()
     process.wait()

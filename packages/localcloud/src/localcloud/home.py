@@ -18,11 +18,13 @@ class ControlError(Exception):
 
 
 def prepare_home(home: Path) -> Path:
-    """The home directory, absolute, made when absent; ControlError when it can't be written to."""
+    """The home directory, absolute; made when absent, ignored by git. ControlError when it can't be written to."""
     home = home.expanduser().resolve()
     probe = home / f".write-test-{os.getpid()}"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        if not home.exists():
+            home.mkdir(parents=True)
+            (home / ".gitignore").write_text("# made by localcloud\n*\n")
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
@@ -64,3 +66,12 @@ def lock(home: Path) -> Iterator[None]:
         except OSError:
             raise ControlError(f"another localcloud is running in {home}: stop it or choose another home") from None
         yield
+
+
+def locked(home: Path) -> bool:
+    """Whether a process holds the home: it runs, or is starting or stopping."""
+    try:
+        with lock(home):
+            return False
+    except ControlError:
+        return True

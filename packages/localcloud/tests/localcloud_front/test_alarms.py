@@ -280,11 +280,13 @@ def test_an_alarm_that_can_not_be_judged_is_in_the_log_once(inside: Inside) -> N
     delegate: Any = inside[0].cloud.delegate
 
     def broken_and_looked_at() -> None:
+        from ministack.services import cloudwatch
+
         alarm = {"AlarmName": "broken", "StateValue": "OK", "AlarmArn": "a", "AlarmConfigurationUpdatedTimestamp": 1.0}
         metrics.keep_alarm("broken", alarm)
         for _ in range(3):
             delegate.alarms.tick(time.time())
-        metrics.forget_alarm("broken")
+        del cloudwatch._alarms["broken"]
 
     delegate.on_loop(ACCOUNT, REGION, broken_and_looked_at)
     log = (inside[0].cloud.home / "localcloud.log").read_text()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud, control
-from localcloud.home import ControlError
+from localcloud.home import ControlError, prepare_home
 from localcloud_front.conftest import Clients, free_port, function, invoke
 
 
@@ -141,11 +142,30 @@ def test_a_home_that_can_not_be_written_is_one_readable_line(tmp_path: Path) -> 
         control.up(file / "home")
 
 
+def test_a_home_that_it_makes_is_ignored_by_git(tmp_path: Path) -> None:
+    made, there = prepare_home(tmp_path / "a" / "made"), tmp_path / "there"
+    there.mkdir()
+    assert (made / ".gitignore").read_text().splitlines()[-1] == "*"
+    assert list(prepare_home(there).iterdir()) == []
+
+
 def test_two_processes_do_not_serve_one_home(home: Path) -> None:
     control.up(home, free_port())
     command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "another localcloud is running in" in done.stderr) == (1, True)
+
+
+def test_who_starts_it_at_the_same_time_gets_the_same_one(home: Path) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        found = [threads.submit(control.up, home) for _ in range(3)]
+        assert len({one.result() for one in found}) == 1
+
+
+def test_a_start_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALCLOUD_SCALING_SECONDS", "often")
+    with pytest.raises(ControlError, match=r"at start \(exit code 1\): LOCALCLOUD_SCALING_SECONDS='often' is not"):
+        control.up(home)
 
 
 def test_it_ends_with_the_process_it_was_told_to_follow(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +59,12 @@ def test_a_ministack_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, mo
     assert "pip install" in str(error.value)
     assert "DOCKER_HOST" not in os.environ
     monkeypatch.undo()
+    with LocalCloud(tmp_path / "home") as cloud:
+        assert cloud.url
+
+
+def test_it_starts_where_there_is_no_docker_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "docker", None)  # as it is after `pip install` of localcloud alone
     with LocalCloud(tmp_path / "home") as cloud:
         assert cloud.url
 

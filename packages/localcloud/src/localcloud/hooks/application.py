@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -40,14 +42,13 @@ class Environment:
         new = settings(home, port)
         self._old = {name: os.environ.get(name) for name in new}
         os.environ.update(new)
-        import docker  # type: ignore[import-untyped]
-
-        # A dozen services look for containers of theirs, also at start and stop.
-        self._docker, self._from_env = docker, docker.from_env
-        docker.from_env = _no_docker
+        self._patches = Patches()
+        # A dozen services look for containers of theirs, also at start and stop, where there is a docker package.
+        with contextlib.suppress(ImportError):
+            self._patches.put(importlib.import_module("docker"), "from_env", _no_docker)
 
     def restore(self) -> None:
-        self._docker.from_env = self._from_env
+        self._patches.undo()
         for name, value in self._old.items():
             if value is None:
                 os.environ.pop(name, None)

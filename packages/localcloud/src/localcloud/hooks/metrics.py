@@ -48,10 +48,6 @@ def keep_alarm(name: str, alarm: Document) -> None:
     _cloudwatch()._alarms[name] = alarm
 
 
-def forget_alarm(name: str) -> None:
-    del _cloudwatch()._alarms[name]
-
-
 def all_alarms() -> dict[Name, Document]:
     """The metric alarms of all accounts and regions."""
     return dict(_cloudwatch()._alarms._data)
