@@ -18,7 +18,7 @@ from configuration.endpoint_config import Endpoint
 from configuration.gate import KINDS, METRICS, threshold
 from configuration.names import Names
 from configuration.section import Section, value_of
-from configuration.serving_settings import gpu_count, is_gpu
+from configuration.serving_settings import LARGEST_LORA_RANK, gpu_count, is_gpu
 
 SPLIT_SHARES_SUM_TOLERANCE = 1e-6
 
@@ -259,6 +259,11 @@ class Config(Section):
             )
         if endpoint.server == "lmi" and not self.training.merge and endpoint.mode != "adapter":
             yield "endpoint.server: 'lmi' serves whole models, but training.merge is false; set merge: true"
+        if endpoint.mode == "adapter" and self.training.lora_rank > LARGEST_LORA_RANK:
+            yield (
+                f"training.lora_rank: {self.training.lora_rank}, but in mode adapter vLLM takes at most "
+                f"{LARGEST_LORA_RANK}"
+            )
         if self.endpoint.mode == "adapter" and (self.training.method != "lora" or self.model.on_hub):
             yield (
                 "endpoint.mode: adapter needs training.method: lora and a base model in S3 (a name in base-models/ or "

@@ -33,6 +33,7 @@ _WITHOUT_BF16 = {"g4dn"}
 _GPU_FAMILY = re.compile(r"ml\.(?:g|gr|p)\d[a-z\d-]*\.[a-z\d-]+")
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has kernels for; adapters of a lower rank fit in."""
+LARGEST_LORA_RANK = _LORA_RANKS[-1]
 
 
 def is_gpu(instance_type: str) -> bool:
@@ -53,45 +54,19 @@ def gpu_count(instance_type: str) -> int:
 
 
 def lmi_environment(
-    instance_type: str,
-    *,
-    max_seq_length: int,
-    adapters: bool = False,
-    lora_rank: int = 16,
-    max_loras: int = 4,
-    max_batch_size: int = 64,
-    tensor_parallel_degree: int | None = None,
+    instance_type: str, *, max_seq_length: int, adapters: bool = False, lora_rank: int = 16
 ) -> dict[str, str]:
-    """The `Environment` of a model that the LMI image serves from its model data.
+    """The `Environment` of a model that the LMI image serves from its model data, over all GPUs of the instance.
 
-    `max_seq_length` is in tokens, prompt and answer together; `adapters` is for LoRA adapters beside base weights, of
-    at most `lora_rank` each, `max_loras` of them in one batch. The model is spread over all GPUs of the instance unless
-    `tensor_parallel_degree` names fewer. That number has to divide the model's attention heads, which are not known
-    here: a wrong one is refused by vLLM when the model is loaded.
-
-    Raises ValueError, all reasons at once.
+    `max_seq_length` is in tokens, prompt and answer together; `adapters` is for LoRA adapters beside base weights, of at
+    most `lora_rank` each. Raises ValueError for a machine without a GPU, and for a rank that vLLM doesn't take.
     """
     gpus = gpu_count(instance_type)
-    degree = gpus if tensor_parallel_degree is None else tensor_parallel_degree
-    rank = next((known for known in _LORA_RANKS if known >= lora_rank), None)
-    wrong = []
     if not gpus:
-        wrong.append(f"{instance_type} has no GPU; LMI's vLLM needs one of {', '.join(_GPUS)}")
-    elif not 1 <= degree <= gpus or gpus % degree:
-        wrong.append(f"tensor_parallel_degree is {degree}; allowed are the divisors of {gpus}, the GPUs it has")
-    for name, value in (
-        ("max_seq_length", max_seq_length),
-        ("max_batch_size", max_batch_size),
-        ("max_loras", max_loras),
-        ("lora_rank", lora_rank),
-    ):
-        if value < 1:
-            wrong.append(f"{name} is {value}; allowed is 1 or more")
+        raise ValueError(f"{instance_type} has no GPU; LMI's vLLM needs one of {', '.join(_GPUS)}")
+    rank = next((known for known in _LORA_RANKS if known >= lora_rank), None)
     if adapters and rank is None:
-        wrong.append(f"lora_rank is {lora_rank}; vLLM takes at most {_LORA_RANKS[-1]}")
-    if wrong:
-        raise ValueError("; ".join(wrong))
-
+        raise ValueError(f"lora_rank is {lora_rank}; vLLM takes at most {LARGEST_LORA_RANK}")
     environment = {
         # Where SageMaker mounts the model data; without it LMI looks for a serving.properties.
         "HF_MODEL_ID": "/opt/ml/model",
@@ -102,12 +77,13 @@ def lmi_environment(
         # The one rule of precision (common/precision.py): what was evaluated is what is served. "auto" would follow the
         # weights' own type, and a g4dn would serve fp16.
         "OPTION_DTYPE": "fp32" if instance_type.split(".")[1] in _WITHOUT_BF16 else "bf16",
-        # One copy of the model over these GPUs; LMI starts more copies where GPUs are left.
-        "OPTION_TENSOR_PARALLEL_DEGREE": str(degree),
+        # One copy of the model over all of them. It has to divide the attention heads, which are not known here: vLLM
+        # refuses a wrong one when the model is loaded.
+        "OPTION_TENSOR_PARALLEL_DEGREE": str(gpus),
         # Longer than the model was tuned on is never asked for, and the cache of vLLM is sized by it.
         "OPTION_MAX_MODEL_LEN": str(max_seq_length),
         # vLLM's max_num_seqs: sequences in one batch, the rest waits. 64 is the guide's start value; LMI's own is 256.
-        "OPTION_MAX_ROLLING_BATCH_SIZE": str(max_batch_size),
+        "OPTION_MAX_ROLLING_BATCH_SIZE": "64",
         # A model that can't be loaded ends the container, so that CreateEndpoint fails with the reason in its log.
         "SERVING_FAIL_FAST": "true",
     }
@@ -115,7 +91,7 @@ def lmi_environment(
         environment |= {
             "OPTION_ENABLE_LORA": "true",
             # Different adapters in one batch; 4 is LMI's default. Each takes GPU memory of the largest rank.
-            "OPTION_MAX_LORAS": str(max_loras),
+            "OPTION_MAX_LORAS": "4",
             # vLLM's default is 16: an adapter of a higher rank would be refused when it is loaded.
             "OPTION_MAX_LORA_RANK": str(rank),
         }

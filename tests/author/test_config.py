@@ -86,6 +86,7 @@ BAD = [
     ("endpoint: {instance_type: ml.g5.huge}", 1, "endpoint.instance_type", ["ml.g5.huge", "ml.g5.{xlarge,"]),
     ("endpoint: {server: lmi}\ntraining: {merge: false}", 1, "endpoint.server", ["merge: true"]),
     ("endpoint: {mode: adapter}\ntraining: {method: full}", 1, "endpoint.mode", ["training.method: lora"]),
+    ("endpoint: {mode: adapter}\ntraining: {lora_rank: 600}", 2, "training.lora_rank", ["600", "at most 512"]),
     ("registry: {approval: yes please}", 1, "registry.approval", ["PendingManualApproval"]),
 ]
 
