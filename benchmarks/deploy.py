@@ -1,4 +1,4 @@
-"""Runs on your machine: what the deploy function itself takes, from its first byte to its answer, against localcloud.
+"""What the deploy function itself takes, from its first byte to its answer, against localcloud.
 
     python benchmarks/deploy.py --rounds 5
 

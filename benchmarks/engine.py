@@ -1,4 +1,4 @@
-"""Runs on your machine: how long localcloud takes to be ready, and what its engine adds to each step.
+"""How long localcloud takes to be ready, and what its engine adds to each step.
 
     python benchmarks/engine.py --steps 10 --rounds 5
 

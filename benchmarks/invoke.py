@@ -1,4 +1,4 @@
-"""Runs on your machine: what localcloud adds to an invocation, over calling the model server behind it directly.
+"""What localcloud adds to an invocation, over calling the model server behind it directly.
 
     python benchmarks/invoke.py --requests 500
 

@@ -1,4 +1,4 @@
-"""Runs on your machine: what callers notice of two deployments, at a steady rate, against localcloud.
+"""What callers notice of two deployments, at a steady rate, against localcloud.
 
     python benchmarks/load.py --rate 50 --seconds 120
 

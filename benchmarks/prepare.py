@@ -1,4 +1,4 @@
-"""Runs on your machine: preparation/prepare.py against the script that one would write with pandas and jsonlines.
+"""Preparation/prepare.py against the script that one would write with pandas and jsonlines.
 
     python benchmarks/prepare.py --rows 1000000
 

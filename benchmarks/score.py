@@ -1,4 +1,4 @@
-"""Runs on your machine: evaluation/generation.py against the library's own generate, in batches and one by one.
+"""Evaluation/generation.py against the library's own generate, in batches and one by one.
 
     python examples/base_model.py --cache .fmops/base-models
     python benchmarks/score.py --model .fmops/base-models/SmolLM2-135M-Instruct --rows 96

@@ -1,4 +1,4 @@
-"""Runs on your machine: the serving handler with concurrent callers against the same handler one request at a time.
+"""The serving handler with concurrent callers against the same handler one request at a time.
 
     python examples/base_model.py --cache .fmops/base-models
     python benchmarks/serve.py --model .fmops/base-models/SmolLM2-135M-Instruct --clients 8 16

@@ -58,8 +58,8 @@ def lmi_environment(
 ) -> dict[str, str]:
     """The `Environment` of a model that the LMI image serves from its model data, over all GPUs of the instance.
 
-    `max_seq_length` is in tokens, prompt and answer together; `adapters` is for LoRA adapters beside base weights, of at
-    most `lora_rank` each. Raises ValueError for a machine without a GPU, and for a rank that vLLM doesn't take.
+    `max_seq_length` is in tokens, prompt and answer together; `adapters` is for LoRA adapters beside base weights, of
+    at most `lora_rank` each. Raises ValueError for a machine without a GPU, and for a rank that vLLM doesn't take.
     """
     gpus = gpu_count(instance_type)
     if not gpus:

@@ -1,4 +1,4 @@
-"""Runs on your machine: gives the demo a real pretrained base model without a model hub.
+"""Gives the demo a real pretrained base model without a model hub.
 
     python examples/base_model.py --cache .fmops/base-models
 

@@ -1,4 +1,4 @@
-"""Runs on your machine: writes the demo data, spoken commands for a smart home and the tool call each one means.
+"""Writes the demo data, spoken commands for a smart home and the tool call each one means.
 
     python examples/home_assistant.py --output data.jsonl
 

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: looks at what a package deploys before anything is created.
+"""Looks at what a package deploys before anything is created. Runs in AWS Lambda, beside deploy.py.
 
 So the reason is said early, once, and without a machine that was started for nothing.
 """

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: boto3's clients, and what their errors mean.
+"""Boto3's clients, and what their errors mean. Runs in AWS Lambda, beside deploy.py.
 
 SageMaker answers "ValidationException: Could not find ..." for an endpoint, a model, a configuration or an inference
 component that does not exist, and the same code for anything else that it refuses. So the message counts, too.

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside gate.py and card.py: the quality gate's bounds, and the report that they are held against.
+"""The quality gate's bounds, and the report that they are held against. Runs in AWS Lambda, beside gate.py and card.py.
 
 An event names a bound as `<metric>:<kind>` with its threshold: {"exact_match:minimum": 0.5}. Of evaluation.json
 (docs/contracts.md) the members that the functions read are listed.

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda (python3.12) as <prefix>-card: gives a registered version what a reviewer needs to judge it.
+"""Gives a registered version what a reviewer needs to judge it. Runs in AWS Lambda (python3.12) as <prefix>-card.
 
 Input, from the pipeline's Describe step; keys with a colon are the gate's bounds, as lambdas/gate.py gets them:
     {"model_package_arn": "...", "pipeline_execution_arn": "...", "evaluation_uri": "s3://.../evaluation.json",

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: a shared base model and a LoRA adapter, as inference components (mode adapter).
+"""A shared base model and a LoRA adapter, as inference components (mode adapter). Runs in AWS Lambda, beside deploy.py.
 
     <endpoint>-base      the base model; scaling changes the number of its copies, to zero where that is the minimum
     <endpoint>-adapter   the adapter of the version in service; callers name it as InferenceComponentName

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda (python3.12) as <prefix>-deploy: deploys approved model packages, and rolls deployments back.
+"""Deploys approved model packages, and rolls deployments back. Runs in AWS Lambda (python3.12) as <prefix>-deploy.
 
 It is invoked by four parties, and waits for nothing: it starts what SageMaker then does, and hears of the end.
     the pipeline's Deploy step, `fmops deploy`   {"model_package_arn": "...", "endpoint_name": "chat", ...settings}

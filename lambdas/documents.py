@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: the shapes of what the functions read, keep and answer (docs/contracts.md).
+"""The shapes of what the functions read, keep and answer (docs/contracts.md). Runs in AWS Lambda, beside deploy.py.
 
 A `Request` is what boto3 is called with. Of what AWS describes, only the members that are read here are listed.
 """

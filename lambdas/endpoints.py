@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: endpoints, create-or-update.
+"""Endpoints, create-or-update. Runs in AWS Lambda, beside deploy.py.
 
 What another call, or an earlier life of this one, did already is found and not done again.
 """

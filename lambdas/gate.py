@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda (python3.12) as <prefix>-gate: says which metric missed its bound, and by how much.
+"""Says which metric missed its bound, and by how much. Runs in AWS Lambda (python3.12) as <prefix>-gate.
 
 Input, from the pipeline's ExplainGate step; every key but the first is `<metric>:<kind>` with the threshold:
     {"evaluation_uri": "s3://bucket/key/evaluation.json", "exact_match:minimum": 0.5, "latency_seconds:maximum": 2.0}

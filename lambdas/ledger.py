@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: the deployment log of an endpoint, one S3 object under conditional writes.
+"""The deployment log of an endpoint, one S3 object under conditional writes. Runs in AWS Lambda, beside deploy.py.
 
     s3://<artifacts bucket>/deployments/<endpoint>.json
     {"version": 1, "endpoint_name": "chat", "undeploying": false, "deployments": [

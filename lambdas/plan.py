@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: a deployment as requests to SageMaker: model, configuration, shift of traffic.
+"""A deployment as requests to SageMaker: model, configuration, shift of traffic. Runs in AWS Lambda, beside deploy.py.
 
 Nothing is called here. A name is derived from everything else in its request, so that a second delivery finds what the
 first created, and two different deployments never share a name.

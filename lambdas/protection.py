@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: alarms that roll a bad deployment back, and scaling that follows the traffic.
+"""Alarms that roll a bad deployment back, and scaling that follows the traffic. Runs in AWS Lambda, beside deploy.py.
 
 Every call is a put: repeating it changes nothing. Alarms are made before the deployment that they guard, scaling once
 the endpoint is in service, since a scalable target needs one.

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: deletes what nobody needs any more, of one deployment or of the endpoint."""
+"""Deletes what nobody needs any more, of one deployment or of the endpoint. Runs in AWS Lambda, beside deploy.py."""
 
 from __future__ import annotations
 

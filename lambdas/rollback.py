@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: the way back, to the previous deployment or to a version that is kept."""
+"""The way back, to the previous deployment or to a version that is kept. Runs in AWS Lambda, beside deploy.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: what an endpoint has become goes into the deployment log; its guards follow.
+"""What an endpoint has become goes into the deployment log; its guards follow. Runs in AWS Lambda, beside deploy.py.
 
 `observe` is called for every event of an endpoint and every few minutes by a timer. It is a reconciliation: it
 compares the log with the endpoint as it is now, so a lost or repeated event costs nothing.

@@ -1,4 +1,4 @@
-"""Runs in AWS Lambda, beside deploy.py: starts one deployment, from a package's ARN to UpdateEndpoint.
+"""Starts one deployment, from a package's ARN to UpdateEndpoint. Runs in AWS Lambda, beside deploy.py.
 
 The log knows a deployment before SageMaker does, so a call that is killed anywhere is finished by its repeat. Nothing
 here waits, and nothing here looks at what became of it: that is settling.py's part.

@@ -1,4 +1,4 @@
-"""Runs on your machine: does a test notice when the code is wrong? Mutation testing with a short list, chosen by hand.
+"""Does a test notice when the code is wrong? Mutation testing with a short list, chosen by hand.
 
     python tools/mutants.py                     all of tools/mutations.py, some minutes
     python tools/mutants.py --only canary       those whose name contains a word
