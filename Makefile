@@ -9,7 +9,7 @@ QUICK := tests/author tests/common tests/tools tests/cli tests/preparation tests
 	tests/evaluation/test_metrics.py tests/evaluation/test_intervals.py tests/evaluation/test_archive.py \
 	packages/localcloud/tests/localcloud_front/test_shapes.py --ignore=tests/author/test_publish.py
 
-.PHONY: setup demo quick test check lint types reference mutants test-images clean
+.PHONY: setup demo quick test check lint types reference lock mutants test-images clean
 
 setup: $(VENV)/.installed
 
@@ -52,6 +52,12 @@ types: setup
 # pipeline.yaml's comments and docs/dials.md, from the table of dials.
 reference: setup
 	$(BIN)/python -m configuration.reference
+
+# requirements.lock: the release set with hashes. uv is only needed here.
+lock: setup
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python tools/lock.py .venv-lock/bin/uv
 
 # Bugs put in on purpose, in a copy of the tree: which ones do the tests notice? (tools/mutations.py)
 mutants: setup
