@@ -110,11 +110,12 @@ class Pipeline:
         """Start a run, with your own rows (a local CSV, JSONL or Parquet file) and overridden parameters.
 
         The rows and every parameter are checked before anything starts: `{"Epochs": 2, "LearningRate": 1e-4}`. Without
-        `data` the run reads what pipeline.yaml names.
+        `data` the run reads what pipeline.yaml names. On this machine it is said first when training will take more
+        than ten minutes.
         """
         from fmops.run import Run
         from pipelines import data as rows
-        from pipelines import executions
+        from pipelines import estimate, executions
 
         chosen = {name: str(value) for name, value in (parameters or {}).items()}
         if data is not None:
@@ -123,6 +124,9 @@ class Pipeline:
             self.upsert()
         if data is not None:
             chosen["InputDataUri"] = rows.upload(self.config, self.session, Path(data))
+        executions.check(self.session, self.config, chosen)
+        if self.local:
+            estimate.announce(self.config, self.session, self.home, chosen, self.say)
         run = Run(self, executions.start(self.session, self.config, chosen))
         self.say(f"Started {self.config.name}, execution {run.id}.")
         return run

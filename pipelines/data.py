@@ -69,6 +69,17 @@ def upload_directory(config: Config, session: boto3.Session, directory: Path, ur
     return sent
 
 
+def download(session: boto3.Session, uri: str, directory: Path) -> int:
+    """Fetch an object, or all below a prefix, into a directory; returns how many files came."""
+    bucket, prefix = s3_parts(uri)
+    keys = list(_sizes(session, bucket, prefix))
+    for key in keys:
+        path = directory / (key.removeprefix(prefix).lstrip("/") or key.rpartition("/")[2])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        session.client("s3").download_file(bucket, key, str(path))
+    return len(keys)
+
+
 def has_objects(session: boto3.Session, uri: str) -> bool:
     """Whether anything lies under an S3 prefix."""
     bucket, prefix = s3_parts(uri)

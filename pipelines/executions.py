@@ -44,9 +44,23 @@ def declared_parameters(session: boto3.Session, pipeline: str) -> dict[str, dict
     return {parameter["Name"]: parameter for parameter in definition.get("Parameters", [])}
 
 
-def start(session: boto3.Session, config: Config, parameters: dict[str, str]) -> str:
-    """StartPipelineExecution with overrides, which are checked first; returns the execution's ARN."""
+def check(session: boto3.Session, config: Config, parameters: dict[str, str]) -> None:
+    """Hold a run's overrides against the pipeline as it was upserted, and against the configuration's rules."""
     check_overrides(config, parameters, declared_parameters(session, config.name))
+
+
+def overrides(session: boto3.Session, arn: str) -> dict[str, str]:
+    """What an execution was started with."""
+    pages = client(session, "sagemaker").get_paginator("list_pipeline_parameters_for_execution")
+    return {
+        item["Name"]: item["Value"]
+        for page in pages.paginate(PipelineExecutionArn=arn)
+        for item in page["PipelineParameters"]
+    }
+
+
+def start(session: boto3.Session, config: Config, parameters: dict[str, str]) -> str:
+    """StartPipelineExecution with overrides that were checked; returns the execution's ARN."""
     request: dict[str, Any] = {
         "PipelineName": config.name,
         "PipelineParameters": [{"Name": name, "Value": value} for name, value in parameters.items()],

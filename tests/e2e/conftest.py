@@ -45,6 +45,12 @@ class House:
         assert "Traceback" not in result.stderr
         return result
 
+    def session(self) -> Any:
+        """A boto3 session for $AWS_ENDPOINT_URL, which the test sets."""
+        import boto3
+
+        return boto3.Session(aws_access_key_id="111122223333", aws_secret_access_key="local", region_name="us-east-1")
+
     def client(self, service: str) -> Any:
         import boto3
 

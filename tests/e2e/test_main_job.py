@@ -145,7 +145,15 @@ def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finis
 def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) -> None:
     import time
 
-    started = house.run("start", "--data", str(csv_file), "-p", "MaxSteps=100000", "-p", "BatchSize=8").stdout
+    long = ("start", "--data", str(csv_file), "-p", "MaxSteps=100000", "-p", "BatchSize=8")
+    started = house.run(*long).stdout
+    said = re.search(
+        r"about ([\d.]+) (minutes|hours) on this machine: 100000 steps of ([\d.]+) s, 8 rows each", started
+    )
+    assert said, started
+    assert started.index("Measuring three training steps") < said.start() < started.index("Started")
+    seconds = float(said[1]) * (60 if said[2] == "minutes" else 3600)
+    assert abs(seconds - 100_000 * float(said[3])) <= 100_000 * 0.05 + 60 + 0.05 * seconds, "the figures add up"
     identifier = re.search(r"execution (\w+)\.", started)[1]  # type: ignore[index]
     deadline = time.monotonic() + 120
     while "[train] step=" not in house.run("logs", identifier).stdout:
@@ -156,6 +164,46 @@ def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) 
     assert "Stopped" in ended.stderr
     job = house.client("sagemaker").list_training_jobs(SortBy="CreationTime", SortOrder="Descending", MaxResults=1)
     assert job["TrainingJobSummaries"][0]["TrainingJobStatus"] == "Stopped"
+
+
+def test_a_long_run_is_measured_once_and_a_short_one_never(
+    house: House, finished: str, csv_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from configuration.layers import load_config
+    from configuration.parameters import defaults
+    from pipelines import estimate, executions
+
+    config = load_config(house.directory / "pipeline.yaml")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", house.url)
+    session = house.session()
+    pages = session.client("sagemaker").get_paginator("list_pipeline_executions")
+    [arn] = [
+        item["PipelineExecutionArn"]
+        for page in pages.paginate(PipelineName=config.name)
+        for item in page["PipelineExecutionSummaries"]
+        if item["PipelineExecutionArn"].endswith(finished)
+    ]
+    given = executions.overrides(session, arn)
+    long = {**given, "MaxSteps": "60000"}
+    said: list[str] = []
+    first = estimate.announce(config, session, house.home, long, said.append)
+    assert first is not None
+    assert (first.steps, first.rows_per_step) == (60000, 8)
+    assert sum(line.startswith("Measuring") for line in said) == 1
+    again = estimate.announce(config, session, house.home, {**long, "MaxSteps": "40"}, said.append)
+    assert again is not None
+    assert again.seconds_per_step == first.seconds_per_step, "what was measured is remembered"
+    assert again.seconds < estimate.LONG_SECONDS
+    assert sum("minutes" in line or "hours" in line for line in said) == 1, "the short one is silent"
+
+    assert estimate.announce(config, session, house.home, given, said.append) is None, "few steps"
+    values = {**defaults(config), **given}
+    assert estimate._finished_before(config, session, values), "all of its steps are cache hits"
+    assert not estimate._finished_before(config, session, {**values, "Seed": "18"})
+
+    said.clear()
+    assert estimate.announce(config, session, house.home, {**long, "MaxSeqLength": "16"}, said.append) is None
+    assert said[-1].startswith("How long training will take is not known: train.py: error: all ")
 
 
 def test_everything_survives_a_kill(house: House, finished: str) -> None:
