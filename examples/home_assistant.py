@@ -193,7 +193,7 @@ def build_rows(rows: int = 1500, seed: int = 7) -> list[dict[str, str]]:
     where it acts). No two rows share a prompt.
     """
     if not 1 <= rows <= MOST_ROWS:
-        raise ValueError(f"{rows} rows asked for; allowed are 1 to {MOST_ROWS}")
+        raise ValueError(f"{rows} rows asked for; allowed: 1 to {MOST_ROWS}")
     speaker_intents = _load_intents()
     speaker = Speaker(speaker_intents)
     by_intent: dict[str, list[Template]] = {name: [] for name in INTENTS}

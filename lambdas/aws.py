@@ -134,7 +134,9 @@ def refusal(error: Any) -> Exception:
         value = message.split("'")[1] if "'" in message else ""
         near = difflib.get_close_matches(value, _instance_types(), n=3, cutoff=0.5)
         if value.startswith("ml."):
-            message = f"the API knows no instance type {value!r}" + (f"; near: {', '.join(near)}" if near else "")
+            message = f"the API knows no instance type {value!r}" + (
+                f"; did you mean {' or '.join(near)}?" if near else ""
+            )
     return Refused(f"{error.operation_name} was refused: {message[:MAX_REASON]}")
 
 

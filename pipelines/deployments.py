@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 Deployment = dict[str, Any]
 UNDER_WAY = ("waiting", "starting", "deploying")
 WORDS = {
-    "waiting": "waits",
-    "starting": "starts",
-    "deploying": "on its way",
+    "waiting": "queued",
+    "starting": "starting",
+    "deploying": "rolling out",
     "in_service": "in service",
     "replaced": "replaced",
     "overtaken": "overtaken",
@@ -101,7 +101,7 @@ def wait(config: Config, session: boto3.Session, endpoint: str, package_arn: str
 
 
 def wait_at_rest(config: Config, session: boto3.Session, endpoint: str, patience: Patience) -> Deployment:
-    """Block until nothing is on its way; returns the deployment that serves."""
+    """Block until nothing is rolling out; returns the deployment that serves."""
 
     def ended(entries: list[Deployment]) -> tuple[Deployment | None, bool]:
         under_way = [item for item in entries if item["state"] in UNDER_WAY]

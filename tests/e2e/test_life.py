@@ -136,11 +136,11 @@ def test_from_approval_through_canary_and_rollback_to_nothing(trained: House) ->
 
     # What can't be deployed is said in one line, here and in the log.
     huge = house.run("deploy", "1", "-s", "endpoint_instance_type=ml.m5.huge", expect=1).stderr
-    assert "the API knows no instance type 'ml.m5.huge'; near: ml.m5." in huge
+    assert "the API knows no instance type 'ml.m5.huge'; did you mean ml.m5." in huge
     assert "ml.m5.huge" in house.run("endpoint").stdout
     assert "has no version 99" in house.run("deploy", "99", expect=1).stderr
     assert f"Version {slow} is not deployed: the package is Rejected" in _refused(house, slow)
-    assert "Names: endpoint_mode" in house.run("deploy", "1", "-s", "colour=red", expect=2).stderr
+    assert "Settings: endpoint_mode" in house.run("deploy", "1", "-s", "colour=red", expect=2).stderr
 
     lineage = house.run("lineage", "1").stdout
     for part in ("processed/", "training-job", "model-package/fmops-models/1", "endpoint/fmops-endpoint"):

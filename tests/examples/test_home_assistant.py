@@ -103,5 +103,5 @@ def test_csv_holds_the_same_rows(tmp_path: Path) -> None:
 def test_too_many_rows_are_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for rows in ("10000000", "0"):
         assert main(["--output", str(tmp_path / "x"), "--rows", rows]) == 1
-        assert "allowed are 1 to 20000" in capsys.readouterr().err
+        assert "allowed: 1 to 20000" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
