@@ -161,7 +161,7 @@ def _near(value: str, enum: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(value, enum, n=3)
-    return f"; near: {', '.join(near)}" if near else ""
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _shown(value: Any) -> str:

@@ -21,7 +21,7 @@ def test_an_endpoint_machine_that_the_api_does_not_know_is_found_before_anything
     endpoint = config.endpoint.model_copy(update={"instance_type": "ml.m5.huge"})
     [problem] = validate(config.model_copy(update={"endpoint": endpoint}))
     assert str(problem).startswith("Deploy: endpoint.instance_type: 'ml.m5.huge' is not one of the ")
-    assert "near: ml.m5." in problem.message
+    assert "did you mean ml.m5." in problem.message
 
 
 def step(definition: Definition, name: str) -> Any:

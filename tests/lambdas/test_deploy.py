@@ -261,7 +261,7 @@ def test_one_reason_for_each_thing_that_is_missing(
     event = run({**approval(nowhere), "detail": {"ModelPackageArn": nowhere, "ModelPackageGroupName": GROUP}})
     assert (event["action"], "no-such-group" in event["reason"]) == ("failed", True)
 
-    with pytest.raises(deploy.Refused, match=r"the API knows no instance type 'ml\.g5\.huge'; near: ml\.g5"):
+    with pytest.raises(deploy.Refused, match=r"the API knows no instance type 'ml\.g5\.huge'; did you mean ml\.g5"):
         run(register("huge"), "gone", endpoint_instance_type="ml.g5.huge")
     assert "ml.g5.huge" in log("gone")[-1]["reason"]
     lmi = register("lmi", image="763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.36.0-lmi27.0.0-cu130")
