@@ -2,6 +2,9 @@
 
 `observe` is called for every event of an endpoint and every few minutes by a timer. It is a reconciliation: it
 compares the log with the endpoint as it is now, so a lost or repeated event costs nothing.
+
+Several invocations may do so at once. The log is read before the endpoint, and only deployments that are still as they
+were read are judged: one that another invocation has moved since then is newer than what was seen of the endpoint.
 """
 
 from __future__ import annotations
@@ -28,18 +31,16 @@ def observe(clients: Clients, ledger: Ledger, environment: Environment) -> Answe
         return undeploy(clients, ledger)
     current = describe_endpoint(clients.sagemaker, endpoint)
     if current is None:
-        ledger.change(_mark_gone)
+        ledger.change(lambda found: _mark_gone(_unmoved(found, log)))
         return answer(endpoint, "settled", "the endpoint does not exist")
-    status, configuration = current["EndpointStatus"], current["EndpointConfigName"]
+    status, configuration, judged = current["EndpointStatus"], current["EndpointConfigName"], log
     if status in ("Failed", "InService", "UpdateRollbackFailed"):
-        # The log was read before the endpoint: what began in between, this look at the endpoint can't know.
-        begun = {item["id"] for item in in_state(log, "deploying")}
-        log = ledger.change(lambda found: _judge(found, current, begun))
+        judged = ledger.change(lambda found: _judge(found, current, _unmoved(found, log)))
     elif pending(current):
         ledger.set_state(pending(current) or "", "deploying", only=("waiting", "starting"))
     if status != "InService":
         return answer(endpoint, "settled" if status == "Failed" else "changing", status)
-    serving = _serving(log, configuration)
+    serving = _serving(judged, configuration)
     if serving is None:
         return answer(endpoint, "settled", f"{configuration} was not deployed by this function")
     if serving["settings"]["endpoint_mode"] == "adapter":
@@ -72,12 +73,22 @@ def next_queued(ledger: Ledger) -> Deployment | None:
     return newest
 
 
-def _judge(log: Log, current: Endpoint, begun: set[str]) -> None:
-    """What became of each deployment, now that the endpoint rests; `begun`: those under way before that was seen."""
+def _unmoved(log: Log, before: Log) -> list[Deployment]:
+    """The deployments of a log whose state is as it was before."""
+    known = {(item["id"], item["created"]): (item["state"], item["changed"]) for item in before["deployments"]}
+    return [
+        item
+        for item in log["deployments"]
+        if known.get((item["id"], item["created"])) == (item["state"], item["changed"])
+    ]
+
+
+def _judge(log: Log, current: Endpoint, judged: list[Deployment]) -> None:
+    """What became of each deployment, now that the endpoint rests."""
     configuration, status = current["EndpointConfigName"], current["EndpointStatus"]
     reason = current.get("FailureReason", "")
     serving = _serving(log, configuration)
-    for item in log["deployments"]:
+    for item in judged:
         state = item["state"]
         if item["settings"]["endpoint_mode"] == "adapter" and item["endpoint_config_name"] == configuration:
             # Whether an adapter serves, its component says; the endpoint says only that there is none.
@@ -88,7 +99,7 @@ def _judge(log: Log, current: Endpoint, begun: set[str]) -> None:
                 move(item, "failed", reason)
             elif state != "in_service":
                 move(item, "in_service", "")
-        elif state == "deploying" and item["id"] in begun:
+        elif state == "deploying":
             move(item, "rolled_back", reason or "SageMaker went back to the previous deployment")
         elif state == "in_service" and status == "InService":
             end_service(item)
@@ -102,6 +113,7 @@ def _serving(log: Log, configuration: str) -> Deployment | None:
     return None
 
 
-def _mark_gone(log: Log) -> None:
-    for item in in_state(log, "in_service", "deploying"):
-        move(item, "undeployed", "the endpoint was deleted")
+def _mark_gone(judged: list[Deployment]) -> None:
+    for item in judged:
+        if item["state"] in ("in_service", "deploying"):
+            move(item, "undeployed", "the endpoint was deleted")

@@ -163,6 +163,30 @@ def test_what_comes_while_the_endpoint_changes_waits_and_the_newest_wins(
     assert answer_of(session, "busy") == {"version": "busy-1"}
 
 
+def test_an_update_that_begins_while_another_invocation_looks_is_not_taken_for_a_failed_one(
+    register: Register, run: Any, settled: Any, log: Any, environment: dict[str, str], clients: Any, tmp_path: Path
+) -> None:
+    loaded = tmp_path / "load the second model now"
+    first, second = register("seen-1"), register("seen-2", waits_for=loaded)
+    run(first, "seen")
+    settled("seen")
+    slow = deploy.Clients()
+    look, updates = slow.sagemaker.describe_endpoint, [lambda: run(second, "seen")]
+
+    def late(**request: Any) -> Any:
+        """What DescribeEndpoint said just before another invocation updated the endpoint."""
+        answer = look(**request)
+        if updates:
+            assert updates.pop()()["action"] == "updated"
+        return answer
+
+    slow.sagemaker.describe_endpoint = late
+    deploy.settle(slow, "seen", environment)
+    assert [item["state"] for item in log("seen")] == ["in_service", "deploying"]
+    loaded.touch()
+    assert settled("seen") == [(version(first), "replaced"), (version(second), "in_service")]
+
+
 def test_an_alarm_that_rings_already_does_not_guard_the_remedy(
     session: boto3.Session, register: Register, run: Any, settled: Any, clients: Any
 ) -> None:
