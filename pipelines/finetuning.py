@@ -26,6 +26,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from configuration.errors import UsageProblem
+from pipelines.regions import region_problem
 from pipelines.session import make_session, offline
 
 if TYPE_CHECKING:
@@ -35,7 +37,13 @@ if TYPE_CHECKING:
 
 
 def build_pipeline(config: Config) -> Pipeline:
-    """The SDK's Pipeline; the code that its jobs need is in `pipeline.sagemaker_session.code`."""
+    """The SDK's Pipeline; the code that its jobs need is in `pipeline.sagemaker_session.code`.
+
+    Raises UsageProblem for a region that SageMaker isn't in.
+    """
+    unknown = region_problem(config.aws.region)
+    if unknown:
+        raise UsageProblem(f"aws.region: {unknown}")
     with offline(config.aws.region):
         from sagemaker.mlops.workflow.pipeline import Pipeline
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from configuration.gate import METRICS
+from pipelines.regions import region_problem
 from pipelines.requests import Later, check_request, check_value, resolve
 
 if TYPE_CHECKING:
@@ -54,28 +55,11 @@ def validate(config: Config) -> list[Problem]:
     """Build the pipeline of a configuration and check it. An empty list: AWS would accept every request."""
     from pipelines.finetuning import definition
 
-    region = list(_check_region(config))
-    if region:
-        return region  # the SDK can't name an image there
+    unknown = region_problem(config.aws.region)
+    if unknown:
+        return [Problem("", "aws.region", unknown)]  # nothing else can be looked up there
     text = definition(config)
     return [*_check_size(text), *validate_definition(json.loads(text)), *_check_endpoint(config)]
-
-
-def _check_region(config: Config) -> Iterator[Problem]:
-    import difflib
-
-    from botocore.session import Session
-
-    session = Session()
-    known = {
-        region
-        for partition in session.get_available_partitions()
-        for region in session.get_available_regions("sagemaker", partition)
-    }
-    if config.aws.region not in known:
-        near = difflib.get_close_matches(config.aws.region, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        yield Problem("", "aws.region", f"{config.aws.region!r} is not a region that SageMaker is in{hint}")
 
 
 def _check_endpoint(config: Config) -> Iterator[Problem]:

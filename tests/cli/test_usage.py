@@ -39,8 +39,8 @@ OPTIONS = {
 }
 
 
-def test_help_names_every_command_whole() -> None:
-    result = fmops("--help")
+def test_help_names_every_command_whole_on_80_columns() -> None:
+    result = fmops("--help", COLUMNS="80")
     assert result.returncode == 0
     listed = re.findall(r"^  ([a-z]+)  ", result.stdout, flags=re.MULTILINE)
     assert listed == COMMANDS
@@ -85,6 +85,16 @@ def test_bad_usage_exits_2_with_one_message(arguments: list[str], message: str, 
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir()), "nothing may be started for a bad command"
+
+
+@pytest.mark.parametrize("command", [["validate"], ["definition"]])
+def test_a_region_without_sagemaker_is_named_with_the_one_that_was_meant(command: list[str], tmp_path: Path) -> None:
+    text = (ROOT / "pipeline.yaml").read_text().replace("region: us-east-1 ", "region: us-esat-1 ")
+    (tmp_path / "pipeline.yaml").write_text(text)
+    result = fmops(*command, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "aws.region: 'us-esat-1' is not a region that SageMaker is in; did you mean us-" in result.stderr
+    assert "unexpected" not in result.stderr
 
 
 def test_every_mistake_of_the_configuration_is_named_at_once(tmp_path: Path) -> None:
