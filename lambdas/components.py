@@ -103,14 +103,14 @@ def _put(
     status = found["InferenceComponentStatus"]
     if status in ("Creating", "Updating", "Deleting"):
         return f"{name} is {status}"
-    reason = FAILED + (found.get("FailureReason") or f"{name} went back to what it was")
+    reason = FAILED + (found.get("FailureReason") or f"{name} was rolled back by SageMaker")
     if _same(found["Specification"], specification):
         return reason if status == "Failed" else ""
     if name in entry.get("asked", ()):
         return reason
     if status == "Failed":
         sagemaker.delete_inference_component(InferenceComponentName=name)
-        return f"{name} had failed and is made anew"
+        return f"{name} had failed and is being recreated"
     sagemaker.update_inference_component(InferenceComponentName=name, Specification=specification)
 
     def remember(log: Log) -> None:
@@ -139,7 +139,7 @@ def _report(ledger: Ledger, entry: Deployment, waiting: str) -> str:
             move(found, "rolled_back", waiting.removeprefix(FAILED))
 
     log = ledger.change(apply)
-    return f"going back: {waiting}" if in_state(log, "in_service") else ""
+    return f"rolling back: {waiting}" if in_state(log, "in_service") else ""
 
 
 def _enter_service(log: Log, identity: str) -> None:

@@ -124,7 +124,7 @@ def _update_request(clients: Clients, entry: Deployment, current: Endpoint) -> t
             remove_scaling(clients.autoscaling, settings["endpoint_name"])
         return ({**request, "DeploymentConfig": at_once()} if before == after else request), ""
     guards, ringing = quiet_alarms(clients.cloudwatch, put_alarms(clients.cloudwatch, settings))
-    remark = f"not guarded by {', '.join(ringing)}, which rang before the deployment began" if ringing else ""
+    remark = f"not guarded by {', '.join(ringing)}, which was in ALARM before the deployment began" if ringing else ""
     request["DeploymentConfig"] = deployment_config(settings, guards)
     if settings["endpoint_instance_count"] < settings["endpoint_maximum_instance_count"]:
         # What scaling made of the number of instances stays; everything else is as configured.

@@ -265,7 +265,7 @@ def _capacity(percent: int) -> Request:
 
 
 def at_once() -> Request:
-    """A DeploymentConfig without steps: the way back doesn't wait."""
+    """A DeploymentConfig without steps: a rollback doesn't wait."""
     routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
     return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 0}}
 

@@ -67,9 +67,9 @@ def _dimensions(endpoint: str, component: str | None) -> list[dict[str, str]]:
 
 
 def quiet_alarms(cloudwatch: Any, names: list[str]) -> tuple[list[str], list[str]]:
-    """(alarms that can guard a deployment, those that ring already). Raises ValueError for one that doesn't exist.
+    """(alarms that can guard a deployment, those in ALARM already). Raises ValueError for one that doesn't exist.
 
-    An alarm that rings before a deployment begins says nothing about it, and SageMaker would take the remedy back.
+    An alarm that is in ALARM before a deployment begins says nothing about it: SageMaker would roll back the remedy.
     """
     found = {
         alarm["AlarmName"]: alarm["StateValue"]

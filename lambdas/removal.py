@@ -12,7 +12,7 @@ from ledger import ENDED, Ledger, in_state, move
 from protection import delete_alarms, remove_scaling
 
 KEPT_BESIDE = 1
-"""Replaced deployments whose configuration and model stay, so that there is a way back."""
+"""Replaced deployments whose configuration and model stay, so that a rollback is possible."""
 CHANGING = ("Creating", "Updating", "RollingBack", "SystemUpdating")
 
 

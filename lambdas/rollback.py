@@ -55,7 +55,7 @@ def _entry(log: Log, version: int | None) -> Deployment:
         known = [item for item in known if item["model_package_arn"].endswith(f"/{version}")]
     if not known:
         what = f"version {version} is not kept" if version else "no earlier deployment is kept"
-        raise Refused(f"{log['endpoint_name']} has no way back: {what}. Deploy a version instead: fmops deploy N")
+        raise Refused(f"{log['endpoint_name']} can't be rolled back: {what}. Deploy a version instead: fmops deploy N")
     moment = now()
     return {**known[-1], "state": "starting", "reason": "", "by": "rollback", "created": moment, "changed": moment}
 

@@ -67,7 +67,7 @@ def next_queued(ledger: Ledger) -> Deployment | None:
         for item in in_state(found, "waiting"):
             if item["id"] != newest["id"]:
                 version = version_of(newest["model_package_arn"])
-                move(item, "overtaken", f"version {version} overtook it while it waited")
+                move(item, "overtaken", f"version {version} overtook it while it was queued")
 
     ledger.change(apply)
     return newest
@@ -100,7 +100,7 @@ def _judge(log: Log, current: Endpoint, judged: list[Deployment]) -> None:
             elif state != "in_service":
                 move(item, "in_service", "")
         elif state == "deploying":
-            move(item, "rolled_back", reason or "SageMaker went back to the previous deployment")
+            move(item, "rolled_back", reason or "SageMaker rolled back to the previous deployment")
         elif state == "in_service" and status == "InService":
             end_service(item)
 

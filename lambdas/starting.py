@@ -140,16 +140,16 @@ def _hint_when_in_service(ledger: Ledger, arn: str) -> str:
     serving = in_state(ledger.read(), "in_service")
     if not serving or serving[-1]["model_package_arn"] != arn:
         return ""
-    return f"; it is what {ledger.endpoint} serves. The way back: fmops rollback, or approve another version"
+    return f"; it is in service on {ledger.endpoint}. Roll back with fmops rollback, or approve another version"
 
 
 def _champion(sagemaker: Any, endpoint: str) -> str:
     """The name of the model in service; Refused where there is none."""
     current = describe_endpoint(sagemaker, endpoint)
     if current is None or current["EndpointStatus"] == "Failed":
-        raise Refused(f"{endpoint} serves nothing that a challenger could be put beside.")
+        raise Refused(f"{endpoint} has no model in service that a challenger could run beside.")
     configuration = sagemaker.describe_endpoint_config(EndpointConfigName=current["EndpointConfigName"])
     variant = configuration["ProductionVariants"][0]
     if "ModelName" not in variant:
-        raise Refused(f"{endpoint} serves inference components; a challenger needs endpoint.mode: real-time.")
+        raise Refused(f"{endpoint} runs inference components; a challenger needs endpoint.mode: real-time.")
     return str(variant["ModelName"])

@@ -135,7 +135,7 @@ def _watch(
             ask(config, session, command="settle", endpoint_name=endpoint)
         time.sleep(patience.poll_seconds)
     raise UserError(
-        f"{endpoint} has not come to rest after {patience.timeout_seconds:.0f} s ({last}). It goes on; see: fmops "
+        f"{endpoint} has not settled after {patience.timeout_seconds:.0f} s ({last}). It continues; see: fmops "
         f"endpoint. The function's log is /aws/lambda/{config.aws.resource_prefix}-deploy."
     )
 

@@ -1,4 +1,4 @@
-"""An endpoint as people ask for it: what serves, what is going on, what it costs, and its answers."""
+"""Reads an endpoint: what is in service, what is going on, what it costs; sends prompts to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe(session: boto3.Session, name: str) -> dict[str, Any] | None:
 
 
 def configuration(session: boto3.Session, endpoint: dict[str, Any]) -> dict[str, Any]:
-    """DescribeEndpointConfig of what serves."""
+    """DescribeEndpointConfig of what is in service."""
     return dict(
         client(session, "sagemaker").describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
     )

@@ -71,7 +71,7 @@ def statistics(session: boto3.Session, package: dict[str, Any]) -> dict[str, Any
 
 
 def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Table:
-    """Versions side by side: (package, its evaluation, where it serves), newest first."""
+    """Versions side by side: (package, its evaluation, its endpoint), newest first."""
     from rich import box
     from rich.table import Table
 
@@ -85,14 +85,14 @@ def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Ta
     for name in shown:
         table.add_column(COLUMNS[name], justify="right", no_wrap=True)
     table.add_column("registered", no_wrap=True)
-    table.add_column("serves", overflow="fold")
-    for package, report, serves in rows:
+    table.add_column("endpoint", overflow="fold")
+    for package, report, endpoint in rows:
         table.add_row(
             str(package["ModelPackageVersion"]),
             STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"]),
             *(cell(name, report.get("metrics", {}).get(name, {}).get("candidate")) for name in shown),
             f"{package['CreationTime']:%m-%d %H:%M}",
-            serves or "-",
+            endpoint or "-",
         )
     return table
 
@@ -113,15 +113,23 @@ def lineage(session: boto3.Session, package_arn: str) -> list[tuple[str, str]]:
     start = artifacts[0]["ArtifactArn"]
     found: dict[str, tuple[str, str]] = {}
     for direction in ("Ascendants", "Descendants"):
-        pages = sagemaker.get_paginator("query_lineage") if sagemaker.can_paginate("query_lineage") else None
-        request = {"StartArns": [start], "Direction": direction, "IncludeEdges": False, "MaxDepth": 10}
-        answers = pages.paginate(**request) if pages else [sagemaker.query_lineage(**request)]
-        vertices = [vertex for answer in answers for vertex in answer["Vertices"] if vertex["Arn"] != start]
+        vertices = [vertex for vertex in _vertices(sagemaker, start, direction) if vertex["Arn"] != start]
         for vertex in reversed(vertices) if direction == "Ascendants" else vertices:
             found.setdefault(vertex["Arn"], (vertex.get("Type", "-"), _source(sagemaker, vertex)))
         if direction == "Ascendants":
             found[start] = ("ModelPackage", package_arn)
     return list(found.values())
+
+
+def _vertices(sagemaker: Any, start: str, direction: str) -> list[dict[str, Any]]:
+    """All that lies before or behind an artifact. boto3 has no paginator for QueryLineage."""
+    request = {"StartArns": [start], "Direction": direction, "IncludeEdges": False, "MaxDepth": 10}
+    answer = sagemaker.query_lineage(**request)
+    found = list(answer["Vertices"])
+    while answer.get("NextToken"):
+        answer = sagemaker.query_lineage(**request, NextToken=answer["NextToken"])
+        found += answer["Vertices"]
+    return found
 
 
 def _source(sagemaker: Any, vertex: dict[str, Any]) -> str:

@@ -197,7 +197,7 @@ def test_an_alarm_that_rings_already_does_not_guard_the_remedy(
     answer = run(second, "ill")
     assert (answer["action"], answer["reason"]) == (
         "updated",
-        "not guarded by ill-errors, which rang before the deployment began",
+        "not guarded by ill-errors, which was in ALARM before the deployment began",
     )
     assert settled("ill")[-1] == (version(second), "in_service")
     assert answer_of(session, "ill") == {"version": "remedy"}
@@ -382,7 +382,7 @@ def test_a_challenger_gets_its_share(
     session: boto3.Session, register: Register, run: Any, settled: Any, sagemaker: Any
 ) -> None:
     champion, challenger = register("champion"), register("challenger")
-    with pytest.raises(deploy.Refused, match="serves nothing that a challenger"):
+    with pytest.raises(deploy.Refused, match="no model in service that a challenger"):
         run({"model_package_arn": challenger, "by": "command", **settings("ring"), "weight": 0.5})
     run(champion, "ring")
     settled("ring")
@@ -473,10 +473,10 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
     while len(cloudwatch.describe_alarms(AlarmNamePrefix="fmops-by-approval-")["MetricAlarms"]) != 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    # Rejected while it serves: it stays, and the function's log names the way back.
+    # Rejected while it serves: it stays, and the function's log says how to roll back.
     sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected")
     logs, seen = session.client("logs"), ""
-    while "The way back: fmops rollback" not in seen:
+    while "Roll back with fmops rollback" not in seen:
         assert time.monotonic() < deadline + 60, seen
         events = logs.filter_log_events(logGroupName="/aws/lambda/fmops-deploy")["events"]
         seen = "\n".join(event["message"] for event in events)
