@@ -174,7 +174,7 @@ MUTATIONS = (
         "configuration/code.py",
         "for part in (name.encode(), files[name]):",
         "for part in (files[name],):",
-        ("tests/author/test_publish.py",),
+        ("tests/author/test_code.py",),
     ),
     Mutation(
         "dedup: every row counts as new",
