@@ -1,8 +1,8 @@
-"""How the whole suite runs: one thread per worker, and the files that take longest first.
+"""How the whole suite runs: one thread per process, and the files that take longest first.
 
 Two workers share two cores (make test). OpenMP's threads spin while they wait, which starves the other worker, so each
-process gets one, and waits passively. A worker takes whole files; when the long ones come first, none runs alone at the
-end.
+process gets one, and waits passively. A worker takes whole files; when the long ones come first, none runs alone at
+the end.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""pipelines/code.py: the name of shipped code is the hash of exactly its paths and bytes."""
+"""configuration/code.py: the name of shipped code is the hash of exactly its paths and bytes."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipelines.code import digest
+from configuration.code import digest
 
 FILES = {"a.py": b"1", "b/c.py": b"23"}
 
