@@ -205,7 +205,7 @@ def _variant(variant: str, model: str, weight: float, settings: Settings) -> Req
         "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
     }
     if settings["endpoint_mode"] == "adapter":
-        # The instances follow the copies of the components, also down to none.
+        # The instances follow the copies of the components, also to zero.
         request["ManagedInstanceScaling"] = {
             "Status": "ENABLED",
             "MinInstanceCount": count,

@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
-HEADER = """# The release set with hashes; `make lock` writes it. torch is not in it: see tools/lock.py.
+HEADER = """# The release set with hashes, for Linux and Python 3.11; `make lock` writes it. Install it with --no-deps.
+# torch is not in it: its builds for CPU and CUDA have hashes of their own on other indexes (tools/lock.py).
 """
 
 
