@@ -6,8 +6,9 @@ Input, from the pipeline's Describe step; keys with a colon are the gate's bound
 Output:
     {"model_package_arn": "...", "gate": "passed 4 of 4 bounds"}
 
-It writes, with one UpdateModelPackage: a model card rendered from the run, hashes of data and definition, the gate's
-decision with each bound beside its value, and the adapter as a specification of its own. A repeat writes the same.
+It writes, with one UpdateModelPackage: a model card rendered from the run, hashes of data and definition, digests of
+all that the version deploys (digests.py), the gate's decision with each bound beside its value, and the adapter as a
+specification of its own. A repeat writes the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from bounds import Evaluation, parse, read_bounds, read_json
+from bounds import Evaluation, Training, parse, read_bounds, read_json
+from digests import NAMES, digests
 from documents import Package, Request, Specification, s3_parts
 
 SPECIFICATION = "Adapter"
@@ -99,14 +101,21 @@ def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
         **gate_metadata(evaluation, order.bounds),
         **training_metadata(evaluation),
     }
-    card = model_card(package, evaluation, data, facts, order.execution)
+    has_adapter = _has_adapter(s3, order.adapter_uri)
+    registered = package.get("CustomerMetadataProperties", {})
+    # Recorded once: a repeat days later must not pin what was swapped in the meantime.
+    pinned = {name: registered[name] for name in NAMES if registered.get(name)} or digests(
+        s3, package, order.adapter_uri if has_adapter else ""
+    )
+    facts |= pinned
+    card = model_card(package, evaluation, data, facts, order)
     request: Request = {
         "ModelPackageArn": order.package,
         "CustomerMetadataProperties": {key: plain(value) for key, value in facts.items() if value},
         "ModelCard": {"ModelCardContent": json.dumps(card), "ModelCardStatus": "PendingReview"},
     }
     known = {item["Name"] for item in package.get("AdditionalInferenceSpecifications", [])}
-    if SPECIFICATION not in known and _has_adapter(s3, order.adapter_uri):
+    if SPECIFICATION not in known and has_adapter:
         request["AdditionalInferenceSpecificationsToAdd"] = [adapter_specification(package, order.adapter_uri)]
     sagemaker.update_model_package(**request)
     return {"model_package_arn": order.package, "gate": facts["gate"]}
@@ -152,32 +161,30 @@ def adapter_specification(package: Package, uri: str) -> Request:
 
 
 def model_card(
-    package: Package, evaluation: Evaluation, data: DataReport, facts: dict[str, str], execution: str
+    package: Package, evaluation: Evaluation, data: DataReport, facts: dict[str, str], order: Order
 ) -> Request:
-    """SageMaker's model card (its JSON schema 1.0), filled with what was measured and nothing else."""
+    """A model package's card (its own JSON schema, 0.1.0), filled with what was measured and nothing else."""
     training = evaluation.get("training") or {}
     metadata = package.get("CustomerMetadataProperties", {})
-    used = {name: value for name, value in training.get("hyperparameters", {}).items() if name != "checkpoint_dir"}
-    parameters = [{"name": name, "value": str(value)[:MAX_PARAMETER]} for name, value in used.items()]
+    artifacts = [item.get("ModelDataUrl", "") for item in package["InferenceSpecification"]["Containers"]]
+    rows = metadata.get("input_data_uri", "")
     return {
         "model_overview": {
-            "model_description": f"{metadata.get('base_model', 'A model')} fine-tuned ({metadata.get('method', '?')})."[
-                :MAX_TEXT
-            ],
-            "problem_type": "Text generation",
-            "algorithm_type": f"Causal language model, {metadata.get('method', '')}".rstrip(", "),
-            "model_owner": "fmops",
+            "model_creator": "fmops",
+            "model_artifact": [artifact for artifact in artifacts if artifact],
         },
         "intended_uses": {
             "purpose_of_model": "The task of its training data; judge it by the evaluation on held-out rows.",
-            "intended_uses": f"Prompts like those of {metadata.get('input_data_uri', 'its training data')}."[:MAX_TEXT],
+            "intended_uses": f"Prompts like those of {rows or 'its training data'}."[:MAX_TEXT],
+            "risk_rating": "Unknown",
         },
         "training_details": {
             "training_observations": (
+                f"{metadata.get('base_model', 'A model')} was fine-tuned ({metadata.get('method', '?')}): "
                 f"{training.get('steps', '?')} steps over {training.get('train_rows', '?')} rows; the definition "
-                f"{facts['definition_sha256'][:16]} ran as {execution}."
+                f"{facts['definition_sha256'][:16]} ran as {order.execution}."
             )[:MAX_TEXT],
-            "training_job_details": {"hyper_parameters": parameters},
+            "training_job_details": training_job(training, rows),
         },
         "evaluation_details": [
             {
@@ -192,8 +199,21 @@ def model_card(
                 f"{data['rows_out']} of {data['rows_in']} rows were used: {data['rejected']} rejected, "
                 f"{data['duplicates']} duplicates. Slices with few rows have wide intervals."
             )[:MAX_TEXT],
-            "custom_details": {key: value for key, value in facts.items() if not key.startswith("training_")},
+            "custom_details": {
+                key: value[:MAX_TEXT] for key, value in facts.items() if not key.startswith("training_")
+            },
         },
+    }
+
+
+def training_job(training: Training, rows: str) -> Request:
+    """What the training was given and how it went; a hyperparameter without a value can't be written."""
+    used = {name: str(value) for name, value in training.get("hyperparameters", {}).items() if name != "checkpoint_dir"}
+    measured = {name: training.get(name) for name in ("train_loss", "validation_loss")}
+    return {
+        "training_datasets": [rows] if rows else [],
+        "training_metrics": [{"name": name, "value": value} for name, value in measured.items() if value is not None],
+        "hyper_parameters": [{"name": name, "value": value[:MAX_PARAMETER]} for name, value in used.items() if value],
     }
 
 

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from aws import Clients, describe_package, described, list_keys
+from aws import Clients, Refused, describe_package, described, list_keys
+from digests import check_digests
 from documents import Component, ComponentSpecification, Deployment, Log, Request, s3_parts
 from ledger import Ledger, end_service, find_deployment, in_state, move
 from plan import ACCELERATED, START_TIMEOUT_SECONDS, VARIANT, Environment, adapter_uri, optional, tags
@@ -46,6 +47,10 @@ def advance(clients: Clients, ledger: Ledger, environment: Environment) -> str:
     waiting = _put(clients.sagemaker, base, _base_specification(entry), _base_copies(entry, environment), ledger, entry)
     if waiting:
         return _report(ledger, entry, waiting)
+    try:
+        check_digests(clients.s3, package)
+    except Refused as error:
+        return _report(ledger, entry, FAILED + str(error))
     archive = adapter_archive(clients.s3, adapter_uri(package), environment["DEPLOYMENTS_URI"])
     specification: ComponentSpecification = {
         "BaseInferenceComponentName": base,

@@ -55,6 +55,7 @@ class Deployment(TypedDict):
     changed: str
     settings: Settings
     challenger_weight: NotRequired[float]
+    rejected: NotRequired[str]
     asked: NotRequired[list[str]]
     leaving: NotRequired[str]
     pruned: NotRequired[bool]
@@ -85,6 +86,8 @@ class Detail(TypedDict, total=False):
     ModelPackageArn: str
     ModelPackageGroupName: str
     ModelApprovalStatus: str
+    UpdatedModelPackageFields: list[str]
+    LastModifiedTime: int | str
     EndpointName: str
 
 
@@ -93,10 +96,12 @@ Event = TypedDict(
     {
         "detail-type": str,
         "detail": Detail,
+        "time": str,
         "command": str,
         "endpoint_name": str,
         "model_package_arn": str,
         "by": str,
+        "decided": str,
         "weight": float,
         "version": int,
         "reason": str,

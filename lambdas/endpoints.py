@@ -5,6 +5,7 @@ What another call, or an earlier life of this one, did already is found and not 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,15 @@ from documents import Deployment, Endpoint, Request
 from plan import VARIANT, Environment, at_once, deployment_config, optional, tags
 from protection import put_alarms, quiet_alarms, remove_scaling
 
+ENDPOINT_NAME = re.compile("[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 DELETE_TIMEOUT_SECONDS = 20
 DELETE_POLL_SECONDS = 0.5
 
 
 def describe_endpoint(sagemaker: Any, endpoint: str) -> Endpoint | None:
-    """DescribeEndpoint, or None where there is none."""
+    """DescribeEndpoint, or None where there is none, as for a name that no endpoint can have."""
+    if not ENDPOINT_NAME.fullmatch(endpoint):
+        return None
     found: Endpoint | None = described(sagemaker.describe_endpoint, EndpointName=endpoint)
     return found
 

@@ -6,6 +6,8 @@
          "model_package_arn": "...", "approved": "2026-11-24T10:00:00+00:00", "by": "approval", "state": "in_service",
          "reason": "", "created": "...", "changed": "...", "settings": {...}}]}
 
+`approved` is when somebody decided: the time of the approval, or of the command; what was decided later wins.
+
 A deployment's id is the name of its endpoint configuration, which holds a hash of all that is deployed; adapters share
 one configuration, so there the version follows. States: waiting (the endpoint is changing) -> starting (UpdateEndpoint
 may have been called) -> deploying -> in_service -> replaced; or overtaken while it waited, failed, rolled_back (by

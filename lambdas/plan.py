@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from documents import Container, Deployment, Package, Plan, Request, S3Source, Settings, version_of
-from ledger import now, timestamp
+from ledger import now
 
 VARIANT = "AllTraffic"
 CHALLENGER = "Challenger"
@@ -34,9 +34,15 @@ Environment = Mapping[str, str]
 
 
 def make_plan(
-    package: Package, settings: Settings, environment: Environment, by: str, champion: str | None, weight: float
+    package: Package,
+    settings: Settings,
+    environment: Environment,
+    by: str,
+    decided: str,
+    champion: str | None,
+    weight: float,
 ) -> Plan:
-    """The requests of a deployment, and its entry in the log. With a champion, the package becomes its challenger."""
+    """The requests of a deployment, and its log entry, `decided` then; with a champion, the package challenges it."""
     model = model_request(package, settings, environment)
     model_name = str(model["ModelName"])
     models = {VARIANT: (model_name, 1.0)}
@@ -50,8 +56,7 @@ def make_plan(
         "endpoint_config_name": config_name,
         "model_name": model_name,
         "model_package_arn": arn,
-        # As far as the registry tells: its last change.
-        "approved": timestamp(package.get("LastModifiedTime") or package["CreationTime"]),
+        "approved": decided,
         "by": by,
         "state": "starting",
         "reason": "",

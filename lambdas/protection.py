@@ -37,8 +37,9 @@ def put_alarms(cloudwatch: Any, settings: Settings, component: str | None = None
     }
     cloudwatch.put_metric_alarm(
         AlarmName=f"{endpoint}-errors",
-        AlarmDescription=f"The share of requests to {endpoint} that the model answered with a 5XX.",
-        MetricName="Invocation5XXErrors",
+        AlarmDescription=f"The share of requests to {endpoint} that the model did not answer with a 2XX.",
+        # Not Invocation5XXErrors: a handler that raises is a 400 in Hugging Face's container and a 424 in LMI.
+        MetricName="InvocationModelErrors",
         Statistic="Average",  # one data point, 0 or 1, for each request
         Threshold=settings["endpoint_error_rate"],
         **common,

@@ -55,32 +55,41 @@ def observe(clients: Clients, ledger: Ledger, environment: Environment) -> Answe
 
 
 def next_queued(ledger: Ledger) -> Deployment | None:
-    """The newest deployment that waits, or whose call was killed and not repeated; older ones are overtaken by it."""
+    """The newest deployment that waits, or whose call was killed and not repeated.
+
+    Older ones are overtaken by it, and all of them by what was decided later and is in service, or on its way there.
+    """
     log = ledger.read()
     abandoned = [item for item in in_state(log, "starting") if age_seconds(item) > ABANDONED_SECONDS]
-    waiting = [*in_state(log, "waiting"), *abandoned]
-    if not waiting:
+    queued = [*in_state(log, "waiting"), *abandoned]
+    if not queued:
         return None
-    newest = max(waiting, key=lambda item: (item["approved"], item["created"]))
+    newest = max([*queued, *in_state(log, "deploying", "in_service")], key=_decided)
+    names = {_name(item) for item in queued} - {_name(newest)}
 
     def apply(found: Log) -> None:
-        for item in in_state(found, "waiting"):
-            if item["id"] != newest["id"]:
+        for item in in_state(found, "waiting", "starting"):
+            if _name(item) in names:
                 version = version_of(newest["model_package_arn"])
                 move(item, "overtaken", f"version {version} overtook it while it was queued")
 
     ledger.change(apply)
-    return newest
+    return newest if newest in queued else None
+
+
+def _decided(item: Deployment) -> tuple[str, str]:
+    return item["approved"], item["created"]
+
+
+def _name(item: Deployment) -> tuple[str, str]:
+    """One configuration may be deployed several times."""
+    return item["id"], item["created"]
 
 
 def _unmoved(log: Log, before: Log) -> list[Deployment]:
     """The deployments of a log whose state is as it was before."""
-    known = {(item["id"], item["created"]): (item["state"], item["changed"]) for item in before["deployments"]}
-    return [
-        item
-        for item in log["deployments"]
-        if known.get((item["id"], item["created"])) == (item["state"], item["changed"])
-    ]
+    known = {_name(item): (item["state"], item["changed"]) for item in before["deployments"]}
+    return [item for item in log["deployments"] if known.get(_name(item)) == (item["state"], item["changed"])]
 
 
 def _judge(log: Log, current: Endpoint, judged: list[Deployment]) -> None:

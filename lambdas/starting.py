@@ -11,11 +11,14 @@ from typing import Any, cast
 
 from artifacts import check_artifact
 from aws import Busy, Clients, Refused, create, describe_package
-from documents import Answer, Deployment, Event, Log, Package, Plan, Settings, answer, version_of
+from digests import check_digests
+from documents import Answer, Deployment, Event, Log, Package, Plan, Settings, State, answer, version_of
 from endpoints import describe_endpoint, leads_to, put_endpoint
-from ledger import ENDED, UNDER_WAY, Ledger, find_deployment, in_state
+from ledger import ENDED, UNDER_WAY, Ledger, find_deployment, in_state, now, timestamp
 from plan import Environment, make_plan
 from settings import read_settings
+
+QUEUED: tuple[State, ...] = ("waiting", "starting")
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,12 @@ def start(clients: Clients, event: Event, environment: Environment, by: str) -> 
     if reason and by != "approval":
         raise Refused(f"Version {version_of(arn)} is not deployed: {reason}.")
     if reason:
-        return Started(answer(endpoint, "ignored", reason + _hint_when_in_service(ledger, arn)))
+        return Started(answer(endpoint, "ignored", reason))
 
+    decided = event.get("decided") or (timestamp(package["CreationTime"]) if by == "pipeline" else now())
     weight = float(event.get("weight") or 1.0)
     champion = _champion(clients.sagemaker, endpoint) if event.get("weight") else None
-    plan = make_plan(package, settings, environment, by, champion, weight)
+    plan = make_plan(package, settings, environment, by, decided, champion, weight)
     refused: list[str] = []
     ledger.change(lambda log: refused.append(admit(log, plan.entry, by)))
     if refused[-1]:
@@ -52,6 +56,7 @@ def start(clients: Clients, event: Event, environment: Environment, by: str) -> 
         return Started(answer(endpoint, "unchanged", entry=plan.entry))
     try:
         check_artifact(clients.s3, package, settings)
+        check_digests(clients.s3, package)
         return _carry_out(clients, ledger, plan, environment)
     except (Refused, ValueError) as error:
         ledger.set_state(plan.entry["id"], "failed", str(error), only=("waiting", "starting"))
@@ -59,14 +64,28 @@ def start(clients: Clients, event: Event, environment: Environment, by: str) -> 
 
 
 def start_queued(clients: Clients, queued: Deployment, environment: Environment) -> Started:
-    """Start a deployment that is queued in the log, as it was asked for; its action is "failed" when it can't."""
+    """Start a deployment that is queued in the log, as it was asked for; its action is "failed" when it can't.
+
+    However it ends, the queued entry is not queued any more, unless the endpoint is busy again.
+    """
+    endpoint = queued["settings"]["endpoint_name"]
+    ledger = Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
     event = cast(Event, {**queued["settings"], "model_package_arn": queued["model_package_arn"]})
+    event["decided"] = queued["approved"]
     if "challenger_weight" in queued:
         event["weight"] = queued["challenger_weight"]
     try:
-        return start(clients, event, environment, queued["by"])
+        started = start(clients, event, environment, queued["by"])
     except (Refused, ValueError) as error:
-        return Started(answer(queued["settings"]["endpoint_name"], "failed", str(error), queued))
+        ledger.set_state(queued["id"], "failed", str(error), only=QUEUED)
+        return Started(answer(endpoint, "failed", str(error), queued))
+    if started.answer["action"] == "ignored":
+        ledger.set_state(queued["id"], "overtaken", started.answer["reason"], only=QUEUED)
+        return Started({**started.answer, "action": "failed"})
+    began = started.answer["endpoint_config_name"]
+    if began != queued["endpoint_config_name"]:
+        ledger.set_state(queued["id"], "overtaken", f"the settings changed; it began as {began}", only=QUEUED)
+    return started
 
 
 def why_not(package: Package) -> str:
@@ -91,12 +110,14 @@ def admit(log: Log, entry: Deployment, by: str) -> str:
             if item["id"] != entry["id"] and item["approved"] > entry["approved"]
         ]
         if later:
-            return f"version {version_of(later[-1]['model_package_arn'])} was approved later"
+            how = "approved" if later[-1]["by"] == "approval" else "chosen"
+            return f"version {version_of(later[-1]['model_package_arn'])} was {how} later"
         if found and found["state"] in ENDED and found["approved"] >= entry["approved"]:
             why = f" ({found['reason']})" if found["reason"] else ""
             return f"this approval was handled: {found['state'].replace('_', ' ')}{why}"
     if found and found["state"] in UNDER_WAY:
         found["approved"] = max(found["approved"], entry["approved"])
+        found.pop("rejected", None)
         if by != "approval":
             found["settings"] = entry["settings"]
     else:
@@ -133,14 +154,6 @@ def _still_wanted(ledger: Ledger, entry: Deployment) -> bool:
 def _settings(event: Event, package: Package, environment: Environment) -> Settings:
     given = dict(event)
     return cast(Settings, read_settings(given, package.get("CustomerMetadataProperties", {}), dict(environment)))
-
-
-def _hint_when_in_service(ledger: Ledger, arn: str) -> str:
-    """What to do when a version is rejected that is in service."""
-    serving = in_state(ledger.read(), "in_service")
-    if not serving or serving[-1]["model_package_arn"] != arn:
-        return ""
-    return f"; it is in service on {ledger.endpoint}. Roll back with fmops rollback, or approve another version"
 
 
 def _champion(sagemaker: Any, endpoint: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from configuration.images import handler_image, inference_image, lmi_image, training_image
-from configuration.names import Names, base_model, endpoint_name, input_data_uri, model_package_group
+from configuration.names import Names, base_model, input_data_uri
 from pipelines.session import offline
 from pipelines.stacks import deploy_stack
 
@@ -32,8 +32,6 @@ def foundation_parameters(config: Config) -> dict[str, str]:
         images = {training_image(config), inference_image(config), handler_image(config), lmi_image(config)}
     return {
         "Prefix": names.prefix,
-        "ModelPackageGroupName": model_package_group(config),
-        "EndpointName": endpoint_name(config),
         "ImageRepositoryArns": ",".join(sorted(_repository_arn(image, names) for image in images)),
         "ReadBucketArns": ",".join(buckets),
         "ReadObjectArns": ",".join(objects),

@@ -55,6 +55,7 @@ def publish(config: Config, session: boto3.Session) -> Published:
     definition, code = build_definition(config)
     functions = shipped("lambdas")
     uploaded = upload(session, names, [*code.values()], functions)
+    put_group(session, config)
     stack = deploy_stack(
         session, names.deployment_stack, TEMPLATE, deployment_parameters(config, functions), config.aws.tags
     )
@@ -110,13 +111,33 @@ def deployment_parameters(config: Config, functions: Code) -> dict[str, str]:
     return {
         "Prefix": config.aws.resource_prefix,
         "CodeKey": functions_key(functions),
-        "ModelPackageGroupName": model_package_group(config),
         "EndpointSettingsJson": json.dumps(endpoint_settings(config), separators=(",", ":"), sort_keys=True),
         "NetworkIsolation": str(config.endpoint.network_isolation).lower(),
         "Subnets": ",".join(vpc.subnets) if vpc else "",
         "SecurityGroupIds": ",".join(vpc.security_group_ids) if vpc else "",
         "TagsJson": json.dumps(config.aws.tags, sort_keys=True),
     }
+
+
+def put_group(session: boto3.Session, config: Config) -> None:
+    """Create the model package group, unless it is there. No stack owns it: versions outlive stacks."""
+    from botocore.exceptions import ClientError
+
+    client, group = session.client("sagemaker"), model_package_group(config)
+    try:
+        client.create_model_package_group(
+            ModelPackageGroupName=group,
+            ModelPackageGroupDescription="Models tuned by fmops; an approved version is deployed.",
+            Tags=_tags(config),
+        )
+    except ClientError as error:
+        details = error.response["Error"]
+        if details["Code"] != "ValidationException" or "already exists" not in details.get("Message", ""):
+            raise
+
+
+def _tags(config: Config) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in sorted(config.aws.tags.items())]
 
 
 def put_pipeline(session: boto3.Session, config: Config, definition: str) -> tuple[str, str]:
@@ -130,8 +151,7 @@ def put_pipeline(session: boto3.Session, config: Config, definition: str) -> tup
     except ClientError as error:
         if error.response["Error"].get("Code") not in ("ResourceNotFound", "ResourceNotFoundException"):
             raise
-        tags = [{"Key": key, "Value": value} for key, value in sorted(config.aws.tags.items())]
-        return client.create_pipeline(PipelineName=config.name, Tags=tags, **wanted)["PipelineArn"], "created"
+        return client.create_pipeline(PipelineName=config.name, Tags=_tags(config), **wanted)["PipelineArn"], "created"
     if all(current.get(key) == value for key, value in wanted.items()):
         return current["PipelineArn"], "unchanged"
     return client.update_pipeline(PipelineName=config.name, **wanted)["PipelineArn"], "updated"

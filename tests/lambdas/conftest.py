@@ -18,7 +18,7 @@ from configuration.names import Names
 from pipelines.bootstrap import bootstrap
 from pipelines.publish import publish
 from tests.author.cloud import running
-from tests.lambdas.support import GROUP
+from tests.lambdas.support import GROUP, load
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu"
@@ -68,7 +68,7 @@ def environment(session: boto3.Session) -> dict[str, str]:
     configuration = session.client("lambda").get_function_configuration(FunctionName="fmops-deploy")
     session.client("sagemaker").create_model_package_group(ModelPackageGroupName=GROUP)
     variables: dict[str, str] = configuration["Environment"]["Variables"]
-    return {**variables, "MODEL_PACKAGE_GROUP": GROUP}
+    return {**variables, "PREFIX": GROUP.partition("-")[0] + "-"}
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,9 @@ def register(session: boto3.Session, config: Config, environment: dict[str, str]
             },
         )
         arn: str = response["ModelPackageArn"]
+        # As the pipeline's Describe step does.
+        pinned = load("digests").digests(s3, client.describe_model_package(ModelPackageName=arn))
+        client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=pinned)
         return arn
 
     return make

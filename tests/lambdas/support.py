@@ -36,12 +36,25 @@ def settings(endpoint: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def approval(arn: str, group: str = GROUP, status: str = "Approved") -> dict[str, Any]:
-    """EventBridge's event, as SageMaker sends it."""
+def approval(
+    arn: str,
+    group: str = GROUP,
+    status: str = "Approved",
+    moment: float | None = None,
+    changed: tuple[str, ...] = ("ModelApprovalStatus",),
+) -> dict[str, Any]:
+    """EventBridge's event, as SageMaker sends it; `moment` is when the package was changed, in epoch seconds."""
     return {
         "source": "aws.sagemaker",
         "detail-type": "SageMaker Model Package State Change",
-        "detail": {"ModelPackageArn": arn, "ModelPackageGroupName": group, "ModelApprovalStatus": status},
+        "time": "2026-11-26T00:00:00Z",
+        "detail": {
+            "ModelPackageArn": arn,
+            "ModelPackageGroupName": group,
+            "ModelApprovalStatus": status,
+            "LastModifiedTime": round((moment or time.time()) * 1000),
+            "UpdatedModelPackageFields": list(changed),
+        },
     }
 
 

@@ -85,7 +85,10 @@ def _register(session: boto3.Session, config: Config, adapter: str, base_uri: st
             {"Name": "Adapter", "Containers": [{**container, "ModelDataSource": source}], **types}
         ],
     )
-    return str(answer["ModelPackageArn"])
+    client, arn = session.client("sagemaker"), str(answer["ModelPackageArn"])
+    pinned = load("digests").digests(session.client("s3"), client.describe_model_package(ModelPackageName=arn))
+    client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=pinned)
+    return arn
 
 
 @pytest.fixture(scope="module")

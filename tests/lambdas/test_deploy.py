@@ -98,11 +98,11 @@ def test_created_unchanged_updated(
     assert answer_of(session, "a") == {"version": "two"}
 
     # A late delivery of the first approval doesn't bring the old model back; approving it again does.
-    late = deploy.deploy(deploy.Clients(), {"model_package_arn": first, **settings("a")}, environment, "approval")
+    event = {"model_package_arn": first, **settings("a"), "decided": "2026-01-01T00:00:00+00:00"}
+    late = deploy.deploy(deploy.Clients(), event, environment, "approval")
     assert late["action"] == "ignored"
-    assert f"version {version(second)} was approved later" in late["reason"]
+    assert f"version {version(second)} was chosen later" in late["reason"]
     sagemaker.update_model_package(ModelPackageArn=first, ModelApprovalStatus="Rejected")
-    time.sleep(1.1)  # the API's times have seconds
     sagemaker.update_model_package(ModelPackageArn=first, ModelApprovalStatus="Approved")
     again = deploy.deploy(deploy.Clients(), {"model_package_arn": first, **settings("a")}, environment, "approval")
     assert again["action"] == "updated"
@@ -117,7 +117,10 @@ def test_two_hundred_approvals_of_one_version_deploy_it_once(
     before = {item["ModelName"] for item in sagemaker.list_models(MaxResults=100)["Models"]}
     metadata = {key: str(value) for key, value in settings("crowd").items()}
     arn = register("crowd", "Approved", metadata)
-    events = [approval(arn) for _ in range(200)] + [approval(arn, group="others-models") for _ in range(20)]
+    moment = time.time()
+    events = [approval(arn, moment=moment) for _ in range(200)] + [
+        approval(arn, group="others-models") for _ in range(20)
+    ]
     events += [approval(register("crowd-no", "Rejected", metadata), status="Rejected") for _ in range(5)]
     random.Random(7).shuffle(events)
     with ThreadPoolExecutor(40) as pool:
@@ -134,7 +137,7 @@ def test_two_hundred_approvals_of_one_version_deploy_it_once(
     made = {item["ModelName"] for item in sagemaker.list_models(MaxResults=100)["Models"]} - before
     assert len([name for name in made if name.startswith(f"{GROUP}-{version(arn)}-")]) == 1
     times = sagemaker.describe_endpoint(EndpointName="crowd")["LastModifiedTime"]
-    assert deploy.route(clients, approval(arn), environment)["action"] == "unchanged"
+    assert deploy.route(clients, approval(arn, moment=moment), environment)["action"] == "unchanged"
     assert sagemaker.describe_endpoint(EndpointName="crowd")["LastModifiedTime"] == times
 
 
@@ -234,7 +237,8 @@ def test_an_update_whose_model_does_not_start_goes_back_and_says_why(
     assert "ZeroDivisionError" in log("steady")[1]["reason"]
     assert answer_of(session, "steady") == {"version": "steady"}
     # Its approval, delivered once more, is not tried again.
-    event = {"model_package_arn": bad, **settings("steady")}
+    decided = log("steady")[1]["approved"]
+    event = {"model_package_arn": bad, **settings("steady"), "decided": decided}
     late = deploy.deploy(clients, event, environment, "approval")
     assert late["action"] == "ignored"
     assert "this approval was handled: rolled back" in late["reason"]
@@ -282,7 +286,7 @@ def test_one_reason_for_each_thing_that_is_missing(
     nowhere = arn.replace(GROUP, "no-such-group")
     with pytest.raises(deploy.Refused, match=r"There is no model package .*no-such-group"):
         run(nowhere, "gone")
-    event = run({**approval(nowhere), "detail": {"ModelPackageArn": nowhere, "ModelPackageGroupName": GROUP}})
+    event = run(approval(nowhere))
     assert (event["action"], "no-such-group" in event["reason"]) == ("failed", True)
 
     with pytest.raises(deploy.Refused, match=r"the API knows no instance type 'ml\.g5\.huge'; did you mean ml\.g5"):
@@ -310,7 +314,7 @@ def test_guards_and_scaling_follow_the_settings(clients: Any, register: Register
     assert set(alarms) == {"guarded-errors", "guarded-latency"}
     errors, latency = alarms["guarded-errors"], alarms["guarded-latency"]
     dimensions = [{"Name": "EndpointName", "Value": "guarded"}, {"Name": "VariantName", "Value": "AllTraffic"}]
-    assert (errors["MetricName"], errors["Statistic"], errors["Threshold"]) == ("Invocation5XXErrors", "Average", 0.2)
+    assert (errors["MetricName"], errors["Statistic"], errors["Threshold"]) == ("InvocationModelErrors", "Average", 0.2)
     assert (latency["MetricName"], latency["ExtendedStatistic"]) == ("ModelLatency", "p95")
     assert latency["Threshold"] == 2e6  # microseconds
     assert errors["Dimensions"] == latency["Dimensions"] == dimensions

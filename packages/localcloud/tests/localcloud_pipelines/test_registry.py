@@ -70,9 +70,10 @@ def test_versions(sm: Any, name: str) -> None:
         pages = sm.get_paginator("list_model_packages").paginate(ModelPackageGroupName=name, **request)
         return [item["ModelPackageVersion"] for page in pages for item in page["ModelPackageSummaryList"]]
 
-    assert listed(PaginationConfig={"PageSize": 1}) == [1, 2, 3, 4]
-    assert listed(SortOrder="Descending") == [4, 3, 2, 1]
-    assert listed(ModelApprovalStatus="PendingManualApproval") == [3, 4]
+    # Without an order the first is the latest, as AWS's own project templates take it.
+    assert listed(PaginationConfig={"PageSize": 1}) == [4, 3, 2, 1]
+    assert listed(SortOrder="Ascending") == [1, 2, 3, 4]
+    assert listed(ModelApprovalStatus="PendingManualApproval") == [4, 3]
     assert listed(SortBy="Name", SortOrder="Descending") == [4, 3, 2, 1]
 
     sm.update_model_package(
@@ -85,7 +86,7 @@ def test_versions(sm: Any, name: str) -> None:
     found = sm.describe_model_package(ModelPackageName=arns[3])
     assert (found["ModelApprovalStatus"], found["ApprovalDescription"]) == ("Approved", "looks good")
     assert found["CustomerMetadataProperties"] == {"endpoint_name": "f", "new": "y"}
-    assert listed(ModelApprovalStatus="Approved") == [1, 4]
+    assert listed(ModelApprovalStatus="Approved") == [4, 1]
 
     sm.delete_model_package(ModelPackageName=arns[3])
     assert version(sm, name).endswith("/5"), "a deleted version's number came back"
@@ -103,12 +104,12 @@ def test_a_client_token_makes_one_version(sm: Any, name: str) -> None:
     assert len(sm.list_model_packages(ModelPackageGroupName=name)["ModelPackageSummaryList"]) == 1
 
 
-def test_creation_and_approval_send_events(sm: Any, name: str, events: Any) -> None:
+def test_creation_and_every_update_send_events(sm: Any, name: str, events: Any) -> None:
     sm.create_model_package_group(ModelPackageGroupName=name)
     arn = version(sm, name, CustomerMetadataProperties={"k": "v"})
     sm.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
     sm.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties={"k": "w"})
-    sm.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected")
+    sm.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected", ApprovalDescription="wrong units")
 
     def mine(event: dict[str, Any]) -> bool:
         return bool(event["detail"].get("ModelPackageArn") == arn)
@@ -118,16 +119,111 @@ def test_creation_and_approval_send_events(sm: Any, name: str, events: Any) -> N
     assert [event["detail"]["ModelApprovalStatus"] for event in found] == [
         "PendingManualApproval",
         "Approved",
+        "Approved",
         "Rejected",
     ]
+    assert [event["detail"].get("UpdatedModelPackageFields") for event in found] == [
+        None,
+        ["ModelApprovalStatus"],
+        ["CustomerMetadataProperties"],
+        ["ModelApprovalStatus", "ApprovalDescription"],
+    ]
+    times = [event["detail"]["LastModifiedTime"] for event in found]
+    assert times == sorted(times)
     detail = found[1]["detail"]
     assert found[1]["detail-type"] == "SageMaker Model Package State Change"
     assert found[1]["resources"] == [arn]
     assert (detail["ModelPackageGroupName"], detail["ModelPackageVersion"]) == (name, 1)
     assert (detail["ModelPackageStatus"], detail["CustomerMetadataProperties"]) == ("Completed", {"k": "v"})
     assert detail["InferenceSpecification"] == SPECIFICATION
-    assert detail["CreationTime"].endswith("Z")
+    assert isinstance(detail["CreationTime"], int)  # epoch milliseconds
     assert not [key for key in detail if key.startswith("_")]
+
+
+GOOD_CARD: dict[str, Any] = {
+    "model_overview": {"model_creator": "team", "model_artifact": ["s3://b/model.tar.gz"]},
+    "intended_uses": {"purpose_of_model": "Answers", "risk_rating": "Low"},
+    "training_details": {
+        "training_job_details": {
+            "hyper_parameters": [{"name": "epochs", "value": "3"}],
+            "training_metrics": [{"name": "loss", "value": 0.5}],
+        }
+    },
+    "evaluation_details": [
+        {
+            "name": "test",
+            "metric_groups": [
+                {"name": "tuned", "metric_data": [{"name": "f1", "type": "number", "value": 0.5, "notes": "n"}]},
+                {
+                    "name": "bars",
+                    "metric_data": [{"name": "b", "type": "bar_chart", "value": [1, 2], "x_axis_name": ["x"]}],
+                },
+            ],
+        }
+    ],
+    "additional_information": {"custom_details": {"k": "v"}},
+}
+
+
+def trained(**details: Any) -> dict[str, Any]:
+    return {"training_details": {"training_job_details": details}}
+
+
+def evaluated(metrics: list[Any]) -> dict[str, Any]:
+    return {"evaluation_details": [{"name": "n", "metric_groups": [{"name": "g", "metric_data": metrics}]}]}
+
+
+BAD_CARDS: list[tuple[str, Any, str]] = [
+    ("a member that isn't listed", {"nonsense": 1}, "nonsense"),
+    ("ModelCard's own overview", {"model_overview": {"model_description": "text"}}, "model_description"),
+    ("a model id", {"model_overview": {"model_id": ""}}, "model_id"),
+    ("an empty value", trained(hyper_parameters=[{"name": "a", "value": ""}]), "value"),
+    ("a number as text", trained(training_metrics=[{"name": "a", "value": "1"}]), "value"),
+    ("an unknown rating", {"intended_uses": {"risk_rating": "high"}}, "risk_rating"),
+    ("no name", {"evaluation_details": [{"evaluation_observation": "x"}]}, "name"),
+    ("long text", {"intended_uses": {"purpose_of_model": "x" * 2049}}, "purpose_of_model"),
+    ("long detail", {"additional_information": {"custom_details": {"k": "x" * 1025}}}, "custom_details"),
+    ("a detail that isn't text", {"additional_information": {"custom_details": {"k": 1}}}, "custom_details"),
+    ("eleven data sets", {"evaluation_details": [{"name": "n", "datasets": ["s3://b/k"] * 11}]}, "datasets"),
+    ("an unknown kind of metric", evaluated([{"name": "m", "type": "pie", "value": 1}]), "metric_data"),
+    ("a list", [], "#"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("card", "words"), [case[1:] for case in BAD_CARDS], ids=[case[0] for case in BAD_CARDS])
+def test_a_card_that_its_schema_refuses(sm: Any, name: str, card: Any, words: str) -> None:
+    sm.create_model_package_group(ModelPackageGroupName=name)
+    given = {"ModelCardContent": json.dumps(card), "ModelCardStatus": "Draft"}
+    good = {"ModelCardContent": json.dumps(GOOD_CARD), "ModelCardStatus": "Draft"}
+    group = {"ModelPackageGroupName": name, "InferenceSpecification": SPECIFICATION}
+    code, message = refused(sm.create_model_package, **group, ModelCard=given)
+    assert (code, words in message) == ("ValidationException", True), message
+    arn = version(sm, name, ModelCard=good)
+    assert words in refused(sm.update_model_package, ModelPackageArn=arn, ModelCard=given)[1]
+    assert sm.describe_model_package(ModelPackageName=arn)["ModelCard"] == good
+
+
+def test_a_card_that_is_no_json_or_archived(sm: Any, name: str) -> None:
+    sm.create_model_package_group(ModelPackageGroupName=name)
+    text = {"ModelCardContent": "{'a': 1}", "ModelCardStatus": "Draft"}
+    group = {"ModelPackageGroupName": name, "InferenceSpecification": SPECIFICATION}
+    assert "not valid JSON" in refused(sm.create_model_package, **group, ModelCard=text)[1]
+    deep = {"ModelCardContent": "[" * 90_000, "ModelCardStatus": "Draft"}
+    assert "not valid JSON" in refused(sm.create_model_package, **group, ModelCard=deep)[1]
+    arn = version(sm, name, ModelCard={"ModelCardContent": "{}", "ModelCardStatus": "Archived"})
+    again = {"ModelCardContent": "{}", "ModelCardStatus": "Draft"}
+    assert "Archived" in refused(sm.update_model_package, ModelPackageArn=arn, ModelCard=again)[1]
+
+
+def test_a_package_holds_fifty_properties_also_when_they_come_one_by_one(sm: Any, name: str) -> None:
+    sm.create_model_package_group(ModelPackageGroupName=name)
+    arn = version(sm, name, CustomerMetadataProperties={f"k{number}": "v" for number in range(50)})
+    more = {"ModelPackageArn": arn, "CustomerMetadataProperties": {"one-more": "v"}}
+    assert "at most 50" in refused(sm.update_model_package, **more)[1]
+    sm.update_model_package(**more, CustomerMetadataPropertiesToRemove=["k0"])
+    for value in ("my data (1).csv", "a,b.csv", "x" * 257):
+        wrong = {"ModelPackageArn": arn, "CustomerMetadataProperties": {"k1": value}}
+        assert refused(sm.update_model_package, **wrong)[0] == "ValidationException", value
 
 
 def test_models(sm: Any, name: str) -> None:

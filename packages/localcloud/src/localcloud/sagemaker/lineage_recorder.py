@@ -127,6 +127,8 @@ def _package(ctx: Context, detail: dict[str, Any]) -> None:
         "Properties": {},
     }
     link(ctx, artifact, ensure(ctx, CONTEXT, context), "AssociatedWith")
+    if "ModelApprovalStatus" not in detail.get("UpdatedModelPackageFields", ["ModelApprovalStatus"]):
+        return
     status = package["ModelApprovalStatus"]
     action = {
         "ActionName": f"{name}-{status}-{round(package['LastModifiedTime'] * 1000)}-aws-model-package",

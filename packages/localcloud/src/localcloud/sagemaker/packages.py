@@ -11,11 +11,24 @@ from typing import Any
 from localcloud import events, paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
-from localcloud.sagemaker import registry
+from localcloud.sagemaker import model_card, registry
 from localcloud.store import Document
 
 KIND = registry.PACKAGE_KIND
+MAX_PROPERTIES, MAX_SPECIFICATIONS = 50, 15
 EVENT = "SageMaker Model Package State Change"
+UPDATED_FIELDS = (
+    "ModelApprovalStatus",
+    "ModelPackageRegistrationType",
+    "ApprovalDescription",
+    "InferenceSpecification",
+    "SourceUri",
+    "ModelCard",
+    "ModelLifeCycle",
+    "CustomerMetadataProperties",
+    "AdditionalInferenceSpecifications",
+)
+"""What UpdateModelPackage changes, by the names of DescribeModelPackage; the last two are merged, not replaced."""
 _SUMMARY = paging.summary(
     "ModelPackageName",
     "ModelPackageGroupName",
@@ -48,6 +61,7 @@ def _create(ctx: Context, request: Request) -> Response:
         raise validation("A package without a group needs InferenceSpecification or SourceAlgorithmSpecification.")
     if group and request.get("Tags"):
         raise validation("A versioned model package takes no Tags; tag its group instead.")
+    model_card.check(request.get("ModelCard", {}))
     doc = _document(request)
     with ctx.cloud.store.transaction():
         earlier = _same_token(ctx, request)
@@ -128,41 +142,54 @@ def _list(ctx: Context, request: Request) -> Response:
     for doc in docs:
         doc["_name"] = doc.get("ModelPackageName") or f"{doc['ModelPackageGroupName']}/{doc['ModelPackageVersion']:09d}"
     docs = paging.named(docs, request, "_name")
-    docs = paging.ordered(docs, request, {"CreationTime": "CreationTime", "Name": "_name"}, default_order="Ascending")
+    # The documentation says Ascending; AWS's own project templates take the first one as the latest (docs/fidelity.md).
+    docs = paging.ordered(docs, request, {"CreationTime": "CreationTime", "Name": "_name"}, default_order="Descending")
     return paging.page([_SUMMARY(doc) for doc in docs], request, "ModelPackageSummaryList")
 
 
 def _update(ctx: Context, request: Request) -> Response:
-    before = find(ctx, request["ModelPackageArn"])
+    find(ctx, request["ModelPackageArn"])
+    if "ModelCard" in request:
+        model_card.check(request["ModelCard"])
     key = registry.short_name(request["ModelPackageArn"]).lower()
-    doc = ctx.cloud.store.update(KIND, ctx.account, ctx.region, key, lambda found: _change(found, request))
+    changed: list[str] = []
+
+    def apply(found: Document) -> None:
+        before = dict(found)
+        _change(found, request)
+        changed.extend(field for field in UPDATED_FIELDS if found.get(field) != before.get(field))
+
+    doc = ctx.cloud.store.update(KIND, ctx.account, ctx.region, key, apply)
     if doc is None:
         raise validation(f"ModelPackage {request['ModelPackageArn']} does not exist.")
-    if doc.get("ModelApprovalStatus") != before.get("ModelApprovalStatus"):
-        _emit(ctx, doc)
+    _emit(ctx, doc, changed)
     return {"ModelPackageArn": doc["ModelPackageArn"]}
 
 
 def _change(doc: Document, request: Request) -> None:
-    for key in (
-        "ModelApprovalStatus",
-        "ModelPackageRegistrationType",
-        "ApprovalDescription",
-        "InferenceSpecification",
-        "SourceUri",
-        "ModelCard",
-        "ModelLifeCycle",
-    ):
+    if "ModelCard" in request:
+        model_card.refuse_archived(doc)
+    for key in UPDATED_FIELDS[:-2]:
         if key in request:
             doc[key] = request[key]
     metadata = {**doc.get("CustomerMetadataProperties", {}), **request.get("CustomerMetadataProperties", {})}
     for key in request.get("CustomerMetadataPropertiesToRemove", []):
         metadata.pop(key, None)
+    if len(metadata) > MAX_PROPERTIES:
+        raise validation(
+            f"A model package holds at most {MAX_PROPERTIES} CustomerMetadataProperties, not {len(metadata)}."
+        )
     doc.pop("CustomerMetadataProperties", None)
     if metadata:
         doc["CustomerMetadataProperties"] = metadata
     added = request.get("AdditionalInferenceSpecificationsToAdd", [])
     if added:
+        names = [item["Name"] for item in [*doc.get("AdditionalInferenceSpecifications", []), *added]]
+        if len(names) > MAX_SPECIFICATIONS or len(set(names)) < len(names):
+            raise validation(
+                f"A model package holds at most {MAX_SPECIFICATIONS} additional inference specifications, "
+                "each with a name of its own."
+            )
         doc["AdditionalInferenceSpecifications"] = [*doc.get("AdditionalInferenceSpecifications", []), *added]
     doc["LastModifiedTime"] = time.time()
 
@@ -174,10 +201,13 @@ def _delete(ctx: Context, request: Request) -> Response:
     return {}
 
 
-def _emit(ctx: Context, doc: Document) -> None:
+def _emit(ctx: Context, doc: Document, changed: list[str] | None = None) -> None:
+    """The package event: at its creation, and at every update with the fields that it changed."""
     detail = paging.public(doc)
     for key in ("CreationTime", "LastModifiedTime"):
-        detail[key] = events.iso(detail[key])
+        detail[key] = round(detail[key] * 1000)  # a recorded event of AWS has milliseconds
+    if changed is not None:
+        detail["UpdatedModelPackageFields"] = changed
     events.emit(ctx, EVENT, detail, [doc["ModelPackageArn"]])
 
 
