@@ -34,7 +34,8 @@ def _share(name: str, share: float, effect: str) -> Dial:
 DATA = (
     Dial(
         "data.input_uri", None, "S3 prefix with CSV, JSONL or Parquet; null = raw/ in the training data bucket",
-        kind=str, optional=True, pattern=S3_URI, words="s3://bucket/prefix", longest=256, parameter="InputDataUri",
+        kind=str, optional=True, pattern=S3_URI, longest=256,
+        words="s3://bucket/prefix of letters, digits and _.:/=+@-", parameter="InputDataUri",
     ),
     *(_column(name, effect) for name, effect in _COLUMNS.items()),
     _share("train", 0.8, "share of the rows to train on; the three sum to 1, rows with the same prompt stay together"),

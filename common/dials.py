@@ -27,7 +27,8 @@ BUCKET = (
     r"(?!xn--|sthree-|amzn-s3-demo-)(?!\d+\.\d+\.\d+\.\d+(?:/|$))(?![^/]*\.\.)(?![^/]*(?:-s3alias|--ols-s3|\.mrap|--x-s3)(?:/|$))"
     r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 )
-S3_URI = rf"s3://{BUCKET}(?:/[^\s]*)?"
+# Of a key's characters those that a model package's metadata takes: the version says where its rows and base came from.
+S3_URI = rf"s3://{BUCKET}(?:/[\w.:/=+@-]*)?"
 INSTANCE_TYPE = r"ml\.[a-z0-9-]+\.[a-z0-9]+"
 INSTANCE_WORDS = "an ML instance type such as ml.g5.2xlarge"
 

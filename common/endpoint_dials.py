@@ -21,9 +21,9 @@ def _alarm_period(seconds: int) -> str | None:
 
 ENDPOINT = (
     Dial(
-        "endpoint.name", None, "null = <prefix>-endpoint", kind=str, optional=True, longest=55,
-        pattern=r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", words="letters, digits and single hyphens between them",
-        parameter="EndpointName", setting="endpoint_name",
+        "endpoint.name", None, "null = <prefix>-endpoint; others begin with <prefix>-, too", kind=str, optional=True,
+        longest=55, pattern=r"[a-z0-9](-?[a-z0-9])*", parameter="EndpointName", setting="endpoint_name",
+        words="lower-case letters, digits and single hyphens between them",
     ),
     Dial(
         "endpoint.mode", "real-time", "adapter = a LoRA adapter on a shared base",
@@ -76,11 +76,11 @@ ENDPOINT = (
         low=0, high=3600, parameter="EndpointKeepSeconds", setting="endpoint_keep_seconds",
     ),
     Dial(
-        "endpoint.alarms.error_rate", 0.01, "of the requests answered with a 5XX", unit="share", low=0, high=1,
-        setting="endpoint_error_rate",
+        "endpoint.alarms.error_rate", 0.01, "of the requests that the model did not answer with a 2XX", unit="share",
+        low=0, high=1, setting="endpoint_error_rate",
     ),
     Dial(
-        "endpoint.alarms.latency_seconds", 2.0, "of the slowest requests (p95 with steps of 10 percent)",
+        "endpoint.alarms.latency_seconds", 20.0, "of the slowest requests (p95 with steps of 10 percent)",
         unit="seconds", low=0.001, high=3600, setting="endpoint_latency_seconds",
     ),
     Dial(

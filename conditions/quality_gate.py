@@ -29,7 +29,7 @@ def quality_gate_step(build: Build, evaluate: Any, passed: list[Any], failed: li
     )
 
 
-def approved_already_step(build: Build, describe: Any, deploy: Any) -> Any:
+def approved_already_step(register: Any, describe: Any, deploy: Any) -> Any:
     """A ConditionStep: a run that registers an approved model deploys it; otherwise a reviewer's approval does."""
     from sagemaker.core.workflow.conditions import ConditionEquals
     from sagemaker.mlops.workflow.condition_step import ConditionStep
@@ -38,7 +38,7 @@ def approved_already_step(build: Build, describe: Any, deploy: Any) -> Any:
         name="ApprovedAlready",
         description="Was the model registered as approved?",
         depends_on=[describe],
-        conditions=[ConditionEquals(left=build.parameters["ModelApprovalStatus"], right="Approved")],
+        conditions=[ConditionEquals(left=register.properties.ModelApprovalStatus, right="Approved")],
         if_steps=[deploy],
         else_steps=[],
     )

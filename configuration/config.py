@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from common.dials import BUCKET
+from common.machines import gpu_count, is_gpu
 from configuration.endpoint_config import Endpoint
 from configuration.gate import KINDS, METRICS, threshold
 from configuration.names import Names
 from configuration.section import Section, value_of
-from configuration.serving_settings import LARGEST_LORA_RANK, gpu_count, is_gpu
+from configuration.serving_settings import LARGEST_LORA_RANK
 
 SPLIT_SHARES_SUM_TOLERANCE = 1e-6
 
@@ -225,6 +226,7 @@ class Config(Section):
 
     def rules(self) -> Iterator[str]:
         yield from self._server_rules()
+        yield from self._name_rules()
         if self.model.on_hub and self.training.network_isolation:
             yield (
                 f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
@@ -240,6 +242,16 @@ class Config(Section):
                 f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
                 "adapter; set merge: true, or copy the model to S3"
             )
+
+    def _name_rules(self) -> Iterator[str]:
+        """Roles, rules and the deploy function know groups and endpoints by their prefix."""
+        prefix = f"{self.aws.resource_prefix}-"
+        for key, name in (("registry.group", self.registry.group), ("endpoint.name", self.endpoint.name)):
+            if name is not None and not name.startswith(prefix):
+                yield (
+                    f"{key}: {name!r} doesn't begin with aws.resource_prefix; allowed: {prefix}..., such as "
+                    f"{prefix}{name}"
+                )
 
     def _server_rules(self) -> Iterator[str]:
         """What lies between the server, its machine and the model."""

@@ -14,6 +14,8 @@ from configuration.names import base_model, endpoint_name, input_data_uri, model
 if TYPE_CHECKING:
     from configuration.config import Config
 
+APPROVAL = "ModelApprovalStatus"
+
 # Dials whose null, or short form, stands for a name that the rest of the configuration makes.
 DERIVED = {
     "InputDataUri": input_data_uri,
@@ -27,6 +29,8 @@ def defaults(config: Config) -> dict[str, str | int | float]:
     """Every parameter with its default; the type of the default is the type of the parameter."""
     values: dict[str, str | int | float] = {}
     for name, dial in by_parameter().items():
+        if name == APPROVAL and config.registry.approval != "Approved":
+            continue  # who starts a run must not approve it, unless pipeline.yaml lets runs do so
         found = DERIVED[name](config) if name in DERIVED else configured(config, dial)
         values[name] = float(found) if dial.type is float else found
     return values | {bound.parameter: float(bound.threshold) for bound in bounds(config)}
@@ -36,6 +40,29 @@ def defaults(config: Config) -> dict[str, str | int | float]:
 def overridable() -> Mapping[str, Dial]:
     """Every dial that a run may override, the gate's thresholds too, by the name of its parameter."""
     return by_parameter() | thresholds()
+
+
+def with_overrides(config: Config, given: Mapping[str, str]) -> Config:
+    """The configuration as if pipeline.yaml had these values. Raises pydantic's ValidationError."""
+    tree = config.model_dump()
+    for name, value in given.items():
+        dial = overridable().get(name)
+        if dial is None:
+            continue
+        if name in by_parameter():
+            _put(tree, dial.key.split("."), dial.read(value))
+        else:
+            _, metric, kind = dial.key.split(".")
+            for rule in tree["gate"]:
+                if rule["metric"] == metric:
+                    rule[kind] = dial.read(value)
+    return type(config).model_validate(tree)
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree[part]
+    tree[path[-1]] = value
 
 
 class Parameters:
@@ -53,6 +80,10 @@ class Parameters:
 
     def __getitem__(self, name: str) -> Any:
         return self.by_name[name]
+
+    def get(self, name: str, otherwise: Any) -> Any:
+        """The parameter, or something else where the pipeline has none of that name."""
+        return self.by_name.get(name, otherwise)
 
     def text(self, name: str) -> Any:
         """The parameter as a string: hyperparameters, container arguments and metadata accept nothing else."""

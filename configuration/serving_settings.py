@@ -11,46 +11,14 @@ itself, and no container has been started with it here.
 
 from __future__ import annotations
 
-import re
+from common.machines import GPUS, WITHOUT_BF16, gpu_count
 
 LMI_VERSION = "0.36.0"
 """`image_uris.retrieve("djl-lmi", region, version=LMI_VERSION)`: djl-inference:0.36.0-lmi27.0.0-cu130."""
 
-_SIZES_G = {"xlarge": 1, "2xlarge": 1, "4xlarge": 1, "8xlarge": 1, "12xlarge": 4, "16xlarge": 1}
-_GPUS: dict[str, dict[str, int]] = {
-    "g4dn": _SIZES_G,  # T4, 16 GB
-    "g5": {**_SIZES_G, "24xlarge": 4, "48xlarge": 8},  # A10G, 24 GB
-    "g6": {**_SIZES_G, "24xlarge": 4, "48xlarge": 8},  # L4, 24 GB
-    "g6e": {**_SIZES_G, "24xlarge": 4, "48xlarge": 8},  # L40S, 48 GB
-    "p4d": {"24xlarge": 8},  # A100, 40 GB
-    "p4de": {"24xlarge": 8},  # A100, 80 GB
-    "p5": {"4xlarge": 1, "48xlarge": 8},  # H100, 80 GB
-    "p5e": {"48xlarge": 8},  # H200, 141 GB
-    "p5en": {"48xlarge": 8},  # H200, 141 GB
-}
-_WITHOUT_BF16 = {"g4dn"}
-"""Families whose GPUs only emulate bfloat16: there training, evaluation and the handler compute in fp32."""
-_GPU_FAMILY = re.compile(r"ml\.(?:g|gr|p)\d[a-z\d-]*\.[a-z\d-]+")
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has kernels for; adapters of a lower rank fit in."""
 LARGEST_LORA_RANK = _LORA_RANKS[-1]
-
-
-def is_gpu(instance_type: str) -> bool:
-    """Whether an instance type has NVIDIA GPUs: its family is g, gr or p with a number (not inf, trn, m, c, r, t)."""
-    return _GPU_FAMILY.fullmatch(instance_type) is not None
-
-
-def gpu_count(instance_type: str) -> int:
-    """GPUs of an instance type; 0 for one without. ValueError for a GPU type that isn't in the table."""
-    if not is_gpu(instance_type):
-        return 0
-    family, size = instance_type.removeprefix("ml.").split(".", 1)
-    count = _GPUS.get(family, {}).get(size)
-    if count is None:
-        known = ", ".join(f"ml.{name}.{{{','.join(sizes)}}}" for name, sizes in _GPUS.items())
-        raise ValueError(f"the number of GPUs of {instance_type} is not known here; known are {known}")
-    return count
 
 
 def lmi_environment(
@@ -63,7 +31,7 @@ def lmi_environment(
     """
     gpus = gpu_count(instance_type)
     if not gpus:
-        raise ValueError(f"{instance_type} has no GPU; LMI's vLLM needs one of {', '.join(_GPUS)}")
+        raise ValueError(f"{instance_type} has no GPU; LMI's vLLM needs one of {', '.join(GPUS)}")
     rank = next((known for known in _LORA_RANKS if known >= lora_rank), None)
     if adapters and rank is None:
         raise ValueError(f"lora_rank is {lora_rank}; vLLM takes at most {LARGEST_LORA_RANK}")
@@ -76,7 +44,7 @@ def lmi_environment(
         "OPTION_ENTRYPOINT": "djl_python.lmi_vllm.vllm_async_service",
         # The one rule of precision (common/precision.py): what was evaluated is what is served. "auto" would follow the
         # weights' own type, and a g4dn would serve fp16.
-        "OPTION_DTYPE": "fp32" if instance_type.split(".")[1] in _WITHOUT_BF16 else "bf16",
+        "OPTION_DTYPE": "fp32" if instance_type.split(".")[1] in WITHOUT_BF16 else "bf16",
         # One copy of the model over all of them. It has to divide the attention heads, which are not known here: vLLM
         # refuses a wrong one when the model is loaded.
         "OPTION_TENSOR_PARALLEL_DEGREE": str(gpus),

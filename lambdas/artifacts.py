@@ -5,13 +5,17 @@ So the reason is said early, once, and without a machine that was started for no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aws import Refused, described, list_keys
 from documents import Package, Settings, s3_parts, version_of
-from plan import ACCELERATED, adapter_uri
+from plan import adapter_uri
+
+from common.machines import gpu_count, is_accelerated, is_gpu
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+DEGREE = "OPTION_TENSOR_PARALLEL_DEGREE"
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -20,8 +24,12 @@ def check_artifact(s3: Any, package: Package, settings: Settings) -> None:
     version = f"Version {version_of(package['ModelPackageArn'])}"
     containers = package.get("InferenceSpecification", {}).get("Containers", [])
     machine = settings["endpoint_instance_type"]
-    if any("/djl-inference:" in item.get("Image", "") for item in containers) and not ACCELERATED.match(machine):
+    lmi = [item for item in containers if "/djl-inference:" in item.get("Image", "")]
+    if lmi and not is_accelerated(machine):
         raise Refused(f"{version} can't be deployed on {machine}: its server is the LMI image, which needs a GPU.")
+    problem = contradiction(lmi[0].get("Environment", {}), settings, package) if lmi else ""
+    if problem:
+        raise Refused(f"{version} can't be deployed: {problem}. Set it in pipeline.yaml, upsert and train: fmops start")
     if settings["endpoint_mode"] == "adapter":
         uri = adapter_uri(package)
         names = {key.rsplit("/", 1)[-1] for key in list_keys(s3, *s3_parts(uri))}
@@ -32,6 +40,24 @@ def check_artifact(s3: Any, package: Package, settings: Settings) -> None:
     for container in containers:
         if container.get("ModelDataUrl"):
             _check_archive(s3, version, container["ModelDataUrl"])
+
+
+def contradiction(server: Mapping[str, str], settings: Settings, package: Package) -> str:
+    """What the server's settings, written at the registration, say against this deployment; empty: nothing."""
+    machine, degree = settings["endpoint_instance_type"], int(server.get(DEGREE, "1"))
+    if is_gpu(machine) and gpu_count(machine) != degree:
+        return f"its server was set up for {degree} GPUs ({DEGREE}), and {machine} has {gpu_count(machine)}"
+    if settings["endpoint_mode"] == "serverless":
+        return "its server needs a GPU, and serverless endpoints have none"
+    if settings["endpoint_mode"] != "adapter":
+        return ""
+    if server.get("OPTION_ENABLE_LORA") != "true":
+        return "its server was set up without adapters (OPTION_ENABLE_LORA), so endpoint_mode can't be adapter"
+    rank = package.get("CustomerMetadataProperties", {}).get("training_lora_rank", "0")
+    largest = server.get("OPTION_MAX_LORA_RANK", "16")
+    if int(rank) > int(largest):
+        return f"its adapter has rank {rank}, and its server takes {largest} at most (OPTION_MAX_LORA_RANK)"
+    return ""
 
 
 def _check_archive(s3: Any, version: str, uri: str) -> None:

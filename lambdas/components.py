@@ -15,12 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from artifacts import DEGREE
 from aws import Clients, Refused, describe_package, described, list_keys
 from digests import check_digests
-from documents import Component, ComponentSpecification, Deployment, Log, Request, s3_parts
+from documents import Component, ComponentSpecification, Deployment, Log, Package, Request, s3_parts
 from ledger import Ledger, end_service, find_deployment, in_state, move
-from plan import ACCELERATED, START_TIMEOUT_SECONDS, VARIANT, Environment, adapter_uri, optional, tags
+from plan import START_TIMEOUT_SECONDS, VARIANT, Environment, adapter_container, adapter_uri, optional, tags
 from protection import put_alarms, put_scaling, remove_scaling
+
+from common.machines import is_accelerated
 
 MEMORY_MB = 1024
 """The least memory that a component asks for; the instance's memory is not shared with others here."""
@@ -44,7 +47,9 @@ def advance(clients: Clients, ledger: Ledger, environment: Environment) -> str:
     settings, endpoint = entry["settings"], ledger.endpoint
     base, adapter = base_name(endpoint), adapter_name(endpoint)
     package = describe_package(clients.sagemaker, entry["model_package_arn"])
-    waiting = _put(clients.sagemaker, base, _base_specification(entry), _base_copies(entry, environment), ledger, entry)
+    waiting = _put(
+        clients.sagemaker, base, _base_specification(entry, package), _base_copies(entry, environment), ledger, entry
+    )
     if waiting:
         return _report(ledger, entry, waiting)
     try:
@@ -66,16 +71,18 @@ def advance(clients: Clients, ledger: Ledger, environment: Environment) -> str:
     return ""
 
 
-def _base_specification(entry: Deployment) -> ComponentSpecification:
-    accelerated = ACCELERATED.match(entry["settings"]["endpoint_instance_type"])
+def _base_specification(entry: Deployment, package: Package) -> ComponentSpecification:
+    accelerated = is_accelerated(entry["settings"]["endpoint_instance_type"])
     share = "NumberOfAcceleratorDevicesRequired" if accelerated else "NumberOfCpuCoresRequired"
+    # One copy of the model lies over as many GPUs as its server was set up for.
+    devices = int(adapter_container(package).get("Environment", {}).get(DEGREE, "1")) if accelerated else 1
     return {
         "ModelName": entry["model_name"],
         "StartupParameters": {
             "ModelDataDownloadTimeoutInSeconds": START_TIMEOUT_SECONDS,
             "ContainerStartupHealthCheckTimeoutInSeconds": START_TIMEOUT_SECONDS,
         },
-        "ComputeResourceRequirements": {"MinMemoryRequiredInMb": MEMORY_MB, share: 1},
+        "ComputeResourceRequirements": {"MinMemoryRequiredInMb": MEMORY_MB, share: devices},
     }
 
 

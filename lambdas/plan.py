@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 
 from documents import Container, Deployment, Package, Plan, Request, S3Source, Settings, version_of
 from ledger import now
+
+from common.machines import has_local_storage
 
 VARIANT = "AllTraffic"
 CHALLENGER = "Challenger"
@@ -22,13 +23,6 @@ START_TIMEOUT_SECONDS = 1800
 SHORTEST_EXECUTION_SECONDS, LONGEST_EXECUTION_SECONDS = 600, 28_800
 CODE_CHANNEL = "code"
 ADAPTER_SPECIFICATION = "Adapter"
-
-# Instance families whose disk is local NVMe: hardware encrypts it, and an endpoint configuration with a key is refused.
-LOCAL_STORAGE = re.compile(
-    r"ml\.(c[56]g?i?d|dl1|g4dn|g[567]e?|i3en|m[56]g?i?d|p3dn|p4de?|p5e?n?|p6e?-g?b\d+|r[567]g?i?d|trn1n?|trn2)\."
-)
-
-ACCELERATED = re.compile(r"ml\.(gr?|p|inf|trn)\d")
 
 Environment = Mapping[str, str]
 
@@ -172,7 +166,7 @@ def endpoint_config_request(
         request["ExecutionRoleArn"] = environment["EXECUTION_ROLE_ARN"]
         request["EnableNetworkIsolation"] = environment.get("NETWORK_ISOLATION", "true") == "true"
         request |= vpc(environment)
-    if key and mode != "serverless" and not LOCAL_STORAGE.match(settings["endpoint_instance_type"]):
+    if key and mode != "serverless" and not has_local_storage(settings["endpoint_instance_type"]):
         request["KmsKeyId"] = key
     if mode == "asynchronous":
         request["AsyncInferenceConfig"] = _asynchronous(settings, environment, key)

@@ -35,6 +35,7 @@ def foundation_parameters(config: Config) -> dict[str, str]:
         "ImageRepositoryArns": ",".join(sorted(_repository_arn(image, names) for image in images)),
         "ReadBucketArns": ",".join(buckets),
         "ReadObjectArns": ",".join(objects),
+        "ApprovalByRuns": str(config.registry.approval == "Approved").lower(),
         "UseVpc": str(config.aws.vpc is not None).lower(),
     }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,15 +40,32 @@ def check(config: Config, path: Path) -> str:
 
 
 def upload(config: Config, session: boto3.Session, path: Path) -> str:
-    """Upload a data file under a key made of its content (same file, same input: a cache hit); returns its S3 URI."""
-    digest = hashlib.sha256()
+    """Upload a data file, or a folder's files, under a key made of the content; returns its S3 URI.
+
+    The same content is the same input, so a cache hit. Not under raw/: a run without --data reads all of that, and
+    nothing that was ever passed with it.
+    """
+    place = f"s3://{Names.of(config).training_data_bucket}/uploads"
+    if not path.is_dir():
+        uri = f"{place}/{_content_hash(path)}/{_key_name(path.name)}"
+        upload_file(config, session, path, uri)
+        return uri
+    files = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
+    hashes = [[name.as_posix(), _content_hash(file)] for name, file in files.items()]
+    folder = f"{place}/{hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]}/"
+    for name, file in files.items():
+        upload_file(config, session, file, folder + "/".join(_key_name(part) for part in name.parts))
+    return folder
+
+
+def _content_hash(path: Path) -> str:
     with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    # Not under raw/: a run without --data reads all of that, and nothing that was ever passed with it.
-    uri = f"s3://{Names.of(config).training_data_bucket}/uploads/{digest.hexdigest()[:16]}/{path.name}"
-    upload_file(config, session, path, uri)
-    return uri
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _key_name(name: str) -> str:
+    """A file's name as a key's part: of what a model package's metadata takes, with its end, which says what it is."""
+    return re.sub(r"[^\w.=+@-]", "_", name)[-100:]
 
 
 def upload_file(config: Config, session: boto3.Session, path: Path, uri: str) -> None:

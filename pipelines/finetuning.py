@@ -1,8 +1,11 @@
 """The pipeline. This is the file to read.
 
+        Inputs             LambdaStep       what lies under rows and base model: new rows are no cache hit
+           |
         Prepare            ProcessingStep   raw rows -> checked train, validation and test splits
            |
          Train             TrainingStep     base model -> tuned model (LoRA or full, spot, checkpoints)
+           |     +-- ClearCheckpoints       LambdaStep: a model that is there needs none
            |
         Evaluate           ProcessingStep   tuned model beside its base -> evaluation.json, report.html
            |
@@ -56,18 +59,21 @@ def build_pipeline(config: Config) -> Pipeline:
         from steps.explain import explain_step, gate_failed_step
         from steps.prepare import prepare_step
         from steps.register import register_step
+        from steps.storage import clear_checkpoints_step, inputs_step
         from steps.train import train_step
 
         build = Build(config, make_session(config), Parameters(config))
 
-        prepare = prepare_step(build)
-        train = train_step(build, prepare)
+        inputs = inputs_step(build)
+        prepare = prepare_step(build, inputs)
+        train = train_step(build, inputs, prepare)
+        clear_checkpoints = clear_checkpoints_step(build, inputs, train)
         evaluate = evaluate_step(build, prepare, train)
 
         register = register_step(build, prepare, train, evaluate)
         describe = describe_step(build, register, prepare, evaluate)
         deploy = deploy_step(build, register)
-        approved_already = approved_already_step(build, describe, deploy)
+        approved_already = approved_already_step(register, describe, deploy)
 
         explain = explain_step(build, evaluate)
         gate_failed = gate_failed_step(explain)
@@ -78,7 +84,7 @@ def build_pipeline(config: Config) -> Pipeline:
         return Pipeline(
             name=config.name,
             parameters=build.parameters.all(),
-            steps=[prepare, train, evaluate, gate],
+            steps=[inputs, prepare, train, clear_checkpoints, evaluate, gate],
             sagemaker_session=build.session,
             pipeline_experiment_config=None,
         )

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from common.dials import DialError
 from configuration.dials import by_parameter
 from configuration.errors import UsageProblem
-from configuration.parameters import overridable
+from configuration.parameters import APPROVAL, overridable, with_overrides
+from pipelines.frozen import contradictions
 
 if TYPE_CHECKING:
     from configuration.config import Config
@@ -31,12 +32,20 @@ def check_overrides(config: Config, given: Mapping[str, str], declared: Mapping[
     problems = [problem for name, value in given.items() for problem in _problems(name, value, declared)]
     if not problems:
         problems = list(_between(config, given))
+    if not problems:
+        problems = list(contradictions(config, given))
     if problems:
         known = ", ".join(sorted(declared))
         raise UsageProblem("\n  ".join(["These parameters were refused:", *problems]) + f"\nParameters: {known}")
 
 
 def _problems(name: str, value: str, declared: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if name == APPROVAL and name not in declared:
+        yield (
+            f"{name}: a run can't approve its own version, since pipeline.yaml's registry.approval is not Approved. A "
+            "reviewer does: fmops approve N"
+        )
+        return
     if name not in declared:
         near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
         yield f"{name}: the pipeline has no such parameter.{f' Did you mean {near[0]}?' if near else ''}"
@@ -74,27 +83,10 @@ def _between(config: Config, given: Mapping[str, str]) -> Iterator[str]:
     from configuration.config import Config
     from configuration.config_errors import mistakes
 
-    tree = config.model_dump()
-    for name, value in given.items():
-        dial = overridable().get(name)
-        if dial is None:
-            continue
-        if name in by_parameter():
-            _put(tree, dial.key.split("."), dial.read(value))
-        else:
-            _, metric, kind = dial.key.split(".")
-            for rule in tree["gate"]:
-                if rule["metric"] == metric:
-                    rule[kind] = dial.read(value)
     try:
-        Config.model_validate(tree)
+        with_overrides(config, given)
     except ValidationError as error:
         names = {dial.key: name for name, dial in by_parameter().items()}
         for mistake in mistakes(error, Config, {}):
-            yield f"{names.get(mistake.key, mistake.key)}: {mistake.message}"
-
-
-def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        tree = tree[part]
-    tree[path[-1]] = value
+            name = names.get(mistake.key, mistake.key)
+            yield f"{name}={given[name]}: {mistake.message}" if name in given else f"{name}: {mistake.message}"

@@ -171,7 +171,7 @@ def _check_step(step: dict[str, Any], by_name: dict[str, Any], defaults: dict[st
 
 def _check_combinations(name: str, request: dict[str, Any]) -> Iterator[Problem]:
     """What the API's model can't say because it lies between members."""
-    from steps.common import has_local_storage
+    from common.machines import has_local_storage
 
     cluster = request.get("ResourceConfig") or request.get("ProcessingResources", {}).get("ClusterConfig") or {}
     instance_type = cluster.get("InstanceType")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from common.machines import has_local_storage
 from configuration.code import shipped
 from configuration.dials import configured
 from configuration.names import Names
@@ -20,11 +20,6 @@ INPUT = "/opt/ml/processing/input"
 OUTPUT = "/opt/ml/processing/output"
 # What a failing script writes here becomes the job's ExitMessage.
 MESSAGE = "/opt/ml/output/message"
-
-# Instance families whose disk is local NVMe: hardware encrypts it, and a request with a volume key is refused.
-LOCAL_STORAGE = re.compile(
-    r"ml\.(c[56]g?i?d|dl1|g4dn|g[567]e?|i3en|m[56]g?i?d|p3dn|p4de?|p5e?n?|p6e?-g?b\d+|r[567]g?i?d|trn1n?|trn2)\."
-)
 
 
 @dataclass(frozen=True)
@@ -65,11 +60,6 @@ def configured_text(config: Config, dial: Dial) -> str | None:
     """pipeline.yaml's value of a dial as text; None where it is null."""
     value = configured(config, dial)
     return None if value is None else dial.text(value)
-
-
-def has_local_storage(instance_type: str) -> bool:
-    """Whether `ml.<family>.<size>` has NVMe disks instead of EBS volumes."""
-    return LOCAL_STORAGE.match(instance_type) is not None
 
 
 def cache(build: Build) -> Any:
@@ -134,6 +124,7 @@ def processing_arguments(
     inputs: Mapping[str, Any],
     outputs: Mapping[str, Any],
     arguments: Mapping[str, Any],
+    environment: Mapping[str, Any] | None = None,
 ) -> Any:
     """Step arguments of a processing job that runs `folder/script`.
 
@@ -157,6 +148,7 @@ def processing_arguments(
         output_kms_key=build.names.kms_key,
         max_runtime_in_seconds=max_runtime_seconds,
         base_job_name=folder,
+        env=dict(environment) if environment else None,
         sagemaker_session=build.session,
         tags=build.tags,
         network_config=NetworkConfig(

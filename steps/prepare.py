@@ -22,10 +22,11 @@ from steps.common import (
 if TYPE_CHECKING:
     from configuration.config import Config
 
+MANIFEST = "INPUT_MANIFEST"
 SPLITS = ("train", "validation", "test")
 
 
-def prepare_step(build: Build) -> Any:
+def prepare_step(build: Build, inputs: Any) -> Any:
     """A ProcessingStep with the outputs `train`, `validation`, `test` and `report`."""
     from sagemaker.mlops.workflow.steps import ProcessingStep
 
@@ -47,6 +48,8 @@ def prepare_step(build: Build) -> Any:
             inputs={"data": parameters["InputDataUri"]},
             outputs={name: join(place, execution_id(), f"/{name}") for name in (*SPLITS, "report")},
             arguments=prepare_arguments(build),
+            # Part of the cache key, as the input's name is, so that new rows under the same name are read.
+            environment={MANIFEST: inputs.properties.Outputs["manifest"]},
         ),
     )
 

@@ -34,7 +34,7 @@ def register_step(build: Build, prepare: Any, train: Any, evaluate: Any) -> Any:
     prepared = MetricsSource(content_type=CONTENT_TYPE, s3_uri=data_report_uri(prepare))
     registration = builder.register(
         model_package_group_name=build.parameters["ModelPackageGroupName"],
-        approval_status=build.parameters["ModelApprovalStatus"],
+        approval_status=build.parameters.get("ModelApprovalStatus", build.config.registry.approval),
         content_types=[CONTENT_TYPE],
         response_types=[CONTENT_TYPE],
         model_metrics=ModelMetrics(model_statistics=evaluated, model_data_statistics=prepared),

@@ -9,6 +9,7 @@ from common.seed_dial import SEED
 from common.training_dials import TRAINING
 from configuration.code import read_code
 from steps.common import Build, cache, output_uri, retries
+from steps.storage import checkpoints_uri
 
 CHECKPOINTS = "/opt/ml/checkpoints"
 
@@ -22,7 +23,7 @@ METRICS = (
 )
 
 
-def train_step(build: Build, prepare: Any) -> Any:
+def train_step(build: Build, inputs: Any, prepare: Any) -> Any:
     """A TrainingStep whose model.tar.gz holds the model, its tokenizer, the serving code and training_report.json."""
     from sagemaker.mlops.workflow.steps import TrainingStep
 
@@ -31,7 +32,7 @@ def train_step(build: Build, prepare: Any) -> Any:
         description="Fine-tune the base model on the training split.",
         cache_config=cache(build),
         retry_policies=retries(job=True),
-        step_args=_trainer(build).train(input_data_config=_channels(build, prepare), wait=False, logs=False),
+        step_args=_trainer(build, inputs).train(input_data_config=_channels(build, prepare), wait=False, logs=False),
     )
 
 
@@ -56,7 +57,7 @@ def _channels(build: Build, prepare: Any) -> list[Any]:
     return [InputData(channel_name=name, data_source=uri) for name, uri in sources.items()]
 
 
-def _trainer(build: Build) -> Any:
+def _trainer(build: Build, inputs: Any) -> Any:
     from sagemaker.core.training.configs import (
         CheckpointConfig,
         Compute,
@@ -99,8 +100,8 @@ def _trainer(build: Build) -> Any:
             **({"subnets": list(vpc.subnets), "security_group_ids": list(vpc.security_group_ids)} if vpc else {}),
         ),
         output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/training", kms_key_id=key),
-        # The checkpoints' place is part of the cache key, so it holds nothing that changes from run to run.
-        checkpoint_config=CheckpointConfig(s3_uri=f"s3://{bucket}/checkpoints/{config.name}/", local_path=CHECKPOINTS),
+        # Part of the cache key: it changes with all that decides about the training, and with nothing else.
+        checkpoint_config=CheckpointConfig(s3_uri=checkpoints_uri(build, inputs), local_path=CHECKPOINTS),
         tags=[Tag(key=tag["Key"], value=tag["Value"]) for tag in build.tags],
     )
     return trainer.with_metric_definitions(

@@ -81,7 +81,7 @@ MUTATIONS = (
     Mutation(
         "plan: a key for disks that hardware encrypts",
         "lambdas/plan.py",
-        'mode != "serverless" and not LOCAL_STORAGE.match(settings["endpoint_instance_type"])',
+        'mode != "serverless" and not has_local_storage(settings["endpoint_instance_type"])',
         'mode != "serverless"',
         PLAN,
     ),

@@ -119,7 +119,7 @@ def test_an_edit_of_a_script_changes_its_key_and_its_step_alone(
     edited, _ = build_definition(config)
     before, after = original.splitlines(), edited.splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    assert len(changed) == 2  # the code input of Prepare, and the registered model's metadata
+    assert len(changed) == 3  # what decides about a training, the code input of Prepare, the model's metadata
     assert all("preparation" in old and "preparation" in new for old, new in changed)
 
 
@@ -130,6 +130,11 @@ def test_everything_that_the_definition_names_is_there_to_upload(config: Config)
     ]  # fmt: skip
     for prefix in code:
         assert f"/{prefix}" in definition_text
+
+
+def jobs(definition: dict[str, Any]) -> list[dict[str, Any]]:
+    """Prepare, Train and Evaluate."""
+    return [step for step in definition["Steps"] if step["Type"] in ("Processing", "Training")]
 
 
 def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,7 +148,9 @@ def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_steps_and_parameters(definition: dict[str, Any], config: Config) -> None:
     steps = {step["Name"]: step["Type"] for step in all_steps(definition["Steps"])}
     assert steps == {
+        "Inputs": "Lambda",
         "Prepare": "Processing",
+        "ClearCheckpoints": "Lambda",
         "Train": "Training",
         "Evaluate": "Processing",
         "QualityGate": "Condition",
@@ -161,15 +168,30 @@ def test_steps_and_parameters(definition: dict[str, Any], config: Config) -> Non
 
 
 def test_cache_and_retries_are_on(definition: dict[str, Any]) -> None:
-    for step in definition["Steps"][:3]:
+    for step in jobs(definition):
         assert step["CacheConfig"] == {"Enabled": True, "ExpireAfter": "P30D"}
         kinds = {kind for policy in step["RetryPolicies"] for kind in policy["ExceptionType"]}
         assert {"Step.THROTTLING", "SageMaker.JOB_INTERNAL_ERROR", "SageMaker.CAPACITY_ERROR"} <= kinds
 
 
+def test_what_lies_under_the_inputs_is_part_of_the_cache_keys(definition: dict[str, Any]) -> None:
+    """Every run looks, whoever started it: fmops, a notebook, the console or a schedule."""
+    inputs = next(step for step in definition["Steps"] if step["Name"] == "Inputs")
+    assert "CacheConfig" not in inputs
+    prepare, train, _ = jobs(definition)
+    assert prepare["Arguments"]["Environment"] == {
+        "INPUT_MANIFEST": {"Get": "Steps.Inputs.OutputParameters['manifest']"}
+    }
+    place = json.dumps(train["Arguments"]["CheckpointConfig"]["S3Uri"])
+    assert "Steps.Inputs.OutputParameters['run']" in place
+    read = {key for key in inputs["Arguments"] if key.startswith("training_")}
+    given = {f"training_{key}" for key in train["Arguments"]["HyperParameters"]}
+    assert {name for name in given if name.removeprefix("training_").islower()} - read == {"training_checkpoint_dir"}
+
+
 def test_what_is_part_of_a_cache_key_holds_no_execution(definition: dict[str, Any]) -> None:
     """Outputs may name the execution; in inputs, hyperparameters or the checkpoints' place it defeats the cache."""
-    for step in definition["Steps"][:3]:
+    for step in jobs(definition):
         arguments = {key: value for key, value in step["Arguments"].items() if key != "ProcessingOutputConfig"}
         assert "Execution." not in json.dumps(arguments)
 
@@ -199,7 +221,7 @@ def test_every_variant_is_one_that_aws_accepts(name: str, changes: dict[str, Any
     variant = Config.model_validate(tree)
     definition = json.loads(build_definition(variant)[0])
     assert [str(problem) for problem in validate_definition(definition)] == []
-    train = definition["Steps"][1]["Arguments"]
+    train = jobs(definition)[1]["Arguments"]
     channels = {channel["ChannelName"] for channel in train["InputDataConfig"]}
     assert ("model" in channels) == (not variant.model.on_hub)
     assert ("model_id" in train["HyperParameters"]) == variant.model.on_hub

@@ -29,8 +29,9 @@ from configuration.dials import TABLE, by_key, by_parameter, by_setting
 from configuration.errors import UsageProblem
 from configuration.gate import KINDS, METRICS, threshold
 from configuration.layers import load_config
-from configuration.parameters import defaults
+from configuration.parameters import defaults, with_overrides
 from pipelines.endpoint_settings import endpoint_settings
+from pipelines.frozen import BUILT_FROM
 from pipelines.overrides import check_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,13 +55,14 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     "aws.region": (["eu-central-1"], ["Europe", "eu-central"]),
     "aws.resource_prefix": (["ab", "a" * 14], ["a", "A-b", "1ab", "a" * 18]),
     "model.base": (["tiny", "s3://bucket/x"], ["a b", "s3://xn--b/x", "a/b/c", "x" * 201]),
-    "registry.group": (["g", "a" * 63], ["g_h", "-g", "a" * 64]),
-    "data.input_uri": (["s3://bucket/x"], ["./x", "s3://b/x", "s3://bucket-s3alias/x", "s3://192.168.0.1/x", "s3://b..b/"]),
+    "registry.group": (["fmops-g", "fmops-" + "a" * 57], ["fmops-g_h", "fmops-G", "g", "fmops", "fmops-" + "a" * 58]),
+    "data.input_uri": (["s3://bucket/x"], ["s3://bucket/my data (1).csv", "s3://bucket/a,b.csv", "./x", "s3://b/x",
+                                         "s3://bucket-s3alias/x", "s3://192.168.0.1/x", "s3://b..b/"]),
     "data.instance_type": (["ml.m5.large"], ["m5.large", "ml.m5"]),
     "training.instance_type": (["ml.p4d.24xlarge"], ["p4d.24xlarge", "ml.p4d"]),
     "evaluation.instance_type": (["ml.g5.xlarge"], ["g5.xlarge", "ml.g5"]),
     "endpoint.instance_type": (["ml.g5.xlarge"], ["g5.xlarge", "ml.g5"]),
-    "endpoint.name": (["e", "a" * 55], ["my_endpoint", "e-", "a" * 56]),
+    "endpoint.name": (["fmops-e", "fmops-" + "a" * 49], ["fmops-my_endpoint", "fmops-e-", "fmops-E", "a" * 56]),
     "endpoint.asynchronous_output_uri": (["s3://bucket/out/"], ["out/", "s3://B/x"]),
     "training.lora_target_modules": (["q_proj,v_proj", "all-linear"], [" , ", "q_proj,", "x" * 1001]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
@@ -136,18 +138,26 @@ def by_yaml(dial: Dial, value: Any, directory: Path) -> str:
     return refusal_of(tree_with(dial, value), directory)
 
 
-def by_start(dial: Dial, value: Any, config: Config) -> str:
-    declared: dict[str, dict[str, Any]] = {}
-    kinds = {str: "String", int: "Integer", float: "Float"}
-    for name, default in defaults(config).items():
-        declared[name] = {"Type": kinds[type(default)], "DefaultValue": default}
-    company = {
+def company_of(dial: Dial) -> dict[str, str]:
+    return {
         by_key()[key].parameter: by_key()[key].text(item)
         for key, item in COMPANY.get(dial.key, {}).items()
         if item is not None and by_key()[key].parameter
     }
+
+
+def by_start(dial: Dial, value: Any, config: Config) -> str:
+    if dial.parameter in BUILT_FROM:  # what the pipeline was upserted for is what a run may ask for
+        with contextlib.suppress(ValueError):
+            config = with_overrides(config, company_of(dial) | {dial.parameter: dial.text(value)})
+    if dial.key == "registry.approval":  # a parameter only where runs may approve
+        config = config.model_copy(update={"registry": config.registry.model_copy(update={"approval": "Approved"})})
+    declared: dict[str, dict[str, Any]] = {}
+    kinds = {str: "String", int: "Integer", float: "Float"}
+    for name, default in defaults(config).items():
+        declared[name] = {"Type": kinds[type(default)], "DefaultValue": default}
     try:
-        check_overrides(config, {**company, dial.parameter: dial.text(value)}, declared)
+        check_overrides(config, {**company_of(dial), dial.parameter: dial.text(value)}, declared)
     except UsageProblem as problem:
         return str(problem)
     return ""
@@ -269,9 +279,9 @@ def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(metric: str, k
 def test_what_lies_between_parameters_is_refused_at_start(config: Config) -> None:
     declared = {name: {"Type": "String", "DefaultValue": ""} for name in defaults(config)}
     cases = [
-        ({"EndpointInstanceCount": "6"}, "EndpointInstanceCount: 6 is above scaling.maximum 5"),
+        ({"EndpointInstanceCount": "6"}, "EndpointInstanceCount=6: 6 is above scaling.maximum 5"),
         ({"EndpointInstanceCount": "0"}, "only the modes adapter and asynchronous"),
-        ({"EndpointMode": "adapter", "EndpointInstanceType": "ml.m5.large"}, "EndpointMode: adapter needs a GPU"),
+        ({"EndpointMode": "adapter", "EndpointInstanceType": "ml.m5.large"}, "EndpointMode=adapter: adapter needs a GPU"),
         ({"EndpointMode": "adapter", "FineTuningMethod": "full"}, "training.method: lora"),
     ]
     for given, words in cases:

@@ -19,9 +19,13 @@ from pipelines.publish import deployment_parameters
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ["foundation.yaml", "deployment.yaml"]
 
+FUNCTIONS = ("deploy", "gate", "card", "storage")
+WORKERS = ("pipeline", "training", "endpoint", *FUNCTIONS)
+
 # AWS knows no resources for these calls; each is bounded in another way (namespace, or nothing to protect).
 ANY_RESOURCE = {
     "application-autoscaling:DescribeScalableTargets",
+    "cloudwatch:DescribeAlarms",
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
     "ec2:DescribeDhcpOptions",
@@ -62,7 +66,8 @@ def statements(role: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every statement of a role's policies, those behind a condition too."""
     for policy in role["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
-            yield statement["!If"][1] if "!If" in statement else statement
+            branches = statement["!If"][1:] if "!If" in statement else [statement]
+            yield from (branch for branch in branches if "Sid" in branch)
 
 
 def as_list(value: Any) -> list[Any]:
@@ -84,14 +89,16 @@ def test_cfn_lint_accepts_both_with_its_informational_rules() -> None:
 
 def test_no_role_may_do_everything_or_on_everything() -> None:
     roles = resources("foundation.yaml", "AWS::IAM::Role")
-    assert len(roles) == 6
+    assert len(roles) == 7
     count = 0
     for name, role in roles.items():
         assert "ManagedPolicyArns" not in role, name
         for statement in statements(role):
             count += 1
             actions = as_list(statement["Action"])
-            assert statement["Effect"] == "Allow"
+            if statement["Effect"] == "Deny":
+                assert "Approve" in statement["Sid"]
+                continue
             assert not [action for action in actions if "*" in action], (name, statement["Sid"])
             if "*" in as_list(statement["Resource"]):
                 assert set(actions) <= ANY_RESOURCE, (name, statement["Sid"])
@@ -113,6 +120,51 @@ def test_roles_are_passed_to_sagemaker_only_and_one_at_a_time() -> None:
         "PipelineRole": ({"!GetAtt": "TrainingRole.Arn"}, only),
         "DeployRole": ({"!GetAtt": "EndpointRole.Arn"}, only),
     }
+
+
+def people(name: str) -> list[dict[str, Any]]:
+    """The statements of a policy for people."""
+    policy = resources("foundation.yaml", "AWS::IAM::ManagedPolicy")[name]
+    found: list[dict[str, Any]] = policy["PolicyDocument"]["Statement"]
+    return found
+
+
+def allowed(found: list[dict[str, Any]]) -> set[str]:
+    return {action for statement in found for action in as_list(statement["Action"])}
+
+
+def test_who_starts_runs_approves_nothing_and_who_approves_starts_nothing() -> None:
+    operator, reviewer = allowed(people("OperatorPolicy")), allowed(people("ReviewerPolicy"))
+    assert "sagemaker:StartPipelineExecution" in operator - reviewer
+    assert "sagemaker:UpdateModelPackage" in reviewer - operator
+    assert not {action for action in operator if "Endpoint" in action or action == "lambda:InvokeFunction"}
+    changes = ("Create", "Update", "Delete", "Put", "Start", "Stop", "Invoke", "Pass", "Add", "Set")
+    assert {action for action in reviewer if action.split(":")[1].startswith(changes)} == {
+        "sagemaker:UpdateModelPackage"
+    }
+    [decide] = [item for item in people("ReviewerPolicy") if "sagemaker:UpdateModelPackage" in as_list(item["Action"])]
+    assert list(decide["Condition"]["StringEquals"]) == ["sagemaker:ModelApprovalStatus"]
+    for statement in (*people("OperatorPolicy"), *people("ReviewerPolicy")):
+        assert statement["Effect"] == "Allow"
+        assert not [action for action in as_list(statement["Action"]) if "*" in action]
+        if "*" in as_list(statement["Resource"]):
+            assert {action.split(":")[1][:4] for action in as_list(statement["Action"])} <= {"List", "Quer", "Desc"}
+
+
+def test_a_run_may_approve_only_where_pipeline_yaml_says_so(config: Config) -> None:
+    """Where the deny stands: the roles that a run acts with, unless registry.approval is Approved."""
+    denied = {
+        name: statement
+        for name, role in resources("foundation.yaml", "AWS::IAM::Role").items()
+        for statement in statements(role)
+        if statement["Effect"] == "Deny"
+    }
+    assert set(denied) == {"PipelineRole", "CardRole"}
+    for statement in denied.values():
+        assert "Approved" in as_list(statement["Condition"]["StringEquals"]["sagemaker:ModelApprovalStatus"])
+    assert foundation_parameters(config)["ApprovalByRuns"] == "false"
+    registry = config.registry.model_copy(update={"approval": "Approved"})
+    assert foundation_parameters(config.model_copy(update={"registry": registry}))["ApprovalByRuns"] == "true"
 
 
 def test_sagemaker_may_assume_roles_for_this_account_only() -> None:
@@ -168,9 +220,9 @@ def test_names_are_the_contracts(config: Config) -> None:
     buckets = {filled(item["BucketName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::S3::Bucket").values()}
     assert buckets == {names.training_data_bucket, names.artifacts_bucket, names.results_bucket}
     roles = {filled(item["RoleName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::IAM::Role").values()}
-    assert roles == {f"fmops-{purpose}" for purpose in ("pipeline", "training", "endpoint", "deploy", "gate", "card")}
+    assert roles == {f"fmops-{purpose}" for purpose in WORKERS}
     functions = resources("deployment.yaml", "AWS::Lambda::Function").values()
-    assert {filled(item["FunctionName"]["!Sub"]) for item in functions} == {"fmops-deploy", "fmops-gate", "fmops-card"}
+    assert {filled(item["FunctionName"]["!Sub"]) for item in functions} == {f"fmops-{name}" for name in FUNCTIONS}
     for item in functions:
         module, _, handler = item["Handler"].partition(".")
         assert f"def {handler}(" in (ROOT / "lambdas" / f"{module}.py").read_text("utf-8")

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from botocore.loaders import Loader
 
+from common import machines
+from common.machines import gpu_count, is_gpu
 from configuration import serving_settings
-from configuration.serving_settings import gpu_count, is_gpu, lmi_environment
+from configuration.serving_settings import lmi_environment
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +20,8 @@ def hosting_types() -> set[str]:
 
 
 def test_the_table_has_every_size_that_sagemaker_hosts_on(hosting_types: set[str]) -> None:
-    listed = {f"ml.{family}.{size}" for family, sizes in serving_settings._GPUS.items() for size in sizes}
-    families = tuple(f"ml.{family}." for family in serving_settings._GPUS)
+    listed = {f"ml.{family}.{size}" for family, sizes in machines.GPUS.items() for size in sizes}
+    families = tuple(f"ml.{family}." for family in machines.GPUS)
     assert {name for name in hosting_types if name.startswith(families)} == listed
     assert len(listed) >= 30
 

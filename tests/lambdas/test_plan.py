@@ -11,7 +11,6 @@ import pytest
 from configuration.layers import load_config
 from pipelines.endpoint_settings import endpoint_settings
 from pipelines.requests import check_request
-from steps.common import LOCAL_STORAGE
 from steps.deploy import RUN_SETTINGS
 from tests.lambdas.support import load, settings
 
@@ -193,7 +192,3 @@ def test_settings_come_from_input_then_package_then_environment() -> None:
     assert (both["endpoint_name"], both["endpoint_instance_count"]) == ("input", 1)
     with pytest.raises(ValueError, match="endpoint_mode is neither in the input"):
         reader.read_settings({}, metadata, {})
-
-
-def test_both_sides_know_the_same_machines_with_local_disks() -> None:
-    assert plan.LOCAL_STORAGE == LOCAL_STORAGE
