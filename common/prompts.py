@@ -31,6 +31,16 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
     return str(text)
 
 
+def takes_system(tokenizer: Any) -> bool:
+    """Whether the chat template takes a system message, and shows what it says."""
+    told = "Answer briefly (4711)."
+    try:
+        text = render_prompt(tokenizer, [{"role": "system", "content": told}, {"role": "user", "content": "hi"}])
+    except PromptError:
+        return False
+    return told in text
+
+
 def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text as it stands, without special tokens around it."""
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]

@@ -11,11 +11,25 @@ from pathlib import Path, PurePosixPath
 
 from common.failure import JobError
 
+LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+LONGEST_HEADER = 1 << 20
+
+
+class BoundedMember(tarfile.TarInfo):
+    """A tar header whose long names and attributes are bounded: tarfile reads them whole, of any size, into memory."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in LONG_HEADERS and self.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes; allowed: {LONGEST_HEADER}")
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
 
 def unpack(archive: Path, target: Path) -> Path:
     """Unpacks into `target` (made if absent) and returns it; raises JobError on anything but files and folders."""
     try:
-        with tarfile.open(archive, "r:*") as tar:
+        with tarfile.open(archive, "r:*", tarinfo=BoundedMember) as tar:
             for member in tar:
                 _unpack_member(tar, member, archive, target)
     except (tarfile.TarError, EOFError, OSError) as error:

@@ -23,9 +23,16 @@ PLAIN_PREAMBLE = "Answer each message in the same way as in the examples, and wi
 
 
 class FewShot:
-    """Examples and a preamble drawn from the training rows; the same seed draws the same."""
+    """Examples and a preamble drawn from the training rows; the same seed draws the same.
 
-    def __init__(self, training: Sequence[Row], examples: int, seed: int, json_targets: bool) -> None:
+    Where the model's chat template takes no system message (`system` is False: Gemma 1 and 2, Mistral's first ones),
+    the preamble stands at the beginning of the first message.
+    """
+
+    def __init__(
+        self, training: Sequence[Row], examples: int, seed: int, json_targets: bool, system: bool = True
+    ) -> None:
+        self.system = system
         self.preamble = (
             json_preamble([row["messages"][-1]["content"] for row in training]) if json_targets else PLAIN_PREAMBLE
         )
@@ -38,7 +45,10 @@ class FewShot:
         if own and own[0]["role"] == "system":
             system, own = f"{own[0]['content']}\n\n{self.preamble}", own[1:]
         shown = [message for example in self.examples for message in example["messages"] if message["role"] != "system"]
-        return [{"role": "system", "content": system}, *shown, *own]
+        if self.system:
+            return [{"role": "system", "content": system}, *shown, *own]
+        first, *rest = [*shown, *own]
+        return [{"role": first["role"], "content": f"{system}\n\n{first['content']}"}, *rest]
 
 
 def choose(training: Sequence[Row], count: int, seed: int, json_targets: bool) -> list[Row]:

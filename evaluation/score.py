@@ -36,6 +36,7 @@ from results import build_evaluation, predictions, score_rows
 from common.dials import add_arguments
 from common.evaluation_dials import EVALUATION
 from common.failure import JobError, report_failure
+from common.prompts import takes_system
 from common.rows import Row
 from common.seed_dial import SEED
 
@@ -83,7 +84,8 @@ def run(options: Options) -> dict[str, Any]:
     rows = draw(all_rows, options.max_rows, options.seed)
     training = load_rows(options.train_data, MOST_TRAINING_ROWS)
     base = find_base(options.base_model)
-    with tempfile.TemporaryDirectory(prefix="score-") as scratch:
+    # Beside the model: that is the job's volume, and /tmp a small disk of the machine's.
+    with tempfile.TemporaryDirectory(prefix="score-", dir=_volume(options.model)) as scratch:
         candidate = find_candidate(options.model, Path(scratch))
         passes, limit, precision = _passes(rows, training, candidate, base, options)
         if options.adapter_output:
@@ -102,6 +104,11 @@ def run(options: Options) -> dict[str, Any]:
     return evaluation
 
 
+def _volume(model: Path) -> Path | None:
+    """The directory of the model, where one may write there."""
+    return model.parent if os.access(model.parent, os.W_OK) else None
+
+
 def _passes(
     rows: list[Row], training: list[Row], candidate: Candidate, base: str, options: Options
 ) -> tuple[dict[str, Pass], int, str]:
@@ -110,7 +117,8 @@ def _passes(
     tokenizer = load_tokenizer(candidate.directory)
     targets = [row["messages"][-1]["content"] for row in rows]
     prompts = [row["messages"][:-1] for row in rows]
-    shots = FewShot(training, options.few_shot, options.seed, all(is_json(target) for target in targets))
+    all_json = all(is_json(target) for target in targets)
+    shots = FewShot(training, options.few_shot, options.seed, all_json, takes_system(tokenizer))
     limit = token_limit(tokenizer, targets, options.max_new_tokens)
     passes: dict[str, Pass] = {}
     generator = Generator(load_model(candidate.weights or base, candidate.adapter), tokenizer)

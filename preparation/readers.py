@@ -12,20 +12,22 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO, Any
 
-from reading import ROW_BYTES, Source, decode, open_source, skip
+from reading import ROW_BYTES, Source, decode, open_source, readable, skip
 from rows import Batch, Converter
 
 from common.failure import JobError
 
 BATCH_ROWS = 2000
 BLOCK_BYTES = 1 << 20
+TOO_DEEP = "nested too deeply"
 SENTINEL = "\x1eend of file\x1e"
 
 
 def read_source(source: Source, converter: Converter) -> Iterator[Batch]:
     """All rows of a file; raises JobError where what follows can't be told apart."""
     readers = {"csv": read_csv, "jsonl": read_lines, "json": read_json, "parquet": read_parquet}
-    return readers[source.format](source, converter)
+    with readable(source):
+        yield from readers[source.format](source, converter)
 
 
 class _Lines:
@@ -189,6 +191,8 @@ def _read_array(source: Source, converter: Converter, file: IO[bytes]) -> Iterat
                 return
             try:
                 row, end = scan.raw_decode(text, start)
+            except RecursionError:
+                raise JobError(f"{source.name}, line {line}: invalid JSON ({TOO_DEEP})") from None
             except ValueError as error:
                 if block and len(text) - start < ROW_BYTES:
                     break
@@ -224,7 +228,7 @@ def _add_csv_row(batch: Batch, converter: Converter, header: tuple[str, ...], nu
 def _add_json_line(batch: Batch, converter: Converter, number: int, line: bytes) -> None:
     try:
         row = converter.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
@@ -234,6 +238,9 @@ def _add_json_line(batch: Batch, converter: Converter, number: int, line: bytes)
             row = json.loads(text)
         except ValueError as error:
             batch.rejected.append((number, "invalid JSON", str(error).replace("line 1 column", "column"), text))
+            return
+        except RecursionError:
+            batch.rejected.append((number, "invalid JSON", TOO_DEEP, text))
             return
     _add_object(batch, converter, number, row)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -73,12 +75,21 @@ def _source(path: Path, name: str, columns: Columns) -> Source:
     source = Source(str(path), name, format_, zipped)
     if format_ == "parquet":
         return source
-    with open_source(source) as file:
+    with readable(source), open_source(source) as file:
         head = file.read(4)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise JobError(f"{name}: the file is UTF-16; save it as UTF-8 (in Excel: 'CSV UTF-8')")
     source = replace(source, start=3 if head[:3] == b"\xef\xbb\xbf" else 0)
     return _with_header(source, columns) if format_ == "csv" else source
+
+
+@contextmanager
+def readable(source: Source) -> Iterator[None]:
+    """What goes wrong while a compressed file is unpacked, as a reason that names the file. Raises JobError."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise JobError(f"{source.name}: not a readable gzip file, it is damaged or cut off ({error})") from None
 
 
 def open_source(source: Source) -> IO[bytes]:
@@ -88,7 +99,7 @@ def open_source(source: Source) -> IO[bytes]:
 
 def _with_header(source: Source, columns: Columns) -> Source:
     """Reads a CSV file's header: its delimiter, its columns, where the rows start."""
-    with open_source(source) as file:
+    with readable(source), open_source(source) as file:
         file.read(source.start)
         head = file.read(HEAD_BYTES)
     line, position, marked = 1, 0, ""
@@ -99,7 +110,10 @@ def _with_header(source: Source, columns: Columns) -> Source:
     delimiter = marked or ("\t" if Path(source.path.removesuffix(".gz")).suffix.lower() == ".tsv" else _delimiter(text))
     csv.field_size_limit(ROW_BYTES)
     reader = csv.reader(_lines(text), delimiter=delimiter)
-    header = next((row for row in reader if row), None)
+    try:
+        header = next((row for row in reader if row), None)
+    except csv.Error as error:
+        raise JobError(f"{source.name}, line {line}: the header line is not readable CSV ({error})") from None
     if header is None:
         raise JobError(f"{source.name}: the file holds no header line")
     names = tuple(name.strip() for name in header)

@@ -281,7 +281,10 @@ def test_what_lies_between_parameters_is_refused_at_start(config: Config) -> Non
     cases = [
         ({"EndpointInstanceCount": "6"}, "EndpointInstanceCount=6: 6 is above scaling.maximum 5"),
         ({"EndpointInstanceCount": "0"}, "only the modes adapter and asynchronous"),
-        ({"EndpointMode": "adapter", "EndpointInstanceType": "ml.m5.large"}, "EndpointMode=adapter: adapter needs a GPU"),
+        (
+            {"EndpointMode": "adapter", "EndpointInstanceType": "ml.m5.large"},
+            "EndpointMode=adapter: adapter needs a GPU",
+        ),
         ({"EndpointMode": "adapter", "FineTuningMethod": "full"}, "training.method: lora"),
     ]
     for given, words in cases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from collections.abc import Callable
@@ -50,6 +51,25 @@ HOSTILE: dict[str, list[tuple[str, bytes | None, bytes]]] = {
     "device": [("device", tarfile.CHRTYPE, b"")],
     "pipe": [("pipe", tarfile.FIFOTYPE, b"")],
 }
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
+def test_a_header_is_not_read_into_memory_whatever_its_size(kind: bytes, tmp_path: Path) -> None:
+    import tracemalloc
+
+    path, size = tmp_path / "m.tar.gz", 200 << 20
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        header = tarfile.TarInfo("././@LongLink")
+        header.type, header.size = kind, size
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(size >> 20):
+            file.write(b"a" * (1 << 20))
+    tracemalloc.start()
+    with pytest.raises(JobError, match="not a readable tar archive"):
+        unpack(path, tmp_path / "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -178,6 +179,8 @@ EVIL = [
     [member("link", tarfile.SYMTYPE, "../../outside")],
     [member("hard", tarfile.LNKTYPE, "../outside")],
     [member("dir", tarfile.SYMTYPE, "."), member("dir/up", tarfile.SYMTYPE, "..")],
+    # Neither link leads out when it is made; both together do.
+    [member("x", tarfile.SYMTYPE, "a/b/../.."), member("a", tarfile.DIRTYPE), member("a/b", tarfile.SYMTYPE, "..")],
     [member("device", tarfile.CHRTYPE)],
     [member("pipe", tarfile.FIFOTYPE)],
 ]
@@ -200,6 +203,17 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     for name in ("cut.tar.gz", "text.tar.gz"):
         with pytest.raises(TransferError, match=r"is not a readable tar\.gz"):
             unpack(tmp_path / name, tmp_path / "target")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
+def test_a_header_of_any_size_is_not_read_into_memory(tmp_path: Path, kind: bytes) -> None:
+    path, size = tmp_path / "bomb.tar.gz", 64 << 20
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(member("././@LongLink", kind, size=size).tobuf(tarfile.GNU_FORMAT))
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+    with pytest.raises(TransferError, match="a header of 67108864 bytes"):
+        unpack(path, tmp_path / "target")
 
 
 def test_packing_is_deterministic_and_round_trips(tmp_path: Path) -> None:

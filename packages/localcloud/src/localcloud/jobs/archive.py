@@ -17,6 +17,19 @@ from localcloud.jobs.transfer import TransferError, io_failure, walk
 
 _CHUNK = 1 << 20
 _MAX_MEMBERS = 200_000
+LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+LONGEST_HEADER = 1 << 20
+
+
+class BoundedMember(tarfile.TarInfo):
+    """A tar header whose long names and attributes are bounded: tarfile reads them whole, of any size, into memory."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in LONG_HEADERS and self.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes; allowed: {LONGEST_HEADER}")
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
 
 
 def pack(directory: Path, archive: Path) -> int:
@@ -55,6 +68,7 @@ def unpack(archive: Path, target: Path) -> int:
     root = target.resolve()
     free = shutil.disk_usage(target).free
     count = total = 0
+    links: list[Path] = []
     try:
         with _tar_reader(archive) as tar:
             for member in tar:
@@ -65,11 +79,23 @@ def unpack(archive: Path, target: Path) -> int:
                 if total > free:
                     raise TransferError(f"InternalServerError: No space left to unpack {archive.name} into {target}")
                 _extract(tar, member, root)
+                if member.issym():
+                    links.append(Path(os.path.normpath(os.path.join(root, member.name))))
+        _check_links(links, root)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
         raise TransferError(f"ClientError: {archive.name} is not a readable tar.gz archive: {error}") from error
     except OSError as error:
         raise TransferError(io_failure(error, archive)) from error
     return count
+
+
+def _check_links(links: list[Path], root: Path) -> None:
+    """A chain of links may lead out although each of them, when it was made, did not."""
+    for link in links:
+        if link.is_symlink() and not link.resolve().is_relative_to(root):
+            for other in links:
+                other.unlink(missing_ok=True)
+            raise TransferError(f"ClientError: the archive's link {link.relative_to(root)} leaves its directory")
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
@@ -122,8 +148,11 @@ def _tar_reader(path: Path) -> Iterator[tarfile.TarFile]:
         magic = raw.read(2)
         raw.seek(0)
         if magic != b"\x1f\x8b":
-            with tarfile.open(fileobj=raw, mode="r|") as tar:
+            with tarfile.open(fileobj=raw, mode="r|", tarinfo=BoundedMember) as tar:
                 yield tar
             return
-        with igzip.GzipFile(mode="rb", fileobj=raw) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with (
+            igzip.GzipFile(mode="rb", fileobj=raw) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedMember) as tar,
+        ):
             yield tar
