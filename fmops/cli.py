@@ -11,6 +11,7 @@ import click
 
 from configuration.errors import UserError
 from fmops.commands import definition, demo, deployment, local, registry, runs
+from pipelines.terminal import say
 
 
 class Ordered(click.Group):
@@ -61,15 +62,15 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("Interrupted.", err=True)
+        say("Interrupted.", err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
     except UserError as error:
-        click.echo(f"fmops: {error}", err=True)
+        say(f"fmops: {error}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:
-        click.echo(f"fmops: {_explain(error)}", err=True)
+        say(f"fmops: {_explain(error)}", err=True)
         sys.exit(1)
 
 

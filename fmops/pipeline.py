@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import terminal
+
 if TYPE_CHECKING:
     import boto3
 
@@ -35,7 +37,7 @@ class Pipeline:
     path: Path | str = "pipeline.yaml"
     env: str | None = None
     local: bool = False
-    say: Callable[[str], Any] = print
+    say: Callable[[str], Any] = terminal.say
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))

@@ -43,11 +43,10 @@ class Report:
         return dict(self.evaluation["metrics"])
 
     def __str__(self) -> str:
-        from rich.console import Console
-
         from pipelines.results import metrics_table
+        from pipelines.terminal import console as new_console
 
-        console = Console(width=100)
+        console = new_console(width=100)
         with console.capture() as shown:
             console.print(metrics_table(self.evaluation))
         return f"{shown.get()}Report: {self.path}"

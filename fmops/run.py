@@ -66,12 +66,11 @@ class Run:
         )
 
     def _follow(self) -> dict[str, Any]:
-        from rich.console import Console
-
+        from pipelines.terminal import console as new_console
         from pipelines.watch import Watch
 
         poll = LOCAL_POLL_SECONDS if self.pipeline.local else AWS_POLL_SECONDS
-        console = Console(width=100) if in_notebook() else Console()
+        console = new_console(width=100) if in_notebook() else new_console()
         watch = Watch(self.pipeline.session, self.arn, console)
         if not in_notebook():
             return watch.until_finished(poll)
@@ -148,8 +147,7 @@ class Run:
         return f"Run({self.id}, {self.status})"
 
     def _repr_html_(self) -> str:
-        from rich.console import Console
-
+        from pipelines.terminal import console as new_console
         from pipelines.watch import Watch
 
-        return table(Watch(self.pipeline.session, self.arn, Console()).rows(), HEAD)
+        return table(Watch(self.pipeline.session, self.arn, new_console()).rows(), HEAD)

@@ -9,6 +9,7 @@ import click
 
 from fmops.commands.options import target_options
 from fmops.pipeline import Pipeline
+from pipelines.terminal import say
 
 
 @click.command()
@@ -20,11 +21,11 @@ def validate(pipeline: Pipeline) -> None:
     """
     problems = pipeline.validate()
     for problem in problems:
-        click.echo(str(problem), err=True)
+        say(str(problem), err=True)
     if problems:
-        click.echo(f"{len(problems)} problem{'s' * (len(problems) > 1)} found; nothing was sent anywhere.", err=True)
+        say(f"{len(problems)} problem{'s' * (len(problems) > 1)} found; nothing was sent anywhere.", err=True)
         raise click.exceptions.Exit(2)
-    click.echo(f"{pipeline.path} is valid: every request of the pipeline is one that the API accepts.")
+    say(f"{pipeline.path} is valid: every request of the pipeline is one that the API accepts.")
 
 
 @click.command()
@@ -39,17 +40,17 @@ def definition(pipeline: Pipeline, kept: Path | None) -> None:
     """
     text = pipeline.definition()
     if kept is None:
-        click.echo(text, nl=False)
-        click.echo(f"Next: fmops upsert{pipeline.flag}", err=True)
+        say(text, nl=False)
+        say(f"Next: fmops upsert{pipeline.flag}", err=True)
         return
     before = kept.read_text("utf-8")
     if before == text:
-        click.echo(f"{kept} is the definition of {pipeline.path}.")
+        say(f"{kept} is the definition of {pipeline.path}.")
         return
     lines = difflib.unified_diff(before.splitlines(), text.splitlines(), str(kept), "now", lineterm="", n=1)
     for line in lines:
-        click.echo(line)
-    click.echo(f"{kept} is not what {pipeline.path} and the code give now; keep the new one with: "
+        say(line)
+    say(f"{kept} is not what {pipeline.path} and the code give now; keep the new one with: "
                f"fmops definition{pipeline.flag} > {kept}", err=True)  # fmt: skip
     raise click.exceptions.Exit(1)
 
@@ -65,7 +66,7 @@ def show_config(pipeline: Pipeline, as_json: bool) -> None:
 
     loaded = pipeline.loaded
     if as_json:
-        click.echo(json.dumps(loaded.config.model_dump(), indent=2))
+        say(json.dumps(loaded.config.model_dump(), indent=2))
         return
     rows = []
     for dial in TABLE:
@@ -79,9 +80,9 @@ def show_config(pipeline: Pipeline, as_json: bool) -> None:
                 rows.append((f"gate[{index}]", shown, loaded.sources.get(f"gate[{index}]", "default")))
     key_width, value_width = (min(60, max(len(row[column]) for row in rows)) for column in (0, 1))
     for key, shown, source in rows:
-        click.echo(f"{key:{key_width}}  {shown:{value_width}}  {source}")
+        say(f"{key:{key_width}}  {shown:{value_width}}  {source}")
     environment = f"environment {loaded.environment}" if loaded.environment else "no environment"
-    click.echo(f"{pipeline.path}, {environment}", err=True)
+    say(f"{pipeline.path}, {environment}", err=True)
 
 
 @click.command()
@@ -91,8 +92,8 @@ def bootstrap(pipeline: Pipeline) -> None:
 
     Deploys infrastructure/foundation.yaml; a second run changes nothing.
     """
-    click.echo(pipeline.bootstrap())
-    click.echo(f"Next: fmops upsert{pipeline.flag}", err=True)
+    say(pipeline.bootstrap())
+    say(f"Next: fmops upsert{pipeline.flag}", err=True)
 
 
 @click.command()
@@ -105,5 +106,5 @@ def upsert(pipeline: Pipeline) -> None:
     """
     published = pipeline.upsert()
     if not pipeline.local:
-        click.echo(str(published))
-    click.echo(f"Next: fmops start{pipeline.flag}", err=True)
+        say(str(published))
+    say(f"Next: fmops start{pipeline.flag}", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fmops.pipeline import LOCAL, Pipeline
+from pipelines.terminal import say
 
 if TYPE_CHECKING:
     from fmops.report import Report
@@ -37,7 +38,7 @@ def demo(path: str) -> None:
         # Nothing may go on behind the user's back: what the demo started, it ends.
         if not was_up:
             control.down(pipeline.home)
-        click.echo(
+        say(
             "Interrupted. "
             + ("localcloud runs on as before." if was_up else "localcloud and its jobs are stopped.")
             + " State is kept: run the demo again to go on from the finished steps.",
@@ -48,39 +49,39 @@ def demo(path: str) -> None:
 
 def run(pipeline: Pipeline) -> None:
     """The demo, top to bottom; the same calls as the commands that it names."""
-    from rich.console import Console
-
     from pipelines.results import metrics_table
+    from pipelines.terminal import console as new_console
 
     heading("1  Setup: localcloud, buckets, key, roles, pipeline, base model, example rows")
     pipeline.upsert()
 
     heading("2  The pipeline: prepare -> fine-tune -> evaluate -> gate -> register")
-    click.echo("$ fmops start --local --wait")
+    say("$ fmops start --local --wait")
     execution = pipeline.start()
     execution.watch()
 
     heading("3  The evidence")
     report = execution.report()
-    Console().print(metrics_table(report.evaluation))
+    new_console().print(metrics_table(report.evaluation))
 
     heading("4  The reviewer's decision: approving the version deploys it")
     version = execution.version
-    click.echo(f"The gate passed; the run registered version {version.number} of {version.group}.")
+    say(f"The gate passed; the run registered version {version.number} of {version.group}.")
     version.approve("Approved by fmops demo")
 
     heading("5  The endpoint answers")
     for prompt in PROMPTS:
-        click.echo(f"  {prompt}\n    -> {pipeline.endpoint.invoke(prompt, max_new_tokens=64)}")
+        say(f"  {prompt}\n    -> {pipeline.endpoint.invoke(prompt, max_new_tokens=64)}")
 
     heading("Next steps")
     for line in next_commands(report, execution):
-        click.echo(line)
+        say(line)
 
 
 def heading(text: str) -> None:
     """A section of the demo's output."""
-    click.echo(f"\n{click.style(text, bold=True)}")
+    say()
+    say(text, bold=True)
 
 
 def next_commands(report: Report, run: Run) -> list[str]:

@@ -7,6 +7,7 @@ import click
 from configuration.errors import UsageProblem
 from fmops.commands.options import parse_pairs, target_options
 from fmops.pipeline import Pipeline
+from pipelines.terminal import say
 
 NAME = click.option("--endpoint", "name", help="The endpoint [default: as in pipeline.yaml].")
 WAIT = click.option("--wait", is_flag=True, help="Wait for the end.")
@@ -72,7 +73,7 @@ def endpoint(pipeline: Pipeline, name: str | None, traffic: tuple[str, ...]) -> 
     if traffic:
         chosen.set_traffic(_shares(traffic))
     for line in chosen.summary():
-        click.echo(line)
+        say(line)
 
 
 def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
@@ -97,8 +98,8 @@ def invoke(pipeline: Pipeline, text: str, name: str | None, max_new_tokens: int 
     """Send a prompt to the endpoint; print its answer."""
     chosen = pipeline.endpoint_named(name)
     if not stream:
-        click.echo(chosen.invoke(text, max_new_tokens))
+        say(chosen.invoke(text, max_new_tokens))
         return
     for piece in chosen.stream(text, max_new_tokens):
-        click.echo(piece, nl=False)
-    click.echo()
+        say(piece, nl=False)
+    say()

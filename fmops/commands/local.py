@@ -7,6 +7,7 @@ import click
 from configuration.errors import UserError
 from fmops.commands.options import target_options
 from fmops.pipeline import Pipeline
+from pipelines.terminal import say
 
 
 @click.group()
@@ -27,10 +28,10 @@ def up(pipeline: Pipeline, port: int | None) -> None:
         info = control.up(pipeline.home, **({} if port is None else {"port": port}))
     except ControlError as error:
         raise UserError(str(error)) from None
-    click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
-    click.echo("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
+    say(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
+    say("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
     for name, value in local_environment(info.url, pipeline.config.aws.account_id, pipeline.config.aws.region).items():
-        click.echo(f"  export {name}={value}")
+        say(f"  export {name}={value}")
 
 
 @local.command()
@@ -44,7 +45,7 @@ def down(pipeline: Pipeline) -> None:
         stopped = control.down(pipeline.home)
     except ControlError as error:
         raise UserError(str(error)) from None
-    click.echo("localcloud is stopped." if stopped else "localcloud was not running.")
+    say("localcloud is stopped." if stopped else "localcloud was not running.")
 
 
 @local.command()
@@ -55,6 +56,6 @@ def status(pipeline: Pipeline) -> None:
 
     info = control.status(pipeline.home)
     if info is None:
-        click.echo("localcloud is not running. Start it with: fmops local up")
+        say("localcloud is not running. Start it with: fmops local up")
         raise click.exceptions.Exit(1)
-    click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
+    say(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")

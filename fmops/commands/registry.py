@@ -6,6 +6,7 @@ import click
 
 from fmops.commands.options import target_options
 from fmops.pipeline import Pipeline
+from pipelines.terminal import say
 
 VERSION = click.argument("version", type=click.IntRange(min=1))
 
@@ -14,18 +15,17 @@ VERSION = click.argument("version", type=click.IntRange(min=1))
 @target_options
 def versions(pipeline: Pipeline) -> None:
     """List versions, their metrics and their endpoints."""
-    from rich.console import Console
-
     from configuration.names import model_package_group
     from pipelines import registry
+    from pipelines.terminal import console as new_console
 
     found = pipeline.versions()
     if not found:
         group = model_package_group(pipeline.config)
-        click.echo(f"No version of {group} has been registered. Start a run: fmops start{pipeline.flag}")
+        say(f"No version of {group} has been registered. Start a run: fmops start{pipeline.flag}")
         return
     serving = _serving(pipeline, {version.endpoint_name for version in found})
-    console = Console()
+    console = new_console()
     console.print(
         registry.versions_table(
             [(version.package, version.evaluation(), serving.get(version.arn, "")) for version in found]
@@ -60,7 +60,7 @@ def approve(pipeline: Pipeline, version: int, comment: str | None, wait: bool) -
     """Approve a version, which deploys it."""
     pipeline.version(version).approve(comment, wait)
     if wait:
-        click.echo(f'Next: fmops invoke "your text"{pipeline.flag}')
+        say(f'Next: fmops invoke "your text"{pipeline.flag}')
 
 
 @click.command()
@@ -82,4 +82,4 @@ def reject(pipeline: Pipeline, version: int, comment: str | None, rollback: bool
 def lineage(pipeline: Pipeline, version: int) -> None:
     """Show a version's way from data to endpoint."""
     for kind, where in pipeline.version(version).lineage():
-        click.echo(f"{kind:<26} {where}")
+        say(f"{kind:<26} {where}")

@@ -9,6 +9,7 @@ import click
 from fmops.commands.options import parse_pairs, target_options
 from fmops.pipeline import Pipeline
 from fmops.run import Run
+from pipelines.terminal import say
 
 _execution = click.argument("execution", required=False)
 
@@ -26,9 +27,9 @@ def start(pipeline: Pipeline, pairs: tuple[str, ...], data: Path | None, wait: b
     run = pipeline.start(data, parse_pairs("-p", pairs, "Epochs=2"))
     if wait:
         watch_or_leave(run)
-        click.echo(f"Next: fmops report {run.id}{pipeline.flag}")
+        say(f"Next: fmops report {run.id}{pipeline.flag}")
     else:
-        click.echo(f"Next: fmops status {run.id} --wait{pipeline.flag}")
+        say(f"Next: fmops status {run.id} --wait{pipeline.flag}")
 
 
 def watch_or_leave(run: Run) -> None:
@@ -51,15 +52,14 @@ def watch_or_leave(run: Run) -> None:
 @target_options
 def status(pipeline: Pipeline, execution: str | None, wait: bool) -> None:
     """Show an execution's steps (default: the latest)."""
-    from rich.console import Console
-
+    from pipelines.terminal import console as new_console
     from pipelines.watch import Watch
 
     run = pipeline.run(execution)
     if wait:
         watch_or_leave(run)
         return
-    console = Console()
+    console = new_console()
     answer = run.describe()
     console.print(
         f"{pipeline.config.name}, execution {run.id}: {answer['PipelineExecutionStatus']}"
@@ -79,7 +79,7 @@ def status(pipeline: Pipeline, execution: str | None, wait: bool) -> None:
 def logs(pipeline: Pipeline, execution: str | None, step: str | None, follow: bool) -> None:
     """Print the logs of an execution's jobs."""
     for line in pipeline.run(execution).logs(step, follow):
-        click.echo(line)
+        say(line)
 
 
 @click.command()
@@ -98,19 +98,18 @@ def stop(pipeline: Pipeline, execution: str | None) -> None:
 @target_options
 def report(pipeline: Pipeline, execution: str | None, output: Path | None) -> None:
     """Show an execution's metrics; fetch its HTML report."""
-    from rich.console import Console
-
     from pipelines import registry
     from pipelines.deployments import WORDS
     from pipelines.results import metrics_table
+    from pipelines.terminal import console as new_console
 
     run = pipeline.run(execution)
     found = run.report(output)
-    Console().print(metrics_table(found.evaluation))
+    new_console().print(metrics_table(found.evaluation))
     version = run.find_version()
     if version:
         mine = version.deployments()
         where = f", {WORDS[mine[-1]['state']]} on {mine[-1]['settings']['endpoint_name']}" if mine else ""
         status = version.package["ModelApprovalStatus"]
-        click.echo(f"Version {version.number} of {version.group}: {registry.STATUS.get(status, status)}{where}")
-    click.echo(f"Report: {found.path}")
+        say(f"Version {version.number} of {version.group}: {registry.STATUS.get(status, status)}{where}")
+    say(f"Report: {found.path}")
