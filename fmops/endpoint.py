@@ -69,11 +69,15 @@ class Endpoint:
         """Name the way from the version that it serves to the previous one, or take it."""
         from pipelines import deployments
 
-        flag = self.pipeline.flag
-        back = [item for item in self.deployments() if item["state"] == "replaced" and not item.get("pruned")]
+        flag, log = self.pipeline.flag, self.deployments()
+        if log and log[-1]["state"] in deployments.UNDER_WAY:
+            self.pipeline.say(f"{self.name} was rolling it out; the rollout is taken back.")
+            return
+        kept = [item for item in log if item["state"] == "replaced" and not item.get("pruned")]
+        back = [item for item in kept if self._is_approved(item["model_package_arn"])]
         if not back:
-            say = f"{self.name} serves it, and no earlier version is kept. Delete the endpoint: fmops undeploy{flag}"
-            self.pipeline.say(say)
+            lost = "no earlier version is kept" if not kept else "no earlier version that is kept is still approved"
+            self.pipeline.say(f"{self.name} serves it, and {lost}. Delete the endpoint: fmops undeploy{flag}")
             return
         previous = deployments.version_of(back[-1])
         if not rollback:
@@ -82,6 +86,11 @@ class Endpoint:
         event = {"command": "rollback", "endpoint_name": self.name, "reason": reason}
         answer = deployments.ask(self.pipeline.config, self.pipeline.session, **event)
         self.pipeline.say(f"{self.name} goes back to version {previous}: {answer['action']}.")
+
+    def _is_approved(self, arn: str) -> bool:
+        from pipelines import registry
+
+        return bool(registry.describe(self.pipeline.session, arn)["ModelApprovalStatus"] == "Approved")
 
     def undeploy(self, wait: bool = True) -> None:
         """Delete the endpoint, its models, alarms and scaling; registered versions stay."""

@@ -140,21 +140,21 @@ class Pipeline:
 
         return Run(self, executions.resolve(self.session, self.config.name, execution))
 
-    def version(self, number: int) -> Version:
-        """A registered version by its number."""
+    def version(self, number: int, group: str | None = None) -> Version:
+        """A registered version by its number, in the group that pipeline.yaml names, or in another."""
         from configuration.names import model_package_group
         from fmops.version import Version
         from pipelines import registry
 
-        return Version(self, registry.find_version(self.session, model_package_group(self.config), number))
+        return Version(self, registry.find_version(self.session, group or model_package_group(self.config), number))
 
-    def versions(self) -> list[Version]:
-        """Every registered version, newest first."""
+    def versions(self, group: str | None = None) -> list[Version]:
+        """Every registered version, newest first, of the group that pipeline.yaml names, or of another."""
         from configuration.names import model_package_group
         from fmops.version import Version
         from pipelines import registry
 
-        found = registry.versions(self.session, model_package_group(self.config))
+        found = registry.versions(self.session, group or model_package_group(self.config))
         return [Version(self, registry.describe(self.session, item["ModelPackageArn"])) for item in found]
 
     @property

@@ -25,11 +25,17 @@ def describe(session: boto3.Session, name: str) -> dict[str, Any] | None:
         raise
 
 
-def configuration(session: boto3.Session, endpoint: dict[str, Any]) -> dict[str, Any]:
-    """DescribeEndpointConfig of what is in service."""
-    return dict(
-        client(session, "sagemaker").describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-    )
+def configuration(session: boto3.Session, endpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """DescribeEndpointConfig of what is in service; None where somebody deleted it, which no request notices."""
+    from botocore.exceptions import ClientError
+
+    name = endpoint["EndpointConfigName"]
+    try:
+        return dict(client(session, "sagemaker").describe_endpoint_config(EndpointConfigName=name))
+    except ClientError as error:
+        if "Could not find endpoint configuration" in error.response["Error"].get("Message", ""):
+            return None
+        raise
 
 
 def stage(endpoint: dict[str, Any]) -> str:
@@ -131,11 +137,13 @@ def _request(
         payload["stream"] = True
     request = {"EndpointName": name, "ContentType": "application/json", "Body": json.dumps(payload)}
     found = describe(session, name)
-    if found and "ModelName" not in configuration(session, found)["ProductionVariants"][0]:
+    known = configuration(session, found) if found else None
+    if found and (known is None or "ModelName" not in known["ProductionVariants"][0]):
         parts = components(session, name)
-        if not parts:
+        if known and not parts:
             raise UserError(f"{name} has no inference component yet. See: fmops endpoint")
-        request["InferenceComponentName"] = parts[-1]["InferenceComponentName"]
+        if parts:
+            request["InferenceComponentName"] = parts[-1]["InferenceComponentName"]
     return request
 
 

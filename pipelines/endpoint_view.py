@@ -49,6 +49,10 @@ def _living(
     if found.get("FailureReason"):
         yield f"  reason     {found['FailureReason']}"
     configuration = endpoint.configuration(session, found)
+    if configuration is None:
+        gone, again = found["EndpointConfigName"], deployments.version_of(serving[-1]) if serving else "N"
+        yield f"  missing    {gone} was deleted by hand; requests are answered. Repair it: fmops deploy {again}"
+        return
     kinds = {item["VariantName"]: item for item in configuration["ProductionVariants"]}
     weights = sum(item.get("CurrentWeight") or 0 for item in found.get("ProductionVariants") or []) or 1
     for variant in found.get("ProductionVariants") or []:

@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     import boto3
     from rich.table import Table
 
+DIGESTS = {
+    "digest_model": "archive",
+    "digest_adapter": "adapter",
+    "digest_base": "base",
+    "digest_image": "image",
+    "digest_container": "settings",
+}
+"""What lambdas/digests.py records in a version's metadata, and compares before every deployment."""
 COLUMNS = {"exact_match": "exact match", "validation_loss": "loss", "latency_seconds": "s/row"}
 
 
@@ -47,6 +55,25 @@ def versions(session: boto3.Session, group: str) -> list[dict[str, Any]]:
         if error.response["Error"]["Code"] in ("ResourceNotFound", "ValidationException"):
             return []
         raise
+
+
+def other_groups(session: boto3.Session, prefix: str, shown: str) -> list[str]:
+    """The model package groups of the prefix but for the one that is shown; a run may name one of its own."""
+    pages = client(session, "sagemaker").get_paginator("list_model_package_groups")
+    names = [
+        item["ModelPackageGroupName"]
+        for page in pages.paginate(NameContains=prefix)
+        for item in page["ModelPackageGroupSummaryList"]
+    ]
+    return sorted(name for name in names if name.startswith(f"{prefix}-") and name != shown)
+
+
+def pinned(package: dict[str, Any]) -> str:
+    """The digests that a version was registered with, shortened to compare them at a glance; empty without any."""
+    metadata = package.get("CustomerMetadataProperties", {})
+    found = {name: metadata[key] for key, name in DIGESTS.items() if metadata.get(key)}
+    # "etag:9b2c... bytes:120" and "sha256:4f1a...": the first 12 characters behind the colon.
+    return "  ".join(f"{name} {text.partition(':')[2].split(' ')[0][:12]}" for name, text in found.items())
 
 
 def set_status(session: boto3.Session, arn: str, status: str, comment: str | None) -> None:

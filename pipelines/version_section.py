@@ -9,10 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pipelines.registry import DIGESTS
+
 MARK = "</header>"
 TONES = {"Approved": "good", "Rejected": "bad", "PendingManualApproval": "unclear"}
 TITLES = {
     "gate": "Quality gate",
+    **{key: f"Digest: {name}" for key, name in DIGESTS.items()},
     "data_sha256": "Data set",
     "definition_sha256": "Pipeline definition",
     "code_training": "Training code",
@@ -62,7 +65,7 @@ def _deployments(deployments: list[dict[str, Any]], words: dict[str, str]) -> st
         return '  <p class="soft small">This version has not been deployed. Approving it deploys it.</p>\n'
     rows = "".join(
         f'    <tr><th scope="row">{escape(item["settings"]["endpoint_name"])}</th>'
-        f"<td>{escape(words[item['state']])}</td><td>{item['changed'][:16].replace('T', ' ')}</td>"
+        f"<td>{escape(words[item['state']])}</td><td>{escape(item['changed'][:16].replace('T', ' '))}</td>"
         f"<td>{escape(item['reason'])}</td></tr>\n"
         for item in reversed(deployments)
     )

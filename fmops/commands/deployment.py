@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from configuration.errors import UsageProblem
-from fmops.commands.options import parse_pairs, target_options
+from fmops.commands.options import GROUP, parse_pairs, target_options
 from fmops.pipeline import Pipeline
 from pipelines.terminal import say
 
@@ -21,16 +21,23 @@ WAIT = click.option("--wait", is_flag=True, help="Wait for the end.")
 @click.option("-s", "--set", "changes", multiple=True, metavar="NAME=VALUE",
               help="Change a setting of this deployment, for example endpoint_traffic=all-at-once.")  # fmt: skip
 @WAIT
+@GROUP
 @target_options
 def deploy(
-    pipeline: Pipeline, version: int, name: str | None, beside: float | None, changes: tuple[str, ...], wait: bool
+    pipeline: Pipeline,
+    version: int,
+    name: str | None,
+    beside: float | None,
+    changes: tuple[str, ...],
+    wait: bool,
+    group: str | None,
 ) -> None:
     """Deploy an approved version, again if need be.
 
     Also one that was rolled back or replaced.
     """
     settings = parse_pairs("-s", changes, "endpoint_traffic=all-at-once")
-    pipeline.version(version).deploy(settings, name, beside, wait)
+    pipeline.version(version, group).deploy(settings, name, beside, wait)
 
 
 @click.command()

@@ -28,9 +28,12 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--local", is_flag=True, envvar="FMOPS_LOCAL", help="Use localcloud on this machine instead of AWS.")
     @functools.wraps(command)
     def wrapper(path: Path, env: str | None, local: bool, **kwargs: Any) -> Any:
-        return command(pipeline=Pipeline(path, env, local, click.echo), **kwargs)
+        return command(pipeline=Pipeline(path, env, local), **kwargs)
 
     return wrapper
+
+
+GROUP = click.option("--group", metavar="NAME", help="The model package group [default: as in pipeline.yaml].")
 
 
 def parse_pairs(option: str, pairs: tuple[str, ...], example: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fmops.commands.options import target_options
+from fmops.commands.options import GROUP, target_options
 from fmops.pipeline import Pipeline
 from pipelines.terminal import say
 
@@ -12,17 +12,20 @@ VERSION = click.argument("version", type=click.IntRange(min=1))
 
 
 @click.command()
+@GROUP
 @target_options
-def versions(pipeline: Pipeline) -> None:
-    """List versions, their metrics and their endpoints."""
+def versions(pipeline: Pipeline, group: str | None) -> None:
+    """List versions, their metrics, digests and endpoints."""
     from configuration.names import model_package_group
     from pipelines import registry
     from pipelines.terminal import console as new_console
 
-    found = pipeline.versions()
+    shown = group or model_package_group(pipeline.config)
+    found = pipeline.versions(group)
+    others = registry.other_groups(pipeline.session, pipeline.config.aws.resource_prefix, shown)
     if not found:
-        group = model_package_group(pipeline.config)
-        say(f"No version of {group} has been registered. Start a run: fmops start{pipeline.flag}")
+        say(f"No version of {shown} has been registered. Start a run: fmops start{pipeline.flag}")
+        _name_others(others, pipeline.flag)
         return
     serving = _serving(pipeline, {version.endpoint_name for version in found})
     console = new_console()
@@ -32,10 +35,15 @@ def versions(pipeline: Pipeline) -> None:
         )
     )
     for version in found:
-        if version.package.get("ApprovalDescription"):
-            console.print(
-                f"  {version.number}: {version.package['ApprovalDescription']}", highlight=False, markup=False
-            )
+        comment = version.package.get("ApprovalDescription")
+        for line in filter(None, [registry.pinned(version.package), comment]):
+            console.print(f"  {version.number}: {line}", highlight=False, markup=False)
+    _name_others(others, pipeline.flag)
+
+
+def _name_others(groups: list[str], flag: str) -> None:
+    for group in groups:
+        say(f"Another group of this prefix: fmops versions --group {group}{flag}")
 
 
 def _serving(pipeline: Pipeline, names: set[str]) -> dict[str, str]:
@@ -55,10 +63,11 @@ def _serving(pipeline: Pipeline, names: set[str]) -> dict[str, str]:
 @VERSION
 @click.option("--comment", help="Why; kept with the version.")
 @click.option("--wait", is_flag=True, help="Wait until the endpoint serves this version, or it was rolled back.")
+@GROUP
 @target_options
-def approve(pipeline: Pipeline, version: int, comment: str | None, wait: bool) -> None:
+def approve(pipeline: Pipeline, version: int, comment: str | None, wait: bool, group: str | None) -> None:
     """Approve a version, which deploys it."""
-    pipeline.version(version).approve(comment, wait)
+    pipeline.version(version, group).approve(comment, wait)
     if wait:
         say(f'Next: fmops invoke "your text"{pipeline.flag}')
 
@@ -67,19 +76,21 @@ def approve(pipeline: Pipeline, version: int, comment: str | None, wait: bool) -
 @VERSION
 @click.option("--comment", help="Why; kept with the version.")
 @click.option("--rollback", is_flag=True, help="If it serves, go back to the previous version.")
+@GROUP
 @target_options
-def reject(pipeline: Pipeline, version: int, comment: str | None, rollback: bool) -> None:
+def reject(pipeline: Pipeline, version: int, comment: str | None, rollback: bool, group: str | None) -> None:
     """Reject a version; say how to roll it back.
 
-    What is deployed stays, unless --rollback is given.
+    A rollout of it is taken back; what is in service stays, unless --rollback is given.
     """
-    pipeline.version(version).reject(comment, rollback)
+    pipeline.version(version, group).reject(comment, rollback)
 
 
 @click.command()
 @VERSION
+@GROUP
 @target_options
-def lineage(pipeline: Pipeline, version: int) -> None:
+def lineage(pipeline: Pipeline, version: int, group: str | None) -> None:
     """Show a version's way from data to endpoint."""
-    for kind, where in pipeline.version(version).lineage():
+    for kind, where in pipeline.version(version, group).lineage():
         say(f"{kind:<26} {where}")
