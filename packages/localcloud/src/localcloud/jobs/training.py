@@ -169,8 +169,8 @@ class _Run:
             key: self.layout.map(value) for key, value in merged.items()
         }
 
-    def _command(self) -> tuple[list[str], Path | None, dict[str, str]]:
-        """(command, directory or None, further environment)."""
+    def _command(self) -> tuple[list[str], str | None, dict[str, str]]:
+        """(command, directory or None, further environment), as the job sees them."""
         specification = self.doc["AlgorithmSpecification"]
         entrypoint = specification.get("ContainerEntrypoint")
         if entrypoint:
@@ -178,26 +178,26 @@ class _Run:
             return [self.layout.map(word) for word in words], None, {}
         return self._script_mode_command()
 
-    def _script_mode_command(self) -> tuple[list[str], Path, dict[str, str]]:
+    def _script_mode_command(self) -> tuple[list[str], str, dict[str, str]]:
         program, source = _script_mode(self.doc)
-        code = self.layout.opt_ml / "code"
-        if source.startswith("s3://"):
+        remote = source.startswith("s3://")
+        place = "/opt/ml/code" if remote or not source else source
+        code = self.layout.path(place)
+        if remote:
             archive = self.layout.root / "tmp" / "sourcedir.tar.gz"
             fetch_object(self.ctx, *split_uri(source), archive)
             unpack(archive, code)
             self.layout.map_files(code)
-        elif source:
-            code = self.layout.path(source)
         if not (code / program).is_file():
             where = source or "the code directory"
             raise TransferError(f"ClientError: sagemaker_program {program!r} is not in {where}")
         user = json.loads(self._environment()["SM_HPS"])
         start = ["/bin/sh", program] if program.endswith(".sh") else ["python", program]
-        seen = self.layout.map("/opt/ml/code") if code == self.layout.opt_ml / "code" else str(code)
+        seen = self.layout.map(place)
         words = [self.layout.map(word) for word in env.command_line(user)]
-        return [*start, *words], code, {"PYTHONPATH": seen}
+        return [*start, *words], seen, {"PYTHONPATH": seen}
 
-    def _train(self, command: list[str], directory: Path | None, environment: dict[str, str], sink: LogSink) -> Outcome:
+    def _train(self, command: list[str], directory: str | None, environment: dict[str, str], sink: LogSink) -> Outcome:
         syncer = None
         if self.checkpoint:
             settings = supervisor(self.ctx.cloud).settings
@@ -206,7 +206,9 @@ class _Run:
         limit = self.doc["StoppingCondition"].get("MaxRuntimeInSeconds", MAX_RUNTIME_SECONDS)
         trust = False
         try:
-            outcome = run_command(self.ctx, self.control, self.layout, command, environment, sink, limit, directory)
+            outcome = run_command(
+                self.ctx, self.control, self.layout, command, environment, sink, limit, directory, self.channels
+            )
             trust = not outcome.killed
         finally:
             if syncer is not None:

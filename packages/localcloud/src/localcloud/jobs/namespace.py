@@ -1,0 +1,91 @@
+"""Gives a process namespaces of its own: its `/opt/ml`, its process ids, and an environment that it can't write to.
+
+Called by the guard between its own start and the command's. What Docker's runtime does for a container, as far as a
+rehearsal needs it: a mount namespace in which the job's directory is bound over `/opt/ml` and localcloud's libraries
+are read-only, and a process id namespace whose first process is the command. Where the caller may not do that
+(CAP_SYS_ADMIN), it first gets a user namespace in which it may: root inside is the caller outside, so files belong to
+the caller. Nothing is made on the machine itself: mounts and processes are gone with the command. Linux; standard
+library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+
+_NEWNS, _NEWUSER, _NEWPID = 0x00020000, 0x10000000, 0x20000000
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _SLAVE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 19
+# What a mount from outside a user namespace was mounted with stays locked inside: a change has to name it again.
+_KEPT = {1: _RDONLY, 2: _NOSUID, 4: _NODEV, 8: _NOEXEC, 1024: 1024, 2048: 2048, 4096: 1 << 21}
+"""statvfs flag -> mount flag"""
+_OPT_ML = "/opt/ml"
+
+
+def enter(opt_ml: str, root: str, read_only: list[str]) -> None:
+    """Move this process (which must have one thread) into new namespaces: the next process that it starts is number 1.
+
+    `opt_ml` becomes `/opt/ml`, `read_only` can't be written to, `root` can, wherever it is. OSError with what was
+    tried when the machine doesn't allow it.
+    """
+    if not sys.platform.startswith("linux"):
+        raise OSError(errno.ENOSYS, "only Linux has mount namespaces")
+    _unshare()
+    _mount("none", "/", flags=_REC | _SLAVE)
+    # Mounted on itself it stays writable where what it lies in becomes read-only.
+    _mount(root, root, flags=_BIND)
+    for path in read_only:
+        _mount(path, path, flags=_BIND | _REC)
+        flags = os.statvfs(path).f_flag
+        kept = sum(flag for bit, flag in _KEPT.items() if flags & bit)
+        _mount("none", path, flags=_BIND | _REMOUNT | _RDONLY | kept)
+    if not os.path.isdir(_OPT_ML):
+        _make_mount_point(os.path.join(root, "mnt"))
+    _mount(opt_ml, _OPT_ML, flags=_BIND | _REC)
+
+
+def mount_proc() -> None:
+    """In the first process: `/proc` shows the process ids of this namespace."""
+    _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+
+
+def _unshare() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEWNS | _NEWPID) == 0:
+        return
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(_NEWUSER | _NEWNS | _NEWPID) != 0:
+        raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    # GNU tar as root restores owners, and fails on those that aren't mapped.
+    os.environ.setdefault("TAR_OPTIONS", "--no-same-owner")
+
+
+def _make_mount_point(scratch: str) -> None:
+    """Make `/opt/ml` in this namespace alone: `/opt` becomes a tmpfs that shows what is in `/opt`, and `ml`."""
+    if not os.path.isdir("/opt"):
+        raise OSError(errno.ENOENT, "this machine has no /opt")
+    _mount("tmpfs", scratch, "tmpfs")
+    for entry in os.scandir("/opt"):
+        place = os.path.join(scratch, entry.name)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), place)
+        elif entry.is_dir():
+            os.mkdir(place)
+            _mount(entry.path, place, flags=_BIND | _REC)
+        else:
+            with open(place, "x"):
+                pass
+            _mount(entry.path, place, flags=_BIND)
+    os.mkdir(os.path.join(scratch, "ml"))
+    _mount(scratch, "/opt", flags=_BIND | _REC)
+
+
+def _mount(source: str, target: str, kind: str | None = None, flags: int = 0) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount {source} on {target}: {os.strerror(number)}")
