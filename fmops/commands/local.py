@@ -58,3 +58,4 @@ def status(pipeline: Pipeline) -> None:
         click.echo("localcloud is not running. Start it with: fmops local up")
         raise click.exceptions.Exit(1)
     click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
+    click.echo(f"Jobs: {info.opt_ml}.")

@@ -62,6 +62,14 @@ def isolation(wanted: str) -> Isolation:
     return Isolation(not reason, reason)
 
 
+def in_words(wanted: str) -> str:
+    """What was chosen, or why nothing can be."""
+    try:
+        return str(isolation(wanted))
+    except EscapeError as error:
+        return str(error)
+
+
 def box(layout: Layout, directory: str) -> dict[str, Any]:
     """What the guard puts a job's command into; `directory` as the job sees it."""
     if not layout.own:

@@ -21,6 +21,7 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _SLAVE = 1, 2, 4, 8, 3
 _KEPT = {1: _RDONLY, 2: _NOSUID, 4: _NODEV, 8: _NOEXEC, 1024: 1024, 2048: 2048, 4096: 1 << 21}
 """statvfs flag -> mount flag"""
 _OPT_ML = "/opt/ml"
+_ALL_USERS = 2**32 - 1
 
 
 def enter(opt_ml: str, root: str, read_only: list[str]) -> None:
@@ -32,6 +33,11 @@ def enter(opt_ml: str, root: str, read_only: list[str]) -> None:
     if not sys.platform.startswith("linux"):
         raise OSError(errno.ENOSYS, "only Linux has mount namespaces")
     _unshare()
+    with open("/proc/self/uid_map") as file:
+        mapped = sum(int(line.split()[2]) for line in file)
+        if mapped < _ALL_USERS:
+            # GNU tar as root restores owners, and fails on those that the user namespace doesn't map.
+            os.environ.setdefault("TAR_OPTIONS", "--no-same-owner")
     _mount("none", "/", flags=_REC | _SLAVE)
     # Mounted on itself it stays writable where what it lies in becomes read-only.
     _mount(root, root, flags=_BIND)
@@ -60,8 +66,6 @@ def _unshare() -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    # GNU tar as root restores owners, and fails on those that aren't mapped.
-    os.environ.setdefault("TAR_OPTIONS", "--no-same-owner")
 
 
 def _make_mount_point(scratch: str) -> None:

@@ -14,8 +14,6 @@ import sysconfig
 import venv
 from pathlib import Path
 
-import localcloud
-
 _MODULES = {"pip": "pip", "pip3": "pip", "torchrun": "torch.distributed.run"}
 """Commands that the containers have; here their distribution may lie where it has left no script."""
 
@@ -36,7 +34,7 @@ def create(directory: Path) -> None:
 def protected() -> list[Path]:
     """Directories that no job may change: localcloud's environment, the packages it sees, its own source."""
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
-    places = {Path(place) for place in _places()} | {Path(localcloud.__file__).parent}
+    places = {Path(place) for place in _places()} | {Path(__file__).resolve().parents[1]}
     places |= {Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")}
     places |= {Path(sysconfig.get_path(name, vars=base)) for name in ("purelib", "platlib")}
     if sys.prefix != sys.base_prefix:
