@@ -167,6 +167,7 @@ def own_opt_ml() -> bool:
 
 WAYS = ["namespace", "rewrite"] if own_opt_ml() else ["rewrite"]
 """How a job gets its `/opt/ml`: both ways where this machine allows both."""
+OWN = [way for way in WAYS if way == "namespace"]
 
 
 @pytest.fixture(params=WAYS)

@@ -17,7 +17,7 @@ import pytest
 
 from localcloud.jobs import isolation, packages
 from localcloud.jobs.isolation import Isolation
-from localcloud_jobs.conftest import WAYS, Bench, channel, own_opt_ml, processes_of, s3_input, s3_output, until
+from localcloud_jobs.conftest import OWN, WAYS, Bench, channel, own_opt_ml, processes_of, s3_input, s3_output, until
 
 TRAINING, PROCESSING = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/ProcessingJobs"
 TINY = "idna"
@@ -60,7 +60,7 @@ def unpack_job(bench: Bench, name: str) -> dict[str, object]:
     return bench.processing_end(name)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way == "namespace"], indirect=True)
+@pytest.mark.parametrize("way", OWN, indirect=True)
 def test_code_that_a_job_unpacks_finds_opt_ml_and_no_byte_is_rewritten(way: str, bench: Bench) -> None:
     assert unpack_job(bench, "unpacks")["ProcessingJobStatus"] == "Completed", bench.log(PROCESSING, "unpacks")
     assert bench.object("unpacks/found.txt").read_text() == "found"
@@ -199,7 +199,7 @@ def test_what_a_job_installs_is_seen_by_that_job_alone(way: str, bench: Bench) -
     assert bench.log(TRAINING, "after") == [f"seen {version}"]
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way == "namespace"], indirect=True)
+@pytest.mark.parametrize("way", OWN, indirect=True)
 def test_localclouds_own_environment_cannot_be_written_to(way: str, bench: Bench) -> None:
     places = [sysconfig.get_path("purelib"), *map(str, packages.protected())]
     script = f"""
