@@ -19,11 +19,11 @@ WORKER = """
 import os, pathlib, signal, sys, time
 def save(*_):
     time.sleep(0.2)
-    print("saved", sys.argv[1], flush=True)
+    os.write(1, f"saved {sys.argv[1]}\\n".encode())
     sys.exit(143)
 signal.signal(signal.SIGTERM, save)
 pathlib.Path(os.environ["FMOPS_STOP_DIR"], str(os.getpid())).touch()
-print("up", flush=True)
+os.write(1, b"up\\n")
 time.sleep(600)
 """
 
