@@ -278,7 +278,7 @@ def test_a_checkpoint_that_was_half_uploaded_is_not_restored(bench: Bench) -> No
         "incomplete-sync", ACCOUNT, "", sync._mark("s3://data/ck/", "checkpoint-2"), {"unit": "checkpoint-2"}
     )
     target = bench.cloud.home / "restored"
-    assert sync.restore(bench.ctx, "s3://data/ck", target) == 1
+    assert sync.restore(bench.ctx, "s3://data/ck", target) == sync.Moved(1, 1)
     assert [path.name for path in target.iterdir()] == ["checkpoint-1"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from localcloud.jobs.execution import Outcome, run_command, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink, MetricReader
 from localcloud.jobs.states import TRAINING, Job, secondary
+from localcloud.jobs.storage import check_cluster
 from localcloud.jobs.supervisor import Control, supervisor
 from localcloud.jobs.sync import Syncer, restore
 from localcloud.jobs.transfer import (
@@ -30,6 +32,7 @@ from localcloud.store import Document
 
 CHECKPOINTS = "/opt/ml/checkpoints"
 MAX_RUNTIME_SECONDS = 86400
+_LOG = logging.getLogger("localcloud.jobs")
 _CODE_CHANNELS = {"code", "sm_drivers"}
 
 
@@ -41,6 +44,7 @@ def check(doc: Document) -> None:
         raise validation(
             f"localcloud runs one instance: ResourceConfig.InstanceCount is {count}; set it to 1, no InstanceGroups"
         )
+    check_cluster("ResourceConfig", resources)
     if doc.get("ServerlessJobConfig") or not doc.get("AlgorithmSpecification"):
         raise validation("localcloud needs an AlgorithmSpecification; ServerlessJobConfig is not supported here")
     for channel in doc.get("InputDataConfig") or []:
@@ -135,9 +139,10 @@ class _Run:
         self._write(config / "inputdataconfig.json", self._input_data_config())
         self._write(config / "resourceconfig.json", self._resources())
         if self.checkpoint:
-            target = self.layout.path(self.checkpoint.get("LocalPath", CHECKPOINTS))
+            local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+            target = self.layout.path(local)
             target.mkdir(parents=True, exist_ok=True)
-            restore(self.ctx, self.checkpoint["S3Uri"], target)
+            _LOG.info("%s: restored %s from %s to %s", self.job.name, restore(self.ctx, uri, target), uri, local)
 
     def _in_command(self, text: str) -> bool:
         specification = self.doc["AlgorithmSpecification"]
@@ -201,8 +206,9 @@ class _Run:
         syncer = None
         if self.checkpoint:
             settings = supervisor(self.ctx.cloud).settings
-            local = self.layout.path(self.checkpoint.get("LocalPath", CHECKPOINTS))
-            syncer = Syncer(self.ctx, local, self.checkpoint["S3Uri"], self.layout.root / "tmp", settings.sync_seconds)
+            local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+            scratch = self.layout.root / "tmp"
+            syncer = Syncer(self.ctx, self.layout.path(local), uri, scratch, settings.sync_seconds)
         limit = self.doc["StoppingCondition"].get("MaxRuntimeInSeconds", MAX_RUNTIME_SECONDS)
         trust = False
         try:
@@ -213,6 +219,7 @@ class _Run:
         finally:
             if syncer is not None:
                 syncer.close(trust_last_write=trust)
+                _LOG.info("%s: uploaded %s from %s to %s", self.job.name, syncer.moved, local, uri)
         return outcome
 
     def _end(self, outcome: Outcome, metrics: MetricReader, seconds: int) -> None:
