@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from localcloud.protocol import call, service_model
 from localcloud_jobs.conftest import ACCOUNT, Bench, channel
 from localcloud_jobs.test_endpoints import make_model
 
+MODEL = service_model("sagemaker")
 ENUMS = ("TrainingInstanceType", "ProcessingInstanceType", "ProductionVariantInstanceType", "TransformInstanceType")
-TYPES = sorted({name for shape in ENUMS for name in service_model("sagemaker").shape_for(shape).enum})
+TYPES = sorted({name for shape in ENUMS for name in MODEL.shape_for(shape).enum})
 KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/k"
 
 
@@ -41,12 +43,16 @@ def test_a_volume_key_is_refused_with_local_disks(bench: Bench, kind: str) -> No
         variant = {"VariantName": "a", "ModelName": f"model-{name}", "InstanceType": kind, "InitialInstanceCount": 1}
         bench.call("CreateEndpointConfig", EndpointConfigName=name, ProductionVariants=[variant], KmsKeyId=KEY)
 
-    requests: dict[str, Any] = {
-        "training": lambda: bench.train("trains", "", ResourceConfig=cluster),
-        "processing": lambda: bench.process("processes", "", ProcessingResources={"ClusterConfig": cluster}),
-        "endpoint": lambda: configure("answers"),
+    requests: dict[str, Callable[[], Any]] = {
+        "TrainingInstanceType": lambda: bench.train("trains", "", ResourceConfig=cluster),
+        "ProcessingInstanceType": lambda: bench.process(
+            "processes", "", ProcessingResources={"ClusterConfig": cluster}
+        ),
+        "ProductionVariantInstanceType": lambda: configure("answers"),
     }
-    for name, request in requests.items():
+    cases = {shape: request for shape, request in requests.items() if kind in MODEL.shape_for(shape).enum}
+    assert cases
+    for name, request in cases.items():
         if kind == "ml.m5.large":
             request()
             continue
