@@ -20,7 +20,7 @@ MODULES = 145
 
 CORE = {
     *("asgi", "clock", "context", "control", "errors", "events", "home", "identity"),
-    *("paging", "protocol", "shapes", "store", "tags", "wire"),
+    *("namespace", "paging", "protocol", "shapes", "store", "tags", "wire"),
 }
 SERVER = {"", "__main__", "command", "front", "server"}
 """Single modules, by name; what is in a package belongs to the layer of that name."""

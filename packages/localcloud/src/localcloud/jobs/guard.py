@@ -29,7 +29,7 @@ from typing import Any
 
 if __name__ == "__main__":  # started by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from localcloud.jobs import namespace
+from localcloud import namespace
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

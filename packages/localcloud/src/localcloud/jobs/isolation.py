@@ -1,8 +1,8 @@
 """How a job gets its `/opt/ml` on this machine: tried once, then kept.
 
-A namespace of its own (see namespace.py) where the kernel grants one, also to an unprivileged user. Elsewhere (macOS, a
-container without the right to it) `/opt/ml` is rewritten in what the job is given, and `Watch` fails the jobs whose
-rewriting was not enough. LOCALCLOUD_OPT_ML=namespace or =rewrite takes one of the two.
+A namespace of its own (see localcloud/namespace.py) where the kernel grants one, also to an unprivileged user.
+Elsewhere (macOS, a container without the right to it) `/opt/ml` is rewritten in what the job is given, and `Watch`
+fails the jobs whose rewriting was not enough. LOCALCLOUD_OPT_ML=namespace or =rewrite takes one of the two.
 """
 
 from __future__ import annotations

@@ -1,17 +1,20 @@
-"""Gives a process namespaces of its own: its `/opt/ml`, its process ids, and an environment that it can't write to.
+"""Gives a process namespaces of its own: a job its `/opt/ml` and process ids, a Lambda function its bounded `/tmp`.
 
-Called by the guard between its own start and the command's. What Docker's runtime does for a container, as far as a
-rehearsal needs it: a mount namespace in which the job's directory is bound over `/opt/ml` and localcloud's libraries
-are read-only, and a process id namespace whose first process is the command. Where the caller may not do that
-(CAP_SYS_ADMIN), it first gets a user namespace in which it may: root inside is the caller outside, so files belong to
-the caller. Nothing is made on the machine itself: mounts and processes are gone with the command. Linux; standard
-library only.
+    python namespace.py MEGABYTES KEPT COMMAND [ARGUMENT ...]      (a function; KEPT: a JSON list)
+
+For a job it is called by the guard between its own start and the command's. What Docker's runtime does for a
+container, as far as a rehearsal needs it: a mount namespace in which the job's directory is bound over `/opt/ml` and
+localcloud's libraries are read-only, and a process id namespace whose first process is the command. Where the caller
+may not do that (CAP_SYS_ADMIN), it first gets a user namespace in which it may: what it writes belongs to the caller.
+Nothing is made on the machine itself: mounts and processes are gone with the command. Linux; standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import json
 import os
 import sys
 
@@ -32,13 +35,12 @@ def enter(opt_ml: str, root: str, read_only: list[str]) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise OSError(errno.ENOSYS, "only Linux has mount namespaces")
-    _unshare()
+    _unshare(_NEWNS | _NEWPID, inside=0)
     with open("/proc/self/uid_map") as file:
         mapped = sum(int(line.split()[2]) for line in file)
         if mapped < _ALL_USERS:
             # GNU tar as root restores owners, and fails on those that the user namespace doesn't map.
             os.environ.setdefault("TAR_OPTIONS", "--no-same-owner")
-    _mount("none", "/", flags=_REC | _SLAVE)
     # Mounted on itself it stays writable where what it lies in becomes read-only.
     _mount(root, root, flags=_BIND)
     for path in read_only:
@@ -56,16 +58,35 @@ def mount_proc() -> None:
     _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
 
 
-def _unshare() -> None:
+def bound_tmp(megabytes: int, kept: list[str]) -> None:
+    """Give this process a `/tmp` of that size, empty but for the directories `kept` in it; OSError where it may not."""
+    if not sys.platform.startswith("linux"):
+        raise OSError(errno.ENOSYS, "only Linux has mount namespaces")
+    _unshare(_NEWNS, inside=None)
+    # Held open, since nothing finds them any more once `/tmp` is another one.
+    places = {path: os.open(path, os.O_PATH) for path in kept}
+    here = os.getcwd()
+    _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, f"size={megabytes}m,mode=1777")  # noqa: S108 - its own
+    for path, handle in places.items():
+        os.makedirs(path, exist_ok=True)
+        _mount(f"/proc/self/fd/{handle}", path, flags=_BIND | _REC)
+        os.close(handle)
+    os.chdir(here if os.path.isdir(here) else "/")
+
+
+def _unshare(kinds: int, inside: int | None) -> None:
+    """New namespaces whose mounts nobody else sees; in a user namespace the caller is user `inside`, or who it was."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_NEWNS | _NEWPID) == 0:
-        return
-    user, group = os.geteuid(), os.getegid()
-    if libc.unshare(_NEWUSER | _NEWNS | _NEWPID) != 0:
-        raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    if libc.unshare(kinds) != 0:
+        user, group = os.geteuid(), os.getegid()
+        if libc.unshare(_NEWUSER | kinds) != 0:
+            raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
+        as_user, as_group = (user, group) if inside is None else (inside, inside)
+        maps = (("setgroups", "deny"), ("uid_map", f"{as_user} {user} 1"), ("gid_map", f"{as_group} {group} 1"))
+        for name, text in maps:
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    _mount("none", "/", flags=_REC | _SLAVE)
 
 
 def _make_mount_point(scratch: str) -> None:
@@ -88,8 +109,15 @@ def _make_mount_point(scratch: str) -> None:
     _mount(scratch, "/opt", flags=_BIND | _REC)
 
 
-def _mount(source: str, target: str, kind: str | None = None, flags: int = 0) -> None:
+def _mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), None) != 0:
+    words = (source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None)
+    if libc.mount(*words) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"mount {source} on {target}: {os.strerror(number)}")
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(OSError):  # where it may not, /tmp is as large as the machine's
+        bound_tmp(int(sys.argv[1]), json.loads(sys.argv[2]))
+    os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606 - a command line that localcloud made
