@@ -12,6 +12,7 @@ from steps.common import Build, cache, output_uri, retries
 from steps.storage import checkpoints_uri
 
 CHECKPOINTS = "/opt/ml/checkpoints"
+FIRST_PROCESS = ("python3", "/opt/ml/input/data/code/launch.py")
 
 _NUMBER = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
 METRICS = (
@@ -75,7 +76,7 @@ def _trainer(build: Build, inputs: Any) -> Any:
     config, training, vpc = build.config, build.config.training, build.config.aws.vpc
     bucket, key = build.names.artifacts_bucket, build.names.kms_key
     volume_key = build.volume_key(training.instance_type)
-    trainer = _content_addressed_trainer()(
+    trainer = _trainer_class()(
         training_image=training_image(config),
         source_code=SourceCode(source_dir=build.ship("training"), entry_script="train.py"),
         distributed=Torchrun(),
@@ -109,11 +110,12 @@ def _trainer(build: Build, inputs: Any) -> Any:
     )
 
 
-def _content_addressed_trainer() -> type:
+def _trainer_class() -> type:
     from sagemaker.train.model_trainer import ModelTrainer
 
-    class ContentAddressedTrainer(ModelTrainer):  # type: ignore[misc]
-        """ModelTrainer puts the date into the key of what it uploads; here the content is the key."""
+    class Trainer(ModelTrainer):  # type: ignore[misc]
+        """ModelTrainer puts the date into the key of what it uploads; here the content is the key. And its first
+        process is a shell; here it is training/launch.py, which starts that shell."""
 
         def create_input_data_channel(self, channel_name: str, data_source: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(data_source, str) and not data_source.startswith("s3://"):
@@ -122,9 +124,13 @@ def _content_addressed_trainer() -> type:
 
         def _create_training_job_args(self, *args: Any, **kwargs: Any) -> Any:
             try:
-                return super()._create_training_job_args(*args, **kwargs)
+                request = super()._create_training_job_args(*args, **kwargs)
+                # SIGTERM reaches the container's first process alone: the SDK's shell would keep it from train.py.
+                algorithm = request["AlgorithmSpecification"]
+                algorithm["ContainerEntrypoint"] = [*FIRST_PROCESS, *algorithm["ContainerEntrypoint"]]
+                return request
             finally:
                 # The SDK copies its driver scripts to a new temporary folder each time and leaves it to the collector.
                 self._temp_code_dir.cleanup()
 
-    return ContentAddressedTrainer
+    return Trainer

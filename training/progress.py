@@ -10,8 +10,10 @@ Its state travels in every checkpoint, so that a resumed run reports and stops l
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,8 @@ class StopSignal:
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._handle)
+        if folder := os.environ.get("FMOPS_STOP_DIR"):  # launch.py looks there for whom to tell
+            Path(folder, str(os.getpid())).touch()
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True

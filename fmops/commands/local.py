@@ -59,3 +59,4 @@ def status(pipeline: Pipeline) -> None:
         say("localcloud is not running. Start it with: fmops local up")
         raise click.exceptions.Exit(1)
     say(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
+    say(f"Jobs: {info.opt_ml}.")

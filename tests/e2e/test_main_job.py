@@ -142,9 +142,22 @@ def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finis
     assert list((tmp_path / "uploads").rglob("my.csv"))
 
 
-def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) -> None:
+def stop_at(house: House, started: str, line: str) -> str:
+    """Stop a run once its log has a line; the log when it has stopped."""
     import time
 
+    identifier = re.search(r"execution (\w+)\.", started)[1]  # type: ignore[index]
+    deadline = time.monotonic() + 120
+    while line not in house.run("logs", identifier).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    house.run("stop", identifier)
+    ended = house.run("status", identifier, "--wait", expect=1)
+    assert "Stopped" in ended.stderr
+    return house.run("logs", identifier).stdout
+
+
+def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) -> None:
     long = ("start", "--data", str(csv_file), "-p", "MaxSteps=100000", "-p", "BatchSize=8")
     started = house.run(*long).stdout
     said = re.search(
@@ -154,14 +167,11 @@ def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) 
     assert started.index("Measuring three training steps") < said.start() < started.index("Started")
     seconds = float(said[1]) * (60 if said[2] == "minutes" else 3600)
     assert abs(seconds - 100_000 * float(said[3])) <= 100_000 * 0.05 + 60 + 0.05 * seconds, "the figures add up"
-    identifier = re.search(r"execution (\w+)\.", started)[1]  # type: ignore[index]
-    deadline = time.monotonic() + 120
-    while "[train] step=" not in house.run("logs", identifier).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    house.run("stop", identifier)
-    ended = house.run("status", identifier, "--wait", expect=1)
-    assert "Stopped" in ended.stderr
+    log = stop_at(house, started, "[train] step=")
+    saved = re.search(r"\[stop\] SIGTERM: checkpoint saved at step (\d+)/100000", log)
+    assert saved, log
+    # Stopped long before its first checkpoint was due: what the next attempt goes on from was saved at SIGTERM.
+    assert f"[resume] step={saved[1]}" in stop_at(house, house.run(*long).stdout, "[resume] step=")
     job = house.client("sagemaker").list_training_jobs(SortBy="CreationTime", SortOrder="Descending", MaxResults=1)
     assert job["TrainingJobSummaries"][0]["TrainingJobStatus"] == "Stopped"
 

@@ -98,6 +98,7 @@ def _down(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     info = _running(options.home)
     _say(info, options.home, sys.stdout)
+    print(f"Jobs: {info.opt_ml}.")
     return 0
 
 

@@ -40,6 +40,8 @@ class Info:
     pid: int
     port: int
     clock_speed: float = 1.0
+    opt_ml: str = ""
+    """How jobs get their `/opt/ml` there, in words."""
 
 
 def up(
@@ -145,7 +147,9 @@ def status(home: Path | str) -> Info | None:
     except (OSError, ValueError, urllib.error.URLError):
         return None
     same = isinstance(health, dict) and health.get("pid") == info.pid and health.get("home") == str(home)
-    return replace(info, clock_speed=float(health.get("clock_speed", 1.0))) if same else None
+    if not same:
+        return None
+    return replace(info, clock_speed=float(health.get("clock_speed", 1.0)), opt_ml=str(health.get("opt_ml", "")))
 
 
 def write_state(home: Path, info: Info) -> None:

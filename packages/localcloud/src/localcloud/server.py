@@ -71,7 +71,9 @@ def _serve(
             "url": cloud.url,
             "version": VERSION,
             "clock_speed": ticking.speed,
+            "opt_ml": sagemaker.opt_ml(),
         }
+        _log.info("jobs: %s", health["opt_ml"])
         front = Front(cloud, delegate, health)
         ending.callback(front.close)
         ending.callback((home / STATE_FILE).unlink, missing_ok=True)

@@ -52,6 +52,7 @@ def test_up_env_status_and_down(home: Path) -> None:
 
     status = localcloud("status", "--home", home)
     assert (status.returncode, found["AWS_ENDPOINT_URL"] in status.stdout) == (0, True)
+    assert "\nJobs: " in status.stdout
     again = localcloud("up", "--home", home)
     assert (again.returncode, exported(again.stdout)["AWS_ENDPOINT_URL"]) == (0, found["AWS_ENDPOINT_URL"])
     other = localcloud("up", "--home", home, "--clock-speed", 1)

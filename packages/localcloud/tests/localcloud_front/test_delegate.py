@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,6 +156,41 @@ def rule(aws: Clients, name: str, detail_type: str, **target: Any) -> None:
     pattern = {"source": ["aws.sagemaker"], "detail-type": [detail_type]}
     aws("events").put_rule(Name=name, EventPattern=json.dumps(pattern))
     assert aws("events").put_targets(Rule=name, Targets=[{"Id": "t", **target}])["FailedEntryCount"] == 0
+
+
+TMP = """
+import os, tempfile
+
+def handler(event, context):
+    room = os.statvfs("/tmp")
+    found = {"size": room.f_blocks * room.f_frsize >> 20, "tmp": tempfile.gettempdir(), "full": None}
+    found["kept"] = os.path.exists("/tmp/kept")
+    found["machine"] = [name for name in os.listdir("/tmp") if name.startswith("of-the-machine")]
+    with open("/tmp/kept", "wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, event["megabytes"] << 20)
+        except OSError as error:
+            found["full"] = error.strerror
+    return found
+"""
+
+
+@pytest.mark.parametrize(("settings", "size"), [({}, 512), ({"EphemeralStorage": {"Size": 640}}, 640)])
+def test_a_functions_tmp_is_its_own_and_as_large_as_its_ephemeral_storage(
+    aws: Clients, settings: dict[str, Any], size: int
+) -> None:
+    name = f"tmp-{size}"
+    function(aws, TMP, FunctionName=name, **settings)
+    with tempfile.NamedTemporaryFile(prefix="of-the-machine", dir="/tmp"):
+
+        def ask(megabytes: int) -> dict[str, Any]:
+            payload = json.dumps({"megabytes": megabytes}).encode()
+            return json.loads(aws("lambda").invoke(FunctionName=name, Payload=payload)["Payload"].read())  # type: ignore[no-any-return]
+
+        first = ask(size + 1)
+        assert first == {"size": size, "tmp": "/tmp", "full": "No space left on device", "kept": False, "machine": []}
+        again = ask(1)
+        assert (again["full"], again["kept"]) == (None, True), "a warm function finds what it left"
 
 
 def test_an_aws_event_reaches_a_function(inside: Inside, deployed: str) -> None:

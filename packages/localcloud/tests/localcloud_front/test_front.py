@@ -22,6 +22,8 @@ def test_health_says_who_answers(running: control.Info) -> None:
     with urllib.request.urlopen(f"{running.url}/_localcloud/health") as answer:
         health = json.load(answer)
     assert (health["status"], health["pid"], health["url"]) == ("ok", running.pid, running.url)
+    assert health["opt_ml"] == running.opt_ml == sagemaker.opt_ml()
+    assert f"jobs: {running.opt_ml}" in (Path(health["home"]) / "localcloud.log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from localcloud.context import Cloud, Context
+from localcloud.jobs.isolation import isolation
 from localcloud.protocol import call
 from localcloud.server import assemble, end
 from localcloud.store import Store
@@ -156,6 +158,39 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALCLOUD_SYNC_SECONDS", "0.1")
     monkeypatch.setenv("LOCALCLOUD_CAPTURE_SECONDS", "0.1")
     monkeypatch.setenv("LOCALCLOUD_CLOCK_SPEED", str(SPEED))
+
+
+def own_opt_ml() -> bool:
+    """Whether jobs have an `/opt/ml` of their own here, if nobody asks for the other way."""
+    return isolation("auto").own
+
+
+WAYS = ["namespace", "rewrite"] if own_opt_ml() else ["rewrite"]
+"""How a job gets its `/opt/ml`: both ways where this machine allows both."""
+OWN = [way for way in WAYS if way == "namespace"]
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the jobs of `bench` get their `/opt/ml` (name it before `bench`)."""
+    monkeypatch.setenv("LOCALCLOUD_OPT_ML", request.param)
+    return str(request.param)
+
+
+def opt_ml(bench: Bench, name: str, way: str) -> str:
+    """What `/opt/ml` is called in a job."""
+    return "/opt/ml" if way == "namespace" else str(bench.cloud.home.resolve() / "jobs" / name / "opt" / "ml")
+
+
+def processes_of(home: Path) -> list[int]:
+    """Everything that runs for the jobs under a home: what has its directory in the environment, or mounted."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            seen = (process / "environ").read_bytes() + (process / "mountinfo").read_bytes()
+            if f"{home.resolve()}/jobs/".encode() in seen and (process / "stat").read_text().split(") ")[1][0] != "Z":
+                found.append(int(process.name))
+    return found
 
 
 @pytest.fixture

@@ -305,6 +305,28 @@ def test_a_deletion_lets_the_leaving_fleet_answer_what_it_has(bench: Bench, tmp_
     until(lambda: (bench.cloud.home / "endpoints" / "chat").exists(), lambda there: not there)
 
 
+STEPS = [
+    # (instances, size, the canary's instances, instances after each linear step)
+    (4, percent(10), 1, [1, 2, 3, 4]),
+    (3, percent(50), 1, [1, 2, 3]),
+    (10, percent(25), 3, [3, 6, 9, 10]),
+    (2, percent(10), 1, [1, 2]),
+    (5, {"Type": "INSTANCE_COUNT", "Value": 2}, 2, [2, 4, 5]),
+]
+
+
+@pytest.mark.parametrize(("count", "size", "canary", "linear"), STEPS)
+def test_a_step_is_whole_instances_and_half_of_them_at_most(
+    count: int, size: dict[str, Any], canary: int, linear: list[int]
+) -> None:
+    assert Policy("CANARY", size).shares({"a": count}) == [{"a": canary / count}, {"a": 1.0}]
+    assert Policy("LINEAR", size).shares({"a": count}) == [{"a": pytest.approx(part / count)} for part in linear]
+
+
+def test_of_one_instance_a_step_is_a_share_of_the_requests() -> None:
+    assert Policy("CANARY", percent(10)).shares({"a": 1}) == [{"a": 0.1}, {"a": 1.0}]
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (blue_green("CANARY"), "type CANARY must have CanarySize"),
     (blue_green("LINEAR"), "type LINEAR must have LinearStepSize"),

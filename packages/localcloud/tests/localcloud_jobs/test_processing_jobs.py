@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from localcloud.errors import AwsError
-from localcloud_jobs.conftest import IMAGE, Bench, s3_input, s3_output, until
+from localcloud_jobs.conftest import IMAGE, Bench, opt_ml, s3_input, s3_output, until
 
 GROUP = "/aws/sagemaker/ProcessingJobs"
 OUTPUT = "/opt/ml/processing/output"
@@ -41,7 +41,7 @@ def application(*arguments: str, entrypoint: list[str] | None = None) -> dict[st
     }
 
 
-def test_a_processing_job_reads_runs_and_writes(bench: Bench) -> None:
+def test_a_processing_job_reads_runs_and_writes(way: str, bench: Bench) -> None:
     bench.put("in/a.csv", "x,/opt/ml/model\n")
     bench.put("in/deep/b.csv", "2")
     bench.put("in-other/c.csv", "not an input")
@@ -61,7 +61,7 @@ def test_a_processing_job_reads_runs_and_writes(bench: Bench) -> None:
     # Data stays byte for byte; only code is mapped.
     assert bench.object("out/data.csv").read_text() == "x,/opt/ml/model\n"
     seen = json.loads(bench.object("out/sub/seen.json").read_text())
-    root = str(bench.cloud.home.resolve() / "jobs" / name / "opt" / "ml")
+    root = opt_ml(bench, name, way)
     assert seen["files"] == ["a.csv", "deep/b.csv"]
     assert seen["environ"]["WHERE"] == f"{root}/processing"
     assert seen["job"]["ProcessingJobName"] == name

@@ -22,7 +22,7 @@ from localcloud.jobs.process import Process
 from localcloud.jobs.transfer import TransferError
 from localcloud.sagemaker import processing_jobs, training_jobs
 from localcloud.server import end
-from localcloud_jobs.conftest import ACCOUNT, REGION, Bench, open_cloud, until
+from localcloud_jobs.conftest import ACCOUNT, REGION, Bench, open_cloud, processes_of, until
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,15 +74,16 @@ def start_cloud_process(home: Path, what: str, script: str = CLOUD) -> tuple[sub
     return cloud, lines
 
 
-def test_no_job_outlives_a_killed_localcloud_and_a_restart_tells_their_end(tmp_path: Path) -> None:
+def test_no_job_outlives_a_killed_localcloud_and_a_restart_tells_their_end(way: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     cloud, lines = start_cloud_process(home, "jobs")
-    pids = [int(line.split()[1]) for line in lines]
-    assert len(pids) == 4
-    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert len([line for line in lines if line.startswith("pid ")]) == 4
+    assert len(processes_of(home)) == 6, "two guards, jobs and children"
     os.kill(cloud.pid, signal.SIGKILL)
     cloud.wait()
-    until(lambda: [pid for pid in pids if Path(f"/proc/{pid}").exists()], lambda left: left == [])
+    # Neither a process nor, in any mount namespace that still lives, a mount.
+    until(lambda: processes_of(home), lambda left: left == [])
+    assert str(home) not in Path("/proc/self/mountinfo").read_text()
 
     again = open_cloud(home)
     bench = Bench(Context(ACCOUNT, REGION, again), again.delegate)  # type: ignore[arg-type]
@@ -291,7 +292,7 @@ def test_a_checkpoint_that_was_half_uploaded_is_not_restored(bench: Bench) -> No
         "incomplete-sync", ACCOUNT, "", sync._mark("s3://data/ck/", "checkpoint-2"), {"unit": "checkpoint-2"}
     )
     target = bench.cloud.home / "restored"
-    assert sync.restore(bench.ctx, "s3://data/ck", target) == 1
+    assert sync.restore(bench.ctx, "s3://data/ck", target) == sync.Moved(1, 1)
     assert [path.name for path in target.iterdir()] == ["checkpoint-1"]
 
 

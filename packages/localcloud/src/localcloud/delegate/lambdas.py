@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
+from localcloud import namespace
 from localcloud.clock import Clock
 from localcloud.hooks import functions
 from localcloud.hooks.patches import Patches
 
-_FROM_HOST = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
+_FROM_HOST = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
 _RETRY_S, _MOST_RETRY_S = 1.0, 30.0
 """Between two tries of an event that a function failed on: shorter than AWS's minutes at any speed."""
+_TMP_MEGABYTES = 512
 _FRAME = re.compile(r'^  File "')
 
 
 def install(url: str, clock: Clock, patches: Patches) -> None:
     """Wrap the places where a function's process is started, called, and its answer made."""
-    functions.start_with(patches, lambda config, proposed: clean_environment(config, proposed, url))
+    functions.start_with(patches, lambda config, proposed: clean_environment(config, proposed, url), bounded)
     functions.fail_with(patches, error_body, unsupported)
     functions.retry_after(patches, clock.real(_RETRY_S), clock.real(_MOST_RETRY_S))
+
+
+def bounded(config: dict[str, Any], command: list[str]) -> list[str]:
+    """The command with a `/tmp` of the function's EphemeralStorage, in which of the machine's only its code is seen."""
+    size = (config.get("EphemeralStorage") or {}).get("Size", _TMP_MEGABYTES)
+    kept = {str(Path(word).parent) for word in command if word.startswith("/") and os.path.exists(word)}
+    kept |= {sys.prefix, sys.base_prefix, *(entry for entry in sys.path if os.path.isdir(entry))}
+    inside = [path for path in kept if path.startswith("/tmp/")]  # noqa: S108 - looked at, not used
+    # What lies in a directory that is kept needs no place of its own.
+    outer = sorted(path for path in inside if not any(path.startswith(f"{other}/") for other in inside))
+    return [sys.executable, "-I", "-S", namespace.__file__, str(size), json.dumps(outer), *command]
 
 
 def error_body(

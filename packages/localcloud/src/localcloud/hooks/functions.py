@@ -14,6 +14,8 @@ from localcloud.hooks.patches import Patches
 Document = dict[str, Any]
 Clean = Callable[[Document, dict[str, str]], dict[str, str]]
 """The environment of a function's process: of its configuration and what MiniStack proposes."""
+Wrap = Callable[[Document, list[str]], list[str]]
+"""The command of a function's process: of its configuration and what MiniStack proposes."""
 Fail = Callable[[Document, Document | None, Document, str], Document]
 """What is answered for a failed function: of MiniStack's body, the failure, the configuration, the request id."""
 _here = threading.local()
@@ -46,8 +48,8 @@ def retry_after(patches: Patches, seconds: float, most: float) -> None:
     patches.put(lambda_svc, "_LAMBDA_ASYNC_RETRY_MAX_SECONDS", most)
 
 
-def start_with(patches: Patches, clean: Clean) -> None:
-    """Start functions' processes in an environment that `clean` makes."""
+def start_with(patches: Patches, clean: Clean, wrap: Wrap) -> None:
+    """Start functions' processes in an environment that `clean` makes, with the command that `wrap` makes."""
     from ministack.core import lambda_runtime
 
     worker = lambda_runtime.Worker
@@ -63,7 +65,7 @@ def start_with(patches: Patches, clean: Clean) -> None:
     def popen(command: Any, *arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Any:
         config = getattr(_here, "config", None)
         if config is not None and env is not None:
-            env = clean(config, env)
+            command, env = wrap(config, command), clean(config, env)
         return _Process(command, *arguments, env=env, **options)  # type: ignore[call-overload]
 
     patches.put(worker, "_spawn", spawn)

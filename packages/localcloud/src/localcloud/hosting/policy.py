@@ -42,9 +42,9 @@ class Policy:
         """The new fleet's share of each variant's requests, step after step, up to 1."""
         done = dict.fromkeys(counts, 1.0)
         if self.kind == "CANARY":
-            return [{name: share(self.size, count) for name, count in counts.items()}, done]
+            return [{name: step(self.size, count) for name, count in counts.items()}, done]
         if self.kind == "LINEAR":
-            each = {name: share(self.size, count) for name, count in counts.items()}
+            each = {name: step(self.size, count) for name, count in counts.items()}
             steps = max(math.ceil(1 / part - 1e-9) for part in each.values())
             return [{name: min(1.0, part * step) for name, part in each.items()} for step in range(1, steps)] + [done]
         return [done]
@@ -55,6 +55,15 @@ def share(size: Size, count: int) -> float:
     if not count:
         return 1.0
     return float(size["Value"]) / (100 if size["Type"] == "CAPACITY_PERCENT" else count)
+
+
+def step(size: Size, count: int) -> float:
+    """The part of `count` instances that a step turns on: whole instances, half of them at most.
+
+    A fleet of one has no such part. AWS takes a percentage there; what it makes of it isn't known: here it is a share
+    of the requests.
+    """
+    return share(size, count) if count < 2 else min(instances(size, count), count // 2) / count
 
 
 def instances(size: Size | None, count: int) -> int:

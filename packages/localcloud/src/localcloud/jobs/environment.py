@@ -34,7 +34,10 @@ def base_environment(ctx: Context, layout: Layout, *, isolated: bool) -> dict[st
     """PATH, HOME, threads, and the way to localcloud; with network isolation no AWS credentials and no model hub."""
     seen = layout.seen
     environment = {
-        "PATH": ":".join([f"{seen}/bin", str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "PATH": ":".join(
+            [f"{seen}/python/bin", str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]
+        ),
+        "VIRTUAL_ENV": f"{seen}/python",
         "HOME": str(seen),
         "TMPDIR": str(seen / "tmp"),
         "LANG": "C.UTF-8",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.context import Context
+from localcloud.jobs.isolation import EscapeError, Watch, box, isolation
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink
 from localcloud.jobs.process import Process
@@ -41,7 +42,7 @@ class Outcome:
 
 
 @contextmanager
-def job_layout(home: Path, name: str) -> Iterator[Layout]:
+def job_layout(home: Path, name: str, *, own: bool) -> Iterator[Layout]:
     """A fresh directory `home/jobs/<name>` (with a number where a job of that name in another region runs)."""
     with _ACTIVE_LOCK:
         root = home / "jobs" / name
@@ -52,7 +53,7 @@ def job_layout(home: Path, name: str) -> Iterator[Layout]:
         _ACTIVE.add(root)
     try:
         try:
-            layout = Layout.create(root)
+            layout = Layout.create(root, own=own)
         except OSError as error:
             raise TransferError(io_failure(error, root)) from error
         yield layout
@@ -69,15 +70,23 @@ def run_command(
     environment: dict[str, str],
     sink: LogSink,
     max_runtime: float,
-    directory: Path | None = None,
+    directory: str | None = None,
+    channels: Iterable[str] = (),
 ) -> Outcome:
-    """Run a mapped command to its end, to a stop request or to `max_runtime` seconds."""
+    """Run a command, as the job is to see it, to its end, to a stop request or to `max_runtime` seconds.
+
+    EscapeError when it got at the machine's own `/opt/ml`.
+    """
+    where = directory or str(layout.seen / "work")
+    watch = Watch(layout, tuple(channels))
 
     def start() -> Process:
-        return Process(command, environment, directory or layout.root / "work", sink)
+        outside = layout.root / "work" if layout.own else Path(where)
+        return Process(command, environment, outside, sink, box(layout, where))
 
     grace = supervisor(ctx.cloud).settings.stop_grace_seconds
     process, code, timed_out = control.run(start, max_runtime, grace)
+    watch.check()
     stopped = control.stopping and not timed_out
     reason = None if code == 0 or timed_out or stopped else _failure(layout, process, code)
     return Outcome(code, timed_out, stopped, reason)
@@ -87,10 +96,11 @@ def run_job(
     ctx: Context, name: str, work: Callable[[Layout], None], fail: Callable[[str], None], failed: Callable[[], bool]
 ) -> None:
     """Run a job's work in a directory of its own; afterwards the directory goes, or stays for a while if it failed."""
-    kept = supervisor(ctx.cloud).settings.kept_failures
+    settings = supervisor(ctx.cloud).settings
+    kept = settings.kept_failures
 
     def inside() -> None:
-        with job_layout(ctx.cloud.home, name) as layout:
+        with job_layout(ctx.cloud.home, name, own=isolation(settings.opt_ml).own) as layout:
             guarded(lambda: work(layout), fail)
             tidy(ctx.cloud.home, layout, keep=failed(), kept=kept)
 
@@ -103,7 +113,7 @@ def guarded(work: Callable[[], None], fail: Callable[[str], None]) -> None:
         work()
     except Shutdown:
         raise
-    except TransferError as error:
+    except (TransferError, EscapeError) as error:
         fail(str(error))
     except ValueError as error:
         fail(f"ClientError: {error}")

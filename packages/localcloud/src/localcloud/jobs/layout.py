@@ -1,26 +1,30 @@
-"""A job's own directory, and how `/opt/ml` is mapped into it.
+"""A job's own directory, and how it becomes the job's `/opt/ml`.
 
-home/jobs/<name>/opt/ml/...   what the container would see as /opt/ml
-home/jobs/<name>/bin          python, pip and torchrun, first on PATH
+home/jobs/<name>/opt/ml/...   what the job sees as /opt/ml
+home/jobs/<name>/python       its Python: localcloud's packages and what it installs (see packages.py)
 home/jobs/<name>/tmp, work    TMPDIR and the working directory
 home/jobs/<name>/output.log   everything the job wrote, as in CloudWatch Logs
+
+In a namespace of its own (see isolation.py) the job sees that directory at `/opt/ml`, and nothing is rewritten. Model
+servers, and jobs where there are no namespaces, get `/opt/ml` rewritten in their code, arguments and environment.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from localcloud.jobs import packages
+
 # A path that only contains /opt/ml (s3://bucket/opt/ml, /home/x/opt/ml) is left alone: mapping twice changes nothing.
-_OPT_ML = re.compile(r"(?<![\w.\-~}%+])/opt/ml(?![\w\-])")
-_SHELL_SAFE = re.compile(r"[\w@%+=:,./\-]+")
-_TEXT = {".py", ".sh", ".bash", ".json", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".ini", ".env"}
+OPT_ML = re.compile(r"(?<![\w.\-~}%+])/opt/ml(?![\w\-])")
+_SHELL_SAFE = re.compile(r"[\w@%+=,./\-]+")
+CODE = {".py", ".sh", ".bash"}
+_TEXT = CODE | {".json", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".ini", ".env"}
 _TEXT_LIMIT = 2 << 20
 
 
@@ -31,21 +35,22 @@ class Layout:
     root: Path
     seen: Path
     """`root` as the job sees it: the same, or a link without characters that an unquoted shell word can't hold."""
+    own: bool = False
+    """Whether the job has an `/opt/ml` of its own, so that its name needs no mapping."""
 
     @classmethod
-    def create(cls, root: Path) -> Layout:
+    def create(cls, root: Path, *, own: bool = False) -> Layout:
         """Make the directory anew; what an earlier job of that name left is removed."""
         shutil.rmtree(root, ignore_errors=True)
-        for part in ("opt/ml", "bin", "tmp", "work"):
+        for part in ("opt/ml", "tmp", "work", "mnt"):
             (root / part).mkdir(parents=True)
         seen = root.resolve()
         if not _SHELL_SAFE.fullmatch(str(seen)):
             link = Path(tempfile.mkdtemp(prefix="localcloud-")) / "job"
             link.symlink_to(seen, target_is_directory=True)
             seen = link
-        layout = cls(root, seen)
-        layout._write_bin()
-        return layout
+        packages.create(seen / "python")
+        return cls(root, seen, own)
 
     @property
     def opt_ml(self) -> Path:
@@ -56,9 +61,11 @@ class Layout:
         return self.root / "output.log"
 
     def map(self, text: str) -> str:
-        """Replace every `/opt/ml` in a text by the directory that stands for it."""
+        """Replace every `/opt/ml` in a text by the directory that stands for it, unless the job has its own."""
+        if self.own:
+            return text
         target = str(self.seen / "opt" / "ml")
-        return _OPT_ML.sub(lambda _: target, text)
+        return OPT_ML.sub(lambda _: target, text)
 
     def path(self, container_path: str) -> Path:
         """Where a container path lies here; ValueError unless it is in `/opt/ml`."""
@@ -69,6 +76,8 @@ class Layout:
 
     def map_files(self, directory: Path) -> None:
         """Rewrite `/opt/ml` in the text files of a code directory (never in data: those stay byte for byte)."""
+        if self.own:
+            return
         for path in sorted(directory.rglob("*")):
             if path.suffix not in _TEXT or not path.is_file() or path.is_symlink() or path.stat().st_size > _TEXT_LIMIT:
                 continue
@@ -86,18 +95,3 @@ class Layout:
         if self.seen != self.root.resolve() and self.seen.is_symlink():
             self.seen.unlink(missing_ok=True)
             shutil.rmtree(self.seen.parent, ignore_errors=True)
-
-    def _write_bin(self) -> None:
-        # Scripts, not links: a link to a virtual environment's python would start the base interpreter instead.
-        python = shlex.quote(sys.executable)
-        commands = {
-            "python": python,
-            "python3": python,
-            "pip": f"{python} -m pip",
-            "pip3": f"{python} -m pip",
-            "torchrun": f"{python} -m torch.distributed.run",
-        }
-        for name, command in commands.items():
-            script = self.root / "bin" / name
-            script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-            script.chmod(0o755)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import subprocess
@@ -12,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from localcloud.jobs.lines import LineSplitter
 
@@ -27,16 +28,24 @@ class Process:
     """A command under a guard, in `directory`, with exactly the environment given.
 
     `emit` gets finished output lines (both streams, in order of arrival), one call at a time, within half a second.
+    `box` is what the guard puts the command into (see guard.py): by default nothing.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], directory: Path, emit: Emit) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        emit: Emit,
+        box: Mapping[str, Any] | None = None,
+    ) -> None:
         self._emit = emit
         self._emit_lock = threading.Lock()
         self._asked = threading.Lock()
         self._error_tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._output_tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_GUARD), *command],
+            [sys.executable, "-I", "-S", str(_GUARD), json.dumps(box or {}), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -76,7 +85,7 @@ class Process:
         threading.Thread(target=wait, name=f"end-{self._guard.pid}", daemon=True).start()
 
     def terminate(self) -> None:
-        """SIGTERM to the command's process group."""
+        """SIGTERM to the command, and to nothing that it started."""
         self._ask(b"T")
 
     def kill(self) -> None:

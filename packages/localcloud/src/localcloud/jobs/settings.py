@@ -14,6 +14,9 @@ class Settings:
     """Jobs that run at the same time; more wait in `InProgress`/`Pending`. LOCALCLOUD_CONCURRENT_JOBS, default 2."""
     stop_grace_seconds: float
     """From SIGTERM to SIGKILL, 120 as on SageMaker. LOCALCLOUD_STOP_GRACE_SECONDS."""
+    opt_ml: str
+    """How a job gets its `/opt/ml`: `namespace`, `rewrite`, or `auto` for whichever this machine allows (see
+    jobs/isolation.py). LOCALCLOUD_OPT_ML, default auto."""
     sync_seconds: float
     """Between two looks at a checkpoint directory. LOCALCLOUD_SYNC_SECONDS, default 2."""
     kept_failures: int
@@ -40,6 +43,7 @@ class Settings:
         return cls(
             concurrent_jobs=int(_number("CONCURRENT_JOBS", 2, 1)),
             stop_grace_seconds=_number("STOP_GRACE_SECONDS", 120, 0),
+            opt_ml=_choice("OPT_ML", ("auto", "namespace", "rewrite")),
             sync_seconds=_number("SYNC_SECONDS", 2, 0.05),
             kept_failures=int(_number("KEPT_FAILURES", 5, 0)),
             invocation_seconds=_number("INVOCATION_SECONDS", 300, 1),
@@ -59,4 +63,11 @@ def _number(name: str, default: float, minimum: float) -> float:
         raise SystemExit(f"LOCALCLOUD_{name}={text!r} is not a number") from None
     if value < minimum:
         raise SystemExit(f"LOCALCLOUD_{name}={text!r}: it must be at least {minimum:g}")
+    return value
+
+
+def _choice(name: str, allowed: tuple[str, ...]) -> str:
+    value = os.environ.get(f"LOCALCLOUD_{name}") or allowed[0]
+    if value not in allowed:
+        raise SystemExit(f"LOCALCLOUD_{name}={value!r}: it must be one of {', '.join(allowed)}")
     return value

@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.context import Context
@@ -24,17 +25,31 @@ from localcloud.jobs.transfer import TransferError, fetch_prefix, join_uri, uplo
 _KIND = "incomplete-sync"
 _LOG = logging.getLogger("localcloud.jobs")
 
+
+@dataclass
+class Moved:
+    """Files that went from or to S3; `str()` says how many."""
+
+    files: int = 0
+    size: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.files} file{'' if self.files == 1 else 's'} ({self.size} bytes)"
+
+
 Signature = dict[str, tuple[int, int]]
 """relative name -> (bytes, mtime in ns)"""
 
 
-def restore(ctx: Context, uri: str, directory: Path) -> int:
-    """Download what an earlier run left under `uri`, without units that were never completed; the number of files."""
+def restore(ctx: Context, uri: str, directory: Path) -> Moved:
+    """Download all that lies under `uri`, whichever run left it, without units that were never completed."""
     incomplete = frozenset(doc["unit"] for doc in ctx.cloud.store.list(_KIND, ctx.account, "", prefix=_mark(uri, "")))
     for unit in sorted(incomplete):
         _LOG.warning("%s: %s was not completely uploaded and is left out", uri, unit)
     prefix = uri if uri.endswith("/") else uri + "/"
-    return fetch_prefix(ctx, prefix, directory, required=False, skip=incomplete)
+    fetch_prefix(ctx, prefix, directory, required=False, skip=incomplete)
+    sizes = [path.stat().st_size for path, _ in walk(directory)]
+    return Moved(len(sizes), sum(sizes))
 
 
 class Syncer:
@@ -44,6 +59,8 @@ class Syncer:
         self._ctx, self._directory, self._uri, self._scratch = ctx, directory, uri, scratch
         self._interval = interval
         self._seen: dict[str, Signature] = {}
+        self.moved = Moved()
+        """What was uploaded so far."""
         # What came from S3 need not go back.
         self._uploaded: dict[str, tuple[int, int]] = {
             f"{unit}\0{name}": value for unit, files in self._scan().items() for name, value in files.items()
@@ -101,6 +118,8 @@ class Syncer:
         for position, name in enumerate(names):
             upload_file(self._ctx, copies / str(position), join_uri(self._uri, name))
             self._uploaded[f"{unit}\0{name}"] = files[name]
+            self.moved.files += 1
+            self.moved.size += files[name][0]
         store.delete(_KIND, account, "", mark)
         shutil.rmtree(copies, ignore_errors=True)
 

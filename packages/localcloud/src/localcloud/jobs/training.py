@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from localcloud.jobs.execution import Outcome, run_command, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink, MetricReader
 from localcloud.jobs.states import TRAINING, Job, secondary
+from localcloud.jobs.storage import check_cluster
 from localcloud.jobs.supervisor import Control, supervisor
 from localcloud.jobs.sync import Syncer, restore
 from localcloud.jobs.transfer import (
@@ -30,6 +32,7 @@ from localcloud.store import Document
 
 CHECKPOINTS = "/opt/ml/checkpoints"
 MAX_RUNTIME_SECONDS = 86400
+_LOG = logging.getLogger("localcloud.jobs")
 _CODE_CHANNELS = {"code", "sm_drivers"}
 
 
@@ -41,6 +44,7 @@ def check(doc: Document) -> None:
         raise validation(
             f"localcloud runs one instance: ResourceConfig.InstanceCount is {count}; set it to 1, no InstanceGroups"
         )
+    check_cluster("ResourceConfig", resources)
     if doc.get("ServerlessJobConfig") or not doc.get("AlgorithmSpecification"):
         raise validation("localcloud needs an AlgorithmSpecification; ServerlessJobConfig is not supported here")
     for channel in doc.get("InputDataConfig") or []:
@@ -135,9 +139,10 @@ class _Run:
         self._write(config / "inputdataconfig.json", self._input_data_config())
         self._write(config / "resourceconfig.json", self._resources())
         if self.checkpoint:
-            target = self.layout.path(self.checkpoint.get("LocalPath", CHECKPOINTS))
+            local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+            target = self.layout.path(local)
             target.mkdir(parents=True, exist_ok=True)
-            restore(self.ctx, self.checkpoint["S3Uri"], target)
+            _LOG.info("%s: restored %s from %s to %s", self.job.name, restore(self.ctx, uri, target), uri, local)
 
     def _in_command(self, text: str) -> bool:
         specification = self.doc["AlgorithmSpecification"]
@@ -169,8 +174,8 @@ class _Run:
             key: self.layout.map(value) for key, value in merged.items()
         }
 
-    def _command(self) -> tuple[list[str], Path | None, dict[str, str]]:
-        """(command, directory or None, further environment)."""
+    def _command(self) -> tuple[list[str], str | None, dict[str, str]]:
+        """(command, directory or None, further environment), as the job sees them."""
         specification = self.doc["AlgorithmSpecification"]
         entrypoint = specification.get("ContainerEntrypoint")
         if entrypoint:
@@ -178,39 +183,43 @@ class _Run:
             return [self.layout.map(word) for word in words], None, {}
         return self._script_mode_command()
 
-    def _script_mode_command(self) -> tuple[list[str], Path, dict[str, str]]:
+    def _script_mode_command(self) -> tuple[list[str], str, dict[str, str]]:
         program, source = _script_mode(self.doc)
-        code = self.layout.opt_ml / "code"
-        if source.startswith("s3://"):
+        remote = source.startswith("s3://")
+        place = "/opt/ml/code" if remote or not source else source
+        code = self.layout.path(place)
+        if remote:
             archive = self.layout.root / "tmp" / "sourcedir.tar.gz"
             fetch_object(self.ctx, *split_uri(source), archive)
             unpack(archive, code)
             self.layout.map_files(code)
-        elif source:
-            code = self.layout.path(source)
         if not (code / program).is_file():
             where = source or "the code directory"
             raise TransferError(f"ClientError: sagemaker_program {program!r} is not in {where}")
         user = json.loads(self._environment()["SM_HPS"])
         start = ["/bin/sh", program] if program.endswith(".sh") else ["python", program]
-        seen = self.layout.map("/opt/ml/code") if code == self.layout.opt_ml / "code" else str(code)
+        seen = self.layout.map(place)
         words = [self.layout.map(word) for word in env.command_line(user)]
-        return [*start, *words], code, {"PYTHONPATH": seen}
+        return [*start, *words], seen, {"PYTHONPATH": seen}
 
-    def _train(self, command: list[str], directory: Path | None, environment: dict[str, str], sink: LogSink) -> Outcome:
+    def _train(self, command: list[str], directory: str | None, environment: dict[str, str], sink: LogSink) -> Outcome:
         syncer = None
         if self.checkpoint:
             settings = supervisor(self.ctx.cloud).settings
-            local = self.layout.path(self.checkpoint.get("LocalPath", CHECKPOINTS))
-            syncer = Syncer(self.ctx, local, self.checkpoint["S3Uri"], self.layout.root / "tmp", settings.sync_seconds)
+            local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+            scratch = self.layout.root / "tmp"
+            syncer = Syncer(self.ctx, self.layout.path(local), uri, scratch, settings.sync_seconds)
         limit = self.doc["StoppingCondition"].get("MaxRuntimeInSeconds", MAX_RUNTIME_SECONDS)
         trust = False
         try:
-            outcome = run_command(self.ctx, self.control, self.layout, command, environment, sink, limit, directory)
+            outcome = run_command(
+                self.ctx, self.control, self.layout, command, environment, sink, limit, directory, self.channels
+            )
             trust = not outcome.killed
         finally:
             if syncer is not None:
                 syncer.close(trust_last_write=trust)
+                _LOG.info("%s: uploaded %s from %s to %s", self.job.name, syncer.moved, local, uri)
         return outcome
 
     def _end(self, outcome: Outcome, metrics: MetricReader, seconds: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from localcloud.context import Cloud, Handler
 from localcloud.hosting import backlog
+from localcloud.jobs import isolation
+from localcloud.jobs.settings import Settings
 from localcloud.sagemaker import (
     component_work,
     endpoint_configs,
@@ -43,6 +45,11 @@ def install(cloud: Cloud) -> None:
     """Give a cloud SageMaker's operations, and let it record lineage from SageMaker's events."""
     cloud.operations["sagemaker"], cloud.operations["sagemaker-runtime"] = OPERATIONS, RUNTIME_OPERATIONS
     cloud.observers.append(lineage_recorder.observe)
+
+
+def opt_ml() -> str:
+    """How jobs get their `/opt/ml` on this machine, in words."""
+    return isolation.in_words(Settings.from_environment().opt_ml)
 
 
 def resume(cloud: Cloud) -> None:

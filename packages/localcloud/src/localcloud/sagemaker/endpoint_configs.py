@@ -13,11 +13,14 @@ from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
 from localcloud.hosting import asynchronous, serverless
 from localcloud.hosting.model_files import container_of
+from localcloud.jobs.storage import check_variants
 from localcloud.store import Document
 
 KIND = "endpoint-config"
 _REFUSED = ("ShadowProductionVariants", "ExplainerConfig")
 _REFUSED_VARIANT = ("InstancePools", "CoreDumpConfig")
+_NEVER_ZERO = frozenset({"eu-west-3"})
+"""Regions where no variant may scale to no instance at all. Seen there; nothing is published about others."""
 _SUMMARY = paging.summary("EndpointConfigName", "EndpointConfigArn", "CreationTime")
 
 
@@ -31,6 +34,7 @@ def _create(ctx: Context, request: Request) -> Response:
         raise validation("Variant names must be unique within an endpoint configuration.")
     for variant in variants:
         _check_variant(ctx, variant)
+    check_variants(request)
     _check_hosting(request)
     serverless.check(request, lambda model: model_of(ctx, model))
     asynchronous.check(request)
@@ -59,7 +63,10 @@ def _check_variant(ctx: Context, variant: dict[str, Any]) -> None:
     if variant.get("ModelName"):
         container_of(model_of(ctx, variant["ModelName"]))
         if variant.get("ManagedInstanceScaling"):
-            raise validation(f"Variant {name}: ManagedInstanceScaling is only for variants without ModelName.")
+            raise validation("ManagedInstanceScaling is only supported for inference component endpoints.")
+    scaling = variant.get("ManagedInstanceScaling") or {}
+    if ctx.region in _NEVER_ZERO and scaling.get("Status") == "ENABLED" and scaling.get("MinInstanceCount") == 0:
+        raise validation("Min instance count needs to be greater than 0 for enabled managed instance scaling.")
 
 
 def _check_hosting(request: Request) -> None:

@@ -1,0 +1,48 @@
+"""Which machines have local NVMe disks: no EBS volume, so no key for one and no size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from localcloud.errors import validation
+
+# Of the instance types that SageMaker's API names; a `d` behind the generation says so in EC2's naming, the accelerated
+# families have none.
+_LOCAL = re.compile(
+    r"ml\.([cmrx]\d+[a-z]*d[a-z]*|i\d\w*|dl\d\w*|g4dn|gr?[5-9]e?|p3dn|p4d|p4de|p5e?n?|p6e?-\w+|trn\d\w*)\."
+)
+
+
+def has_local_disks(instance_type: str) -> bool:
+    """Whether `ml.<family>.<size>` has NVMe disks instead of EBS volumes."""
+    return _LOCAL.match(instance_type) is not None
+
+
+def check_cluster(member: str, cluster: Mapping[str, Any]) -> None:
+    """ValidationException when a job's machines can't have the volume key that is asked for."""
+    places = [cluster, *(cluster.get("InstanceGroups") or []), *(cluster.get("InstancePreferences") or [])]
+    local = [place["InstanceType"] for place in places if has_local_disks(place.get("InstanceType") or "")]
+    if cluster.get("VolumeKmsKeyId") and local:
+        raise validation(
+            f"{member}.VolumeKmsKeyId can't be requested with instance type {', '.join(local)}: its local storage is "
+            "encrypted by a hardware module on the instance"
+        )
+
+
+def check_variants(request: Mapping[str, Any]) -> None:
+    """ValidationException when an endpoint configuration asks for a key or a size that its machines can't have."""
+    for variant in request["ProductionVariants"]:
+        name, kind = variant["VariantName"], variant.get("InstanceType")
+        if not has_local_disks(kind or ""):
+            continue
+        if request.get("KmsKeyId"):
+            raise validation(
+                f"KmsKeyId can't be requested with instance type {kind} (variant {name}): its local storage is "
+                "encrypted by a hardware module on the instance"
+            )
+        if variant.get("VolumeSizeInGB"):
+            raise validation(
+                f"Variant {name}: VolumeSizeInGB can't be set with instance type {kind}: its storage is fixed"
+            )
