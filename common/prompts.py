@@ -20,10 +20,11 @@ class PromptError(ValueError):
     """The chat template refuses these messages; says why."""
 
 
-def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The prompt as text. Raises PromptError, also where nothing is left of it."""
+def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
+    """The prompt as text. `tools` are definitions in OpenAI's form. Raises PromptError, also where nothing is left."""
+    more = {"tools": list(tools)} if tools else {}
     try:
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
     except Exception as error:  # a template may raise anything, often jinja2's own error for a role it refuses
         raise PromptError(f"the model's chat template refuses these messages: {error}") from None
     if not text:
