@@ -20,9 +20,19 @@ class PromptError(ValueError):
     """The chat template refuses these messages; says why."""
 
 
-def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
-    """The prompt as text. `tools` are definitions in OpenAI's form. Raises PromptError, also where nothing is left."""
-    more = {"tools": list(tools)} if tools else {}
+def render_prompt(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]] = (),
+    chat_template: str | None = None,
+) -> str:
+    """The prompt as text. Raises PromptError, also where nothing is left of it.
+
+    `tools` are definitions in OpenAI's form; `chat_template` goes before the tokenizer's own.
+    """
+    more: dict[str, Any] = {"tools": list(tools)} if tools else {}
+    if chat_template is not None:
+        more["chat_template"] = chat_template
     try:
         text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
     except Exception as error:  # a template may raise anything, often jinja2's own error for a role it refuses

@@ -22,6 +22,7 @@ START_TIMEOUT_SECONDS = 1800
 SHORTEST_EXECUTION_SECONDS, LONGEST_EXECUTION_SECONDS = 600, 28_800
 CODE_CHANNEL = "code"
 ADAPTER_SPECIFICATION = "Adapter"
+MAX_MODEL_LEN = "OPTION_MAX_MODEL_LEN"
 
 # Instance families whose disk is local NVMe: hardware encrypts it, and an endpoint configuration with a key is refused.
 LOCAL_STORAGE = re.compile(
@@ -98,6 +99,9 @@ def base_model_container(package: Package, metadata: dict[str, str], environment
     if code:
         sources = [_s3_source(CODE_CHANNEL, f"{environment['CODE_URI']}serving/{code}/")]
         given["SAGEMAKER_SUBMIT_DIRECTORY"] = f"/opt/ml/additional-model-data-sources/{CODE_CHANNEL}"
+    if MAX_MODEL_LEN in given and metadata.get("training_context"):
+        # The adapter's run knows how long prompt and answer may be; beside merged weights serving.properties says it.
+        given[MAX_MODEL_LEN] = metadata["training_context"]
     return {
         "Image": adapter["Image"],
         "ModelDataSource": {"S3DataSource": _prefix(base)},

@@ -35,7 +35,7 @@ GPU_MEMORY_SHARE = 0.6
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen where it is not plainly the likeliest each time; `temperature` 0 is greedy with the penalty."""
+    """How tokens are chosen where it is not plainly the likeliest; `temperature` 0 is greedy, with the penalty."""
 
     temperature: float
     top_p: float

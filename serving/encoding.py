@@ -11,9 +11,14 @@ from common.prompts import render_prompt, text_ids
 CONTEXT = "the model's context"
 
 
-def encode(tokenizer: Any, request: Request, context: int, limit: str = CONTEXT) -> list[int]:
-    """Token ids of the prompt; ValueError where it does not fit into `context` together with the answer."""
-    (prompt,) = text_ids(tokenizer, [render_prompt(tokenizer, request.messages, request.tools)])
+def encode(
+    tokenizer: Any, request: Request, context: int, limit: str = CONTEXT, chat_template: str | None = None
+) -> list[int]:
+    """Token ids of the prompt; ValueError where it does not fit into `context` together with the answer.
+
+    `chat_template` goes before the tokenizer's own: an adapter brings the one that it was trained with.
+    """
+    (prompt,) = text_ids(tokenizer, [render_prompt(tokenizer, request.messages, request.tools, chat_template)])
     if len(prompt) + request.max_new_tokens > context:
         raise ValueError(
             f"the prompt has {len(prompt)} tokens and max_new_tokens is {request.max_new_tokens}; "

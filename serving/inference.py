@@ -55,6 +55,7 @@ def model_fn(model_dir: str) -> TextModel:
     logging.disable_progress_bar()
     folder = Path(model_dir)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    _take_template(tokenizer)
     model = _load_weights(folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return TextModel(model.eval(), tokenizer)
@@ -93,6 +94,14 @@ def _lines(lines: Iterator[dict[str, Any]]) -> Iterator[bytes]:
             yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
     finally:
         lines.close()  # type: ignore[attr-defined]
+
+
+def _take_template(tokenizer: Any) -> None:
+    """An adapter component's own chat template: the base model's may be another, or there may be none."""
+    component = os.environ.get("SAGEMAKER_ADAPTER_DIR")
+    template = Path(component, "chat_template.jinja") if component else None
+    if template is not None and template.is_file():
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
 
 
 def _load_weights(folder: Path) -> Any:
