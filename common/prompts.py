@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from common.template_limits import MOST_CHARACTERS, template_limits
+
 if TYPE_CHECKING:
     from common.rows import Message
 
@@ -34,9 +36,12 @@ def render_prompt(
     if chat_template is not None:
         more["chat_template"] = chat_template
     try:
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
+        with template_limits():
+            text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
     except Exception as error:  # a template may raise anything, often jinja2's own error for a role it refuses
         raise PromptError(f"the model's chat template refuses these messages: {error}") from None
+    if len(text) > MOST_CHARACTERS:
+        raise PromptError(f"the model's chat template makes {len(text)} characters of these messages")
     if not text:
         raise PromptError("the prompt is empty after the model's chat template")
     return str(text)

@@ -23,6 +23,7 @@ SHORTEST_EXECUTION_SECONDS, LONGEST_EXECUTION_SECONDS = 600, 28_800
 CODE_CHANNEL = "code"
 ADAPTER_SPECIFICATION = "Adapter"
 MAX_MODEL_LEN = "OPTION_MAX_MODEL_LEN"
+LMI = "/djl-inference:"
 
 # Instance families whose disk is local NVMe: hardware encrypts it, and an endpoint configuration with a key is refused.
 LOCAL_STORAGE = re.compile(
@@ -96,7 +97,7 @@ def base_model_container(package: Package, metadata: dict[str, str], environment
     sources = []
     code = metadata.get("code_serving")
     given = dict(adapter.get("Environment", {}))
-    if code:
+    if code and LMI not in adapter["Image"]:  # LMI's code comes with the adapter: its formatters
         sources = [_s3_source(CODE_CHANNEL, f"{environment['CODE_URI']}serving/{code}/")]
         given["SAGEMAKER_SUBMIT_DIRECTORY"] = f"/opt/ml/additional-model-data-sources/{CODE_CHANNEL}"
     if MAX_MODEL_LEN in given and metadata.get("training_context"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from chat_request import Request
@@ -18,10 +19,20 @@ def encode(
 
     `chat_template` goes before the tokenizer's own: an adapter brings the one that it was trained with.
     """
-    (prompt,) = text_ids(tokenizer, [render_prompt(tokenizer, request.messages, request.tools, chat_template)])
-    if len(prompt) + request.max_new_tokens > context:
+    text = render_prompt(tokenizer, request.messages, request.tools, chat_template)
+    room = f"together they may be {context}, {limit}: shorten the prompt or ask for fewer tokens"
+    # Megabytes of one letter take seconds to tokenize: what can't fit is refused before.
+    if len(text) > context * _longest_token(tokenizer):
         raise ValueError(
-            f"the prompt has {len(prompt)} tokens and max_new_tokens is {request.max_new_tokens}; "
-            f"together they may be {context}, {limit}: shorten the prompt or ask for fewer tokens"
+            f"the prompt has {len(text)} characters and max_new_tokens is {request.max_new_tokens}; {room}"
         )
+    (prompt,) = text_ids(tokenizer, [text])
+    if len(prompt) + request.max_new_tokens > context:
+        raise ValueError(f"the prompt has {len(prompt)} tokens and max_new_tokens is {request.max_new_tokens}; {room}")
     return prompt
+
+
+@functools.lru_cache(maxsize=8)
+def _longest_token(tokenizer: Any) -> int:
+    """Characters of the longest token."""
+    return max((len(token) for token in tokenizer.get_vocab()), default=1)

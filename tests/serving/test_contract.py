@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import ModuleType
 from typing import Any
 
@@ -174,3 +175,13 @@ def test_tools_reach_the_template(inference: ModuleType, model: Any, monkeypatch
         assert model.tokenizer.decode(with_tools) == "[HassTurnOn]hi"
     none = {"messages": [{"role": "user", "content": "hi"}], "tools": [TOOL], "tool_choice": "none"}
     assert model.tokenizer.decode(model._encode(inference.input_fn(json.dumps(none)))) == "hi"
+
+
+def test_a_prompt_beyond_all_room_is_refused_before_it_is_tokenized(
+    inference: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = inference.input_fn(json.dumps({"inputs": "x" * 4_000_000}))
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match=r"the prompt has 40000\d\d characters .* together they may be 1024"):
+        model._encode(request)
+    assert time.monotonic() - begin < 1

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,7 @@ import pytest
 
 from configuration.code import bundle
 from localcloud.hosting.lmi_server import Failed, Formatters, Lmi
+from tests.serving.test_server import payloads
 
 TOOLS = [{"type": "function", "function": {"name": "HassTurnOn", "parameters": {"type": "object"}}}]
 TEMPLATES = {
@@ -178,6 +181,30 @@ def test_both_servers_refuse_in_the_same_words(
     inference: ModuleType, handler: Any, lmi: Lmi, body: dict[str, Any]
 ) -> None:
     same_refusal(inference, handler, lmi, body)
+
+
+def refusal(lmi: Lmi, body: bytes) -> str:
+    """What a 424 says; nothing where there is an answer."""
+    try:
+        out, _ = lmi.answer(body, "application/json", "*/*")
+        assert isinstance(out, bytes) or list(out)
+    except Failed as failed:
+        return str(failed)
+    return ""
+
+
+def test_no_payload_is_more_than_a_424(lmi: Lmi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMOPS_MAX_NEW_TOKENS", "16")
+    counts = {"answered": 0, "refused": 0}
+    for body in payloads(random.Random(20261125)):
+        begin = time.monotonic()
+        said = refusal(lmi, body)
+        counts["refused" if said else "answered"] += 1
+        assert "\n" not in said
+        assert len(said) < 1000
+        assert time.monotonic() - begin < 5, body[:200]
+    assert counts["refused"] > 200
+    assert sum(counts.values()) > 300
 
 
 def test_what_vllm_itself_refuses_is_no_answer(lmi: Lmi) -> None:
