@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from common.template_limits import MOST_CHARACTERS, template_limits
+
 if TYPE_CHECKING:
     from common.rows import Message
 
@@ -20,12 +22,26 @@ class PromptError(ValueError):
     """The chat template refuses these messages; says why."""
 
 
-def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The prompt as text. Raises PromptError, also where nothing is left of it."""
+def render_prompt(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]] = (),
+    chat_template: str | None = None,
+) -> str:
+    """The prompt as text. Raises PromptError, also where nothing is left of it.
+
+    `tools` are definitions in OpenAI's form; `chat_template` goes before the tokenizer's own.
+    """
+    more: dict[str, Any] = {"tools": list(tools)} if tools else {}
+    if chat_template is not None:
+        more["chat_template"] = chat_template
     try:
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        with template_limits():
+            text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
     except Exception as error:  # a template may raise anything, often jinja2's own error for a role it refuses
         raise PromptError(f"the model's chat template refuses these messages: {error}") from None
+    if len(text) > MOST_CHARACTERS:
+        raise PromptError(f"the model's chat template makes {len(text)} characters of these messages")
     if not text:
         raise PromptError("the prompt is empty after the model's chat template")
     return str(text)

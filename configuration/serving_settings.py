@@ -48,7 +48,8 @@ def lmi_environment(
         # One copy of the model over all of them. It has to divide the attention heads, which are not known here: vLLM
         # refuses a wrong one when the model is loaded.
         "OPTION_TENSOR_PARALLEL_DEGREE": str(gpus),
-        # Longer than the model was tuned on is never asked for, and the cache of vLLM is sized by it.
+        # Where nothing better is known. The model's serving.properties goes before it, and for an adapter the deploy
+        # function replaces it: both have room for an answer after the longest row, within the model's positions.
         "OPTION_MAX_MODEL_LEN": str(max_seq_length),
         # vLLM's max_num_seqs: sequences in one batch, the rest waits. 64 is the guide's start value; LMI's own is 256.
         "OPTION_MAX_ROLLING_BATCH_SIZE": "64",

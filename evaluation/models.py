@@ -50,13 +50,21 @@ def find_candidate(model: Path, scratch: Path) -> Candidate:
 
 
 def keep_adapter(model: Path, target: Path) -> None:
-    """Copies the LoRA adapter out of a model directory, so that it can be deployed alone; no adapter, no files."""
+    """Copies the LoRA adapter out of a model directory, so that it can be deployed alone; no adapter, no files.
+
+    With it go the chat template that it was trained with and the LMI image's formatters, which a base model lacks.
+    """
     target.mkdir(parents=True, exist_ok=True)
     adapter = model / "adapter"
     if (adapter / "adapter_config.json").is_file():
         check_weights(adapter)
         for file in sorted(path for path in adapter.iterdir() if path.is_file()):
             shutil.copyfile(file, target / file.name)
+        for name in ("model.py", "chat_template.jinja"):
+            if (model / name).is_file():
+                shutil.copyfile(model / name, target / name)
+        if (model / "code").is_dir():
+            shutil.copytree(model / "code", target / "code", dirs_exist_ok=True)
 
 
 def find_base(base: str) -> str:
@@ -93,7 +101,7 @@ def load_tokenizer(directory: str | Path) -> Any:
 
     with quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(directory)
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise JobError(f"{directory}: the tokenizer can't be loaded: {first_line(error)}") from None
     if not tokenizer.chat_template:
@@ -110,8 +118,10 @@ def load_model(source: str | Path, adapter: Path | None = None) -> Any:
 
     with quiet():
         try:
-            config = AutoConfig.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype(config), use_safetensors=True)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype(config), use_safetensors=True, trust_remote_code=False
+            )
             if adapter is not None:
                 from peft import PeftModel
 

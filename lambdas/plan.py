@@ -23,6 +23,8 @@ START_TIMEOUT_SECONDS = 1800
 SHORTEST_EXECUTION_SECONDS, LONGEST_EXECUTION_SECONDS = 600, 28_800
 CODE_CHANNEL = "code"
 ADAPTER_SPECIFICATION = "Adapter"
+MAX_MODEL_LEN = "OPTION_MAX_MODEL_LEN"
+LMI = "/djl-inference:"
 
 Environment = Mapping[str, str]
 
@@ -94,9 +96,12 @@ def base_model_container(package: Package, metadata: dict[str, str], environment
     sources = []
     code = metadata.get("code_serving")
     given = dict(adapter.get("Environment", {}))
-    if code:
+    if code and LMI not in adapter["Image"]:  # LMI's code comes with the adapter: its formatters
         sources = [_s3_source(CODE_CHANNEL, f"{environment['CODE_URI']}serving/{code}/")]
         given["SAGEMAKER_SUBMIT_DIRECTORY"] = f"/opt/ml/additional-model-data-sources/{CODE_CHANNEL}"
+    if MAX_MODEL_LEN in given and metadata.get("training_context"):
+        # The adapter's run knows how long prompt and answer may be; beside merged weights serving.properties says it.
+        given[MAX_MODEL_LEN] = metadata["training_context"]
     return {
         "Image": adapter["Image"],
         "ModelDataSource": {"S3DataSource": _prefix(base)},

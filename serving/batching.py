@@ -35,11 +35,27 @@ GPU_MEMORY_SHARE = 0.6
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; None in its place is greedy."""
+    """How tokens are chosen where it is not plainly the likeliest; `temperature` 0 is greedy, with the penalty."""
 
     temperature: float
     top_p: float
     seed: int | None
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+    @classmethod
+    def of(cls, request: Any) -> Sampling | None:
+        """A request's; None where it is plainly greedy."""
+        if not request.temperature and request.repetition_penalty == 1:
+            return None
+        return cls(request.temperature, request.top_p, request.seed, request.top_k, request.repetition_penalty)
+
+    def options(self) -> dict[str, Any]:
+        """The same for transformers' GenerationConfig."""
+        found: dict[str, Any] = {"repetition_penalty": self.repetition_penalty}
+        if self.temperature:
+            found |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "do_sample": True}
+        return found
 
 
 class Ticket:
@@ -100,15 +116,14 @@ class OneByOne:
         import torch
         from transformers import GenerationConfig, StoppingCriteriaList
 
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"do_sample": False}
         if ticket.sampling is not None:
-            options = {"temperature": ticket.sampling.temperature, "top_p": ticket.sampling.top_p, "top_k": 0}
+            options |= ticket.sampling.options()
             seed = ticket.sampling.seed
             # Only this thread draws random numbers, one request at a time: a seed gives the same answer again.
             torch.manual_seed(secrets.randbits(63) if seed is None else seed)
         config = GenerationConfig(
             max_new_tokens=ticket.max_new_tokens,
-            do_sample=bool(options),
             eos_token_id=self._ends or None,
             pad_token_id=self._pad,
             use_cache=True,
@@ -143,8 +158,8 @@ class Batched:
         self._closed = False
 
     def start(self) -> None:
-        """Run one token through it and learn how much fits; raises whatever keeps it from working here."""
-        ticket = Ticket([self._ends[0] if self._ends else 0], 1)
+        """Run a prompt through it and learn how much fits; raises whatever keeps it from working here."""
+        ticket = Ticket([0, 0, 0], 2)  # a prompt of one token, or one new token, does not see every fault
         self.submit(ticket)
         list(ticket)
         cache = self._manager.batch_processor.cache
@@ -255,6 +270,11 @@ class Batched:
 
 def make_batched(model: Any, ends: list[int], pad: int | None) -> Batched | None:
     """A started `Batched`, or None where this library version or this model can't; the log says why."""
+    if not getattr(model, "_supports_attention_backend", False):
+        # Its attention is its own code, which knows nothing of a paged cache: Falcon and StableLM fail there, Bloom,
+        # MPT and GPT-J answer something else.
+        print(f"requests are answered one by one, not batched: {type(model).__name__} can't be", flush=True)
+        return None
     batched = None
     try:
         batched = Batched(model, ends, pad)

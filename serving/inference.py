@@ -9,16 +9,16 @@
                         "details": {"finish_reason": "eos_token", "generated_tokens": 12}}
 
 `inputs` is one user message or a list of `{"role", "content"}`; both go through the chat template saved with the
-model. Parameters: max_new_tokens, temperature (0, the default, is greedy), top_p, do_sample, seed, stop. Concurrent
-greedy requests run as one batch; those that sample run one by one (batching.py). A request that cannot be served raises
-ValueError with the reason (a 400).
+model, `tools` too. `{"messages": [...]}` in OpenAI's form means the same and gets OpenAI's answer (chat_request.py,
+parameters.py, answers.py). Greedy unless asked otherwise. Concurrent greedy requests run as one batch; those that
+sample run one by one (batching.py). A request that cannot be served raises ValueError with the reason (a 400).
 
 The stream is JSON lines as LMI containers send them, without log_prob. It needs a server that passes on an iterator
 piece by piece: AWS's Hugging Face image (Multi Model Server) doesn't, so there "stream" is refused.
 
 Model directory: merged weights at the root, or `adapter/` for the base model in `$FMOPS_BASE_MODEL_DIR`. With
 `$SAGEMAKER_ADAPTER_DIR` the PEFT adapter in that directory is applied to the weights in the model directory. Only
-safetensors are loaded. Not covered: tools, images.
+safetensors are loaded. Not covered: tool calls in messages, images.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from pathlib import Path
 from typing import Any
 
 from chat_request import JSON, Request, parse
-from text_model import Piece, TextModel
+from text_model import TextModel
 
 from common.precision import dtype
 
 JSON_LINES = "application/jsonlines"
 BASE_MODEL_DIR = "/opt/ml/additional-model-data-sources/base"
 
-Prediction = list[dict[str, str]] | Iterator[Piece]
+Prediction = list[Any] | dict[str, Any] | Iterator[dict[str, Any]]
 
 
 def model_fn(model_dir: str) -> TextModel:
@@ -55,6 +55,7 @@ def model_fn(model_dir: str) -> TextModel:
     logging.disable_progress_bar()
     folder = Path(model_dir)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    _take_template(tokenizer)
     model = _load_weights(folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return TextModel(model.eval(), tokenizer)
@@ -66,40 +67,41 @@ def input_fn(body: str | bytes, content_type: str = JSON) -> Request:
 
 
 def predict_fn(data: Request, model: TextModel) -> Prediction:
-    """Answer one request: the whole text, or an iterator of pieces for a stream."""
+    """Answer one request: the whole answer, or an iterator of lines for a stream."""
     if not data.stream:
-        return [{"generated_text": model.generate(data)}]
+        return model.answer(data)
     if "mms" in sys.modules:
         raise ValueError("this container's server can't stream: leave \"stream\" out, or deploy with an LMI image")
-    return model.pieces(model.submit(data), data)
+    return model.lines(data)
 
 
 def output_fn(prediction: Prediction, accept: str = JSON) -> str | tuple[Iterator[bytes], str]:
     """The answer as JSON, a stream as (JSON lines, content type). Raises ValueError for another media type."""
     wanted = {part.split(";")[0].strip().lower() for part in accept.split(",")}
-    streams = not isinstance(prediction, list)
+    streams = not isinstance(prediction, list | dict)
     if not wanted & {JSON, "application/*", "*/*", "", *((JSON_LINES,) if streams else ())}:
         if streams:
             prediction.close()  # type: ignore[union-attr]
         raise ValueError(f"accept {accept[:100]!r} is not supported; the answer is {JSON_LINES if streams else JSON}")
-    if isinstance(prediction, list):
+    if isinstance(prediction, list | dict):
         return json.dumps(prediction, ensure_ascii=False)
     return _lines(prediction), JSON_LINES
 
 
-def _lines(pieces: Iterator[Piece]) -> Iterator[bytes]:
+def _lines(lines: Iterator[dict[str, Any]]) -> Iterator[bytes]:
     try:
-        for piece in pieces:
-            line: dict[str, Any] = {"token": {"id": piece.token, "text": piece.text}}
-            if piece.finish_reason is not None:
-                line["generated_text"] = piece.generated_text
-                line["details"] = {
-                    "finish_reason": piece.finish_reason,
-                    "generated_tokens": piece.generated_tokens,
-                }
+        for line in lines:
             yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
     finally:
-        pieces.close()  # type: ignore[attr-defined]
+        lines.close()  # type: ignore[attr-defined]
+
+
+def _take_template(tokenizer: Any) -> None:
+    """An adapter component's own chat template: the base model's may be another, or there may be none."""
+    component = os.environ.get("SAGEMAKER_ADAPTER_DIR")
+    template = Path(component, "chat_template.jinja") if component else None
+    if template is not None and template.is_file():
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
 
 
 def _load_weights(folder: Path) -> Any:

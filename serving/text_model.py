@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from answers import Answer, Piece
 from batching import OneByOne, Sampling, Ticket, make_batched
 from chat_request import Request
+from encoding import CONTEXT, encode
 
-from common.prompts import end_tokens, prompt_ids
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One new token. `text` is what can be said now: nothing while a character or a possible stop text is incomplete.
-
-    The last piece has `finish_reason` ("eos_token", "length" or "stop_sequence") and the whole text.
-    """
-
-    token: int
-    text: str
-    finish_reason: str | None = None
-    generated_text: str = ""
-    generated_tokens: int = 0
+from common.prompts import end_tokens
 
 
 class TextModel:
@@ -35,7 +22,7 @@ class TextModel:
         self._one_by_one = OneByOne(model, self._ends, tokenizer.pad_token_id)
         self._batched = make_batched(model, self._ends, tokenizer.pad_token_id)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
-        self._limit = "the model's context"
+        self._limit = CONTEXT
         if self._batched is not None and self._batched.room < self.context:
             self.context, self._limit = self._batched.room, "what this server keeps at once"
 
@@ -46,17 +33,42 @@ class TextModel:
 
     def generate(self, request: Request) -> str:
         """The new text. Raises ValueError for a prompt that does not fit, RuntimeError when generation fails."""
+        return self._whole(self.submit(request), request).generated_text
+
+    def answer(self, request: Request) -> list[Any] | dict[str, Any]:
+        """The whole answer in the request's form; raises as `generate` does."""
         ticket = self.submit(request)
+        piece = self._whole(ticket, request)
+        reason = piece.finish_reason or ""
+        return Answer(request, len(ticket.prompt)).whole(piece.generated_text, reason, piece.generated_tokens)
+
+    def lines(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The answer as the lines of a stream; it has begun when this returns, and ends when the iterator is closed."""
+        ticket = self.submit(request)
+        return self._lines(ticket, request)
+
+    def _lines(self, ticket: Ticket, request: Request) -> Iterator[dict[str, Any]]:
+        answer = Answer(request, len(ticket.prompt))
+        pieces = self.pieces(ticket, request)
+        try:
+            for piece in pieces:
+                yield from answer.lines(piece)
+        finally:
+            pieces.close()  # type: ignore[attr-defined]
+
+    def _whole(self, ticket: Ticket, request: Request) -> Piece:
+        """The last piece of an answer, which has its whole text."""
         if request.stop:
-            return [piece.generated_text for piece in self.pieces(ticket, request)][-1]
+            return [*self.pieces(ticket, request)][-1]
         tokens = list(ticket)
         self._check_end(tokens, request)
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return text
+        reason = "eos_token" if tokens[-1] in self._ends else "length"
+        return Piece(tokens[-1], "", reason, text, len(tokens))
 
     def submit(self, request: Request) -> Ticket:
         """Begin an answer; ValueError for a prompt that does not fit the context."""
-        sampling = Sampling(request.temperature, request.top_p, request.seed) if request.temperature else None
+        sampling = Sampling.of(request)
         ticket = Ticket(self._encode(request), request.max_new_tokens, sampling)
         if sampling is None and self._batched is not None:
             self._batched.submit(ticket)
@@ -95,13 +107,7 @@ class TextModel:
             raise RuntimeError(f"generation ended after {len(tokens)} tokens without an end token")
 
     def _encode(self, request: Request) -> list[int]:
-        (prompt,) = prompt_ids(self.tokenizer, [request.messages])
-        if len(prompt) + request.max_new_tokens > self.context:
-            raise ValueError(
-                f"the prompt has {len(prompt)} tokens and max_new_tokens is {request.max_new_tokens}; "
-                f"together they may be {self.context}, {self._limit}: shorten the prompt or ask for fewer tokens"
-            )
-        return prompt
+        return encode(self.tokenizer, request, self.context, self._limit)
 
 
 class _GrowingText:

@@ -54,7 +54,12 @@ def register_step(build: Build, prepare: Any, train: Any, evaluate: Any) -> Any:
 def server_environment(build: Build) -> dict[str, Any]:
     """The model server's settings: for our handler, and for vLLM in the LMI image where that serves."""
     config = build.config
-    handler = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
+    handler = {
+        "SAGEMAKER_PROGRAM": "inference.py",
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        # Multi Model Server starts one for each vCPU, each with the whole model in memory and all cores' threads.
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+    }
     if config.server != "lmi":
         return handler
     settings = lmi_environment(
@@ -63,8 +68,7 @@ def server_environment(build: Build) -> dict[str, Any]:
         adapters=config.endpoint.mode == "adapter",
         lora_rank=config.training.lora_rank,
     )
-    # The handler's stay: localcloud has no images and runs serving/inference.py whatever the image says.
-    return {**handler, **settings, "OPTION_MAX_MODEL_LEN": build.parameters.text("MaxSeqLength")}
+    return {**settings, "OPTION_MAX_MODEL_LEN": build.parameters.text("MaxSeqLength")}
 
 
 def metadata(build: Build) -> dict[str, Any]:

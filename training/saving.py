@@ -4,6 +4,7 @@
     tokenizer.json  tokenizer_config.json  chat_template.jinja  always
     adapter/    adapter_model.safetensors  adapter_config.json  LoRA only
     code/       inference.py ...                                from the serving channel
+    model.py  serving.properties                                what the LMI image reads, with the serving channel
     training_report.json                                        written last
 
 Everything is written beside its place and moved there at the end, so that a job that fails leaves nothing that looks
@@ -53,14 +54,16 @@ def save_model(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
-        _write(model, tokenizer, draft, serving, merge, dtype)
+        _write(model, tokenizer, draft, serving, merge, dtype, report)
         (draft / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         _move(draft, model_dir)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(model: Any, tokenizer: Any, draft: Path, serving: Path | None, merge: bool, dtype: Any) -> None:
+def _write(
+    model: Any, tokenizer: Any, draft: Path, serving: Path | None, merge: bool, dtype: Any, report: dict[str, Any]
+) -> None:
     whole = model
     if hasattr(model, "peft_config"):
         model.save_pretrained(draft / "adapter", save_embedding_layers=False)
@@ -75,6 +78,16 @@ def _write(model: Any, tokenizer: Any, draft: Path, serving: Path | None, merge:
     tokenizer.save_pretrained(draft)
     if serving is not None and serving.is_dir():
         shutil.copytree(serving, draft / "code", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        _write_for_lmi(draft, report)
+
+
+def _write_for_lmi(draft: Path, report: dict[str, Any]) -> None:
+    """The formatters where LMI looks for them, and how long prompt and answer may be together."""
+    formatters = draft / "code" / "model.py"
+    if formatters.is_file():
+        shutil.copyfile(formatters, draft / "model.py")
+    if report.get("context"):
+        (draft / "serving.properties").write_text(f"option.max_model_len={report['context']}\n", encoding="utf-8")
 
 
 def _end_at(model: Any, eos_token_id: int) -> None:

@@ -5,11 +5,11 @@
      "train_loss": 0.21, "validation_loss": 0.24, "best_validation_loss": 0.23,
      "completion_tokens_per_second": 165.2, "seconds": 97.9, "resumed_from_step": 0, "stopped_early": false,
      "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...], "hyperparameters": {...},
-     "data_sha256": "9f86d0..."}
+     "data_sha256": "9f86d0...", "context": 2048}
 
 Losses are means over completion tokens; a `train_loss` is the mean since the point before. `rows_left_out` counts rows
 of both channels that are longer than max_seq_length. `seconds` is training's wall time, that of killed runs included up
-to their last checkpoint.
+to their last checkpoint. `context` is how many tokens prompt and answer may have together at an endpoint.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters
+
+from common.answer_bounds import MOST_NEW_TOKENS
 
 if TYPE_CHECKING:
     from packed_trainer import PackedTrainer
@@ -62,7 +64,17 @@ def build_report(
         "history": points,
         "hyperparameters": chosen.as_dict(),
         "data_sha256": data_digest(data),
+        "context": serving_context(trainer.model.config, chosen.max_seq_length),
     }
+
+
+def serving_context(config: Any, max_seq_length: int) -> int:
+    """Tokens that a server needs room for: the longest prompt that was trained on and an answer, within the positions.
+
+    `config` is the model's. Position embeddings end there; a model without any (ALiBi) has no such limit.
+    """
+    wanted = max_seq_length + MOST_NEW_TOKENS
+    return min(wanted, int(getattr(config, "max_position_embeddings", None) or wanted))
 
 
 def data_digest(files: Iterable[Path]) -> str:

@@ -20,7 +20,7 @@ ALLOWED = {
     "preparation": {"numpy", "orjson", "pyarrow"},
     "training": {"accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
     "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
-    "serving": {"peft", "safetensors", "torch", "transformers"},
+    "serving": {"djl_python", "peft", "safetensors", "torch", "transformers"},
     "lambdas": {"boto3", "botocore"},
 }
 SCRIPTS = ["preparation/prepare.py", "training/train.py", "evaluation/score.py"]

@@ -66,7 +66,8 @@ def test_approval_deploys_and_the_endpoint_answers(house: House, finished: str) 
     # A tiny model's answer may be nothing but line breaks, so it is compared as it is.
     assert json.loads(direct["Body"].read())[0]["generated_text"] + "\n" == answer.stdout
     refused = house.run("invoke", "", "--max-new-tokens", "5", expect=1)
-    assert "400" in refused.stderr
+    assert "answered 424" in refused.stderr, "a GPU machine's endpoint is an LMI container"
+    assert "inputs is empty" in refused.stderr
 
 
 def test_an_unchanged_second_start_is_all_cache_hits(house: House, finished: str, csv_file: Path) -> None:

@@ -153,8 +153,8 @@ def test_too_long_names_both_numbers(inference: ModuleType, model: Any) -> None:
         ('{"inputs": [{"role": "assistant", "content": "x"}]}', "there is nothing to answer"),
         ('{"inputs": "hi", "parameters": []}', "parameters must be an object"),
         (
-            '{"inputs": "hi", "parameters": {"top_k": 3}}',
-            "unknown parameter top_k; allowed: max_new_tokens, temperature, top_p, do_sample, seed, stop",
+            '{"inputs": "hi", "parameters": {"top_q": 3}}',
+            "unknown parameter top_q; allowed: max_new_tokens, max_tokens, max_completion_tokens, temperature, top_p,",
         ),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": 0}}', "max_new_tokens is 0"),
         ('{"inputs": "hi", "parameters": {"max_new_tokens": true}}', "max_new_tokens is True"),

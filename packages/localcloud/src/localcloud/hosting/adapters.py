@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from localcloud.context import Context
+from localcloud.hosting.lmi_options import check_adapter, read_options
 from localcloud.hosting.model_files import Prepared, clone
 from localcloud.jobs.archive import unpack
 from localcloud.jobs.transfer import TransferError, fetch_prefix, object_file, split_uri
@@ -27,7 +28,12 @@ def adapt(ctx: Context, base: Prepared, name: str, url: str, root: Path) -> Prep
     try:
         target = prepared.layout.opt_ml / "adapters" / name
         _fetch(ctx, url, target)
-        _check(url, target)
+        rank = _check(url, target)
+        if base.server == "lmi":
+            check_adapter(read_options(base.model_dir, base.environment), rank)
+    except ValueError as error:
+        prepared.layout.remove()
+        raise TransferError(f"ClientError: the adapter {url} can't be loaded: {error}.") from None
     except BaseException:
         prepared.layout.remove()
         raise
@@ -47,7 +53,8 @@ def _fetch(ctx: Context, url: str, target: Path) -> None:
         raise _refused(url, 'it is neither a .tar.gz archive nor an S3 prefix that ends in "/"')
 
 
-def _check(url: str, directory: Path) -> None:
+def _check(url: str, directory: Path) -> int:
+    """The adapter's rank; TransferError where it is none."""
     try:
         config: Any = json.loads((directory / _CONFIG).read_bytes())
     except FileNotFoundError:
@@ -69,6 +76,7 @@ def _check(url: str, directory: Path) -> None:
             json.loads(file.read(size))
         except ValueError:
             raise _refused(url, f"{_WEIGHTS} is not a safetensors file") from None
+    return rank
 
 
 def _refused(url: str, reason: str) -> TransferError:

@@ -17,7 +17,7 @@ from localcloud.hosting.adapters import adapt
 from localcloud.hosting.fleet import Fleet
 from localcloud.hosting.metrics import Metrics
 from localcloud.hosting.model_files import Prepared, prepare
-from localcloud.hosting.model_server import ModelServer
+from localcloud.hosting.model_server import ModelServer, check_machine
 from localcloud.hosting.pool import Pool
 from localcloud.jobs.settings import Settings
 from localcloud.store import Document
@@ -72,7 +72,9 @@ class ComponentFleet(Fleet):
         root = self.root / item["Variant"]["VariantName"]
         if self.spec.get("ArtifactUrl"):
             return adapt(self._ctx, self._base(), self._name, self.spec["ArtifactUrl"], root)
-        return prepare(self._ctx, item["Model"], root)
+        prepared = prepare(self._ctx, item["Model"], root)
+        check_machine(prepared, self.spec.get("Accelerators", 0), "a copy of the component")
+        return prepared
 
     def _server(self, variant: Document, instance: str, prepared: Prepared) -> ModelServer:
         group = f"/aws/sagemaker/InferenceComponents/{self._name}"

@@ -18,9 +18,10 @@ from localcloud.context import Context
 from localcloud.errors import AwsError
 from localcloud.hosting import asynchronous
 from localcloud.hosting.capture import Capture, Exchange
+from localcloud.hosting.lmi_options import gpus_of
 from localcloud.hosting.metrics import Load, Metrics
 from localcloud.hosting.model_files import Prepared, prepare
-from localcloud.hosting.model_server import Answer, ModelServer, Unanswered
+from localcloud.hosting.model_server import Answer, ModelServer, Unanswered, check_machine
 from localcloud.hosting.pool import Pool, Retired
 from localcloud.hosting.serverless import ServerlessServer
 from localcloud.jobs.settings import Settings
@@ -79,7 +80,11 @@ class Fleet:
         return self._ctx.cloud.home / "endpoints" / self._endpoint
 
     def _files(self, item: Document) -> Prepared:
-        return prepare(self._ctx, item["Model"], self.root / item["Variant"]["VariantName"])
+        prepared = prepare(self._ctx, item["Model"], self.root / item["Variant"]["VariantName"])
+        machine = item["Variant"].get("InstanceType")
+        if machine:
+            check_machine(prepared, gpus_of(machine), machine)
+        return prepared
 
     def _server(self, variant: Document, instance: str, prepared: Prepared) -> ModelServer:
         group, seconds = f"/aws/sagemaker/Endpoints/{self._endpoint}", self._settings.invocation_seconds

@@ -10,6 +10,7 @@ from typing import Any
 
 from localcloud.context import Context
 from localcloud.errors import validation
+from localcloud.hosting.lmi_options import is_lmi
 from localcloud.jobs.archive import unpack
 from localcloud.jobs.environment import base_environment
 from localcloud.jobs.layout import Layout
@@ -26,6 +27,8 @@ class Prepared:
     code_dir: Path
     program: str
     environment: dict[str, str]
+    server: str
+    """What kind of container serves it: see toolkit_server."""
 
 
 def container_of(model: Document) -> dict[str, Any]:
@@ -74,7 +77,15 @@ def _fill(ctx: Context, model: Document, layout: Layout) -> Prepared:
     environment |= {"SM_MODEL_DIR": layout.map("/opt/ml/model"), "SAGEMAKER_BIND_TO_PORT": "8080"}
     # The SDK registers models with empty SAGEMAKER_PROGRAM and SAGEMAKER_SUBMIT_DIRECTORY: as if they were not there.
     environment |= {key: layout.map(value) for key, value in given.items() if value}
-    return Prepared(layout, model_dir, code_dir, given.get("SAGEMAKER_PROGRAM") or "inference.py", environment)
+    program = given.get("SAGEMAKER_PROGRAM") or "inference.py"
+    return Prepared(layout, model_dir, code_dir, program, environment, server_of(container["Image"]))
+
+
+def server_of(image: str) -> str:
+    """The contract of an image's server: LMI's, the Hugging Face toolkit's, or that of any framework image."""
+    if is_lmi(image):
+        return "lmi"
+    return "huggingface" if "/huggingface-pytorch-inference" in image else "toolkit"
 
 
 def clone(base: Prepared, root: Path) -> Prepared:
@@ -90,7 +101,7 @@ def clone(base: Prepared, root: Path) -> Prepared:
             path.write_bytes(data.replace(old.encode(), new.encode()))
     environment = {key: value.replace(old, new) for key, value in base.environment.items()}
     model_dir = layout.opt_ml / base.model_dir.relative_to(base.layout.opt_ml)
-    return Prepared(layout, model_dir, code_dir, base.program, environment)
+    return Prepared(layout, model_dir, code_dir, base.program, environment, base.server)
 
 
 def _link(source: str, target: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from localcloud.context import Context
 from localcloud.errors import AwsError
+from localcloud.hosting.lmi_options import check_accelerators, read_options
 from localcloud.hosting.model_files import Prepared
 from localcloud.jobs.logs import LogSink
 from localcloud.jobs.process import Process
@@ -28,6 +29,18 @@ _PIECE_BYTES = 1 << 16
 
 class StartError(Exception):
     """The server never answered /ping; `str()` is the endpoint's FailureReason."""
+
+
+def check_machine(prepared: Prepared, gpus: int, where: str) -> None:
+    """StartError where an LMI container could not start: its options, and the GPUs that it has."""
+    if prepared.server != "lmi":
+        return
+    try:
+        check_accelerators(read_options(prepared.model_dir, prepared.environment), gpus, where)
+    except ValueError as error:
+        prepared.layout.remove()
+        reason = f"The primary container did not pass the ping health check. vLLM can't be started: {error}."
+        raise StartError(reason) from None
 
 
 class Unanswered(AwsError):
@@ -231,7 +244,7 @@ class ModelServer:
         port_file.unlink(missing_ok=True)
         command = [
             *(sys.executable, str(_TOOLKIT), "--model-dir", str(prepared.model_dir), "--code", str(prepared.code_dir)),
-            *("--program", prepared.program, "--port", "0", "--port-file", str(port_file)),
+            *("--program", prepared.program, "--port", "0", "--port-file", str(port_file), "--server", prepared.server),
         ]
         environment = prepared.environment | {"TMPDIR": str(self._seen / "tmp")}
         sink = LogSink(self._ctx, self.log_group, self.log_stream, self._home / "output.log")

@@ -1,6 +1,7 @@
 """A model server that behaves as the SageMaker inference toolkit does inside AWS's framework images.
 
     python -m localcloud.hosting.toolkit_server --model-dir DIR [--program inference.py] [--code DIR] [--port 8080]
+        [--server toolkit|huggingface|lmi]
 
 `<model dir>/code/inference.py` provides `model_fn(model_dir)` and, where the defaults don't suit,
 `input_fn(data, content_type)`, `predict_fn(data, model)`, `output_fn(prediction, accept)` or, instead of those three,
@@ -12,6 +13,9 @@ Where the prediction or the output is an iterator (text, bytes, or objects that 
 as they come, in chunked transfer encoding; an error on the way breaks the connection off, and a caller that goes away
 closes the iterator. A body of more than 64 MiB is refused with 413. A requirements.txt beside the program is not
 installed.
+
+`--server huggingface` answers as the Hugging Face toolkit on Multi Model Server does: 400 for every exception of a
+handler, nothing streamed. `--server lmi` is AWS's LMI image (lmi_server.py), which needs no program.
 
 It knows nothing of localcloud's state, and stands on the standard library's threaded server: one local process with few
 connections, handlers that block in native code, and nothing to install beside what the model needs.
@@ -34,13 +38,21 @@ from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 JSON, CSV, TEXT = "application/json", "text/csv", "text/plain"
 JSON_LINES = "application/jsonlines"
 MOST_BYTES = 64 << 20
 
 Output = bytes | Generator[bytes, None, None]
+Failure = Callable[[Exception], tuple[int, dict[str, Any]]]
+"""What a server answers to a handler's exception: status and body."""
+
+
+class Answering(Protocol):
+    """A loaded model."""
+
+    def answer(self, body: bytes, content_type: str, accept: str) -> tuple[Output, str]: ...
 
 
 class BadRequest(ValueError):
@@ -213,12 +225,72 @@ def _load(code_dir: Path, program: str) -> ModuleType:
     return module
 
 
+def toolkit_failure(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The caller's fault where it is a ValueError, else the handler's own."""
+    if isinstance(error, BadRequest):
+        return error.status, {"error": str(error)}
+    if isinstance(error, ValueError):
+        return 400, {"error": str(error)}
+    first = next(iter(str(error).splitlines()), "")
+    return 500, {"error": f"{type(error).__name__}: {first}"}
+
+
+def huggingface_failure(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The Hugging Face toolkit wraps every exception into a 400 (handler_service.py, handle); the body is MMS's."""
+    status = error.status if isinstance(error, _NotAnAnswer) else 400
+    return status, {"code": status, "type": "InternalServerException", "message": str(error)}
+
+
+class _NotAnAnswer(Exception):
+    """Multi Model Server can't send what the handler returned."""
+
+    status = 503
+
+
+class HuggingFaceModel(Model):
+    """The same functions in a Multi Model Server, which sends whole answers only."""
+
+    def __init__(self, model_dir: Path, code_dir: Path, program: str) -> None:
+        # Handlers look whether they run there: the server's package is importable in its workers.
+        sys.modules.setdefault("mms", ModuleType("mms"))
+        super().__init__(model_dir, code_dir, program)
+
+    def answer(self, body: bytes, content_type: str, accept: str) -> tuple[Output, str]:
+        out, kind = super().answer(body, content_type, accept)
+        if isinstance(out, bytes):
+            return out, kind
+        out.close()
+        raise _NotAnAnswer("Invalid model predict output")
+
+
+class LmiModel:
+    """AWS's LMI image."""
+
+    def __init__(self, model_dir: Path) -> None:
+        from localcloud.hosting.lmi_server import Lmi  # only here: it brings pydantic and transformers along
+
+        self._lmi = Lmi(model_dir)
+
+    def answer(self, body: bytes, content_type: str, accept: str) -> tuple[Output, str]:
+        """(response body or its pieces, its content type)."""
+        out, kind = self._lmi.answer(body, content_type, accept)
+        return (out if isinstance(out, bytes) else _begun(out)), kind
+
+
+def lmi_failure(error: Exception) -> tuple[int, dict[str, Any]]:
+    """LMI's 424."""
+    from localcloud.hosting.lmi_server import failure
+
+    return failure(error)
+
+
 class Server(ThreadingHTTPServer):
     """Answers /ping from the start, /invocations once `model` is set."""
 
     daemon_threads = True
     request_queue_size = 128
-    model: Model | None = None
+    model: Answering | None = None
+    failure: Failure
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):  # a caller that went away is no news
@@ -232,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     @property
-    def _model(self) -> Model | None:
+    def _model(self) -> Answering | None:
         return cast(Server, self.server).model
 
     def do_GET(self) -> None:
@@ -266,20 +338,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self.rfile.read(int(given))
         return None
 
-    def _invoke(self, model: Model, body: bytes) -> None:
+    def _invoke(self, model: Answering, body: bytes) -> None:
         accept = self.headers.get("Accept") or os.environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or JSON
         try:
             out, content_type = model.answer(
                 body, self.headers.get("Content-Type") or JSON, JSON if accept == "*/*" else accept
             )
-        except BadRequest as error:
-            self._fail(error.status, str(error))
-        except ValueError as error:
-            self._fail(400, str(error))
         except Exception as error:
-            traceback.print_exc()
-            first = next(iter(str(error).splitlines()), "")
-            self._fail(500, f"{type(error).__name__}: {first}")
+            if not isinstance(error, ValueError):
+                traceback.print_exc()
+            status, answer = cast(Server, self.server).failure(error)
+            self._send(status, json.dumps(answer).encode(), JSON)
         else:
             if isinstance(out, bytes):
                 self._send(200, out, content_type)
@@ -329,24 +398,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0 picks a free one")
     parser.add_argument("--port-file", type=Path, help="written once the port is bound")
+    parser.add_argument("--server", choices=("toolkit", "huggingface", "lmi"), default="toolkit")
     options = parser.parse_args(arguments)
     # Siblings of this file must not be importable as top-level modules by the model's code.
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [path for path in sys.path if path != here]
 
+    failures = {"toolkit": toolkit_failure, "huggingface": huggingface_failure, "lmi": lmi_failure}
     server = Server((options.host, options.port), _Handler)
+    server.failure = failures[options.server]
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     if options.port_file:
         part = options.port_file.with_suffix(".part")
         part.write_text(str(server.server_port))
         part.replace(options.port_file)
     try:
-        server.model = Model(options.model_dir, options.code or options.model_dir / "code", options.program)
+        if options.server == "lmi":
+            server.model = LmiModel(options.model_dir)
+        else:
+            kind = HuggingFaceModel if options.server == "huggingface" else Model
+            server.model = kind(options.model_dir, options.code or options.model_dir / "code", options.program)
     except Exception as error:
         traceback.print_exc()
         print(f"the model could not be loaded: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(f"serving {options.program} on port {server.server_port}", flush=True)
+    print(f"serving {'LMI' if options.server == 'lmi' else options.program} on port {server.server_port}", flush=True)
     threading.Event().wait()
     return 0
 

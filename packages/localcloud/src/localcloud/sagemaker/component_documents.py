@@ -113,6 +113,8 @@ def spec_of(ctx: Context, name: str, variant: dict[str, Any], asked: dict[str, A
     spec: Document = {"Id": uuid.uuid4().hex[:12], "Component": name, "Variants": [{"Variant": item, "Model": {}}]}
     if base:
         return spec | {"Base": base, "ArtifactUrl": asked["Container"]["ArtifactUrl"]}
+    needs = asked.get("ComputeResourceRequirements") or {}
+    spec["Accelerators"] = int(needs.get("NumberOfAcceleratorDevicesRequired") or 0)
     spec["Variants"][0]["Model"] = _model(ctx, name, asked)
     return spec
 
