@@ -103,7 +103,11 @@ def to_vllm(payload: Any, tokenizer: Any, server: Server) -> dict[str, Any]:
 def from_vllm(response: Any) -> str:
     """The answer's JSON, the lines for a chunk of a stream, or nothing for its end. ValueError for vLLM's refusal."""
     if isinstance(response, str):
-        return _lines(response.removeprefix("data:").strip())
+        try:
+            return _lines(response.removeprefix("data:").strip())
+        except ValueError as error:
+            # LMI's loop over a stream doesn't catch: what is raised here leaves the client waiting for ever.
+            return json.dumps({"error": str(error)}, ensure_ascii=False)
     found = response.model_dump()
     if "choices" not in found:
         raise ValueError(_reason(found))

@@ -47,8 +47,16 @@ def _ours(folder: Path) -> ModuleType:
     return module
 
 
-_FORMAT = _ours(_HERE / "code")
-_SERVER = _FORMAT.server(_HERE)
+def _load() -> tuple[ModuleType, Any]:
+    """The formatter and what the server was started with. No ValueError comes out, see above: LMI would answer raw."""
+    try:
+        module = _ours(_HERE / "code")
+        return module, module.server(_HERE)
+    except ValueError as error:
+        raise RuntimeError(f"model.py can't be used, so nothing is answered: {error}") from error
+
+
+_FORMAT, _SERVER = _load()
 
 
 @input_formatter  # type: ignore[untyped-decorator]

@@ -260,3 +260,31 @@ def test_a_formatter_without_its_code_ends_the_server(archive: Path, tmp_path: P
     shutil.copyfile(archive / "model.py", tmp_path / "model.py")
     with pytest.raises(RuntimeError, match=r"is empty: model\.py needs the serving code there"):
         Formatters(tmp_path, "bare")
+
+
+@pytest.mark.parametrize(
+    "damage", ["OPTION_MAX_MODEL_LEN=auto", "OPTION_MAX_MODEL_LEN=32k", "template not UTF-8", "code"]
+)
+def test_whatever_is_wrong_at_the_load_ends_the_server(
+    archive: Path, tmp_path: Path, lmi: Lmi, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """LMI takes a ValueError at the import for "there is no model.py", and would answer without the contract."""
+    shutil.copytree(archive / "code", tmp_path / "code")
+    shutil.copyfile(archive / "model.py", tmp_path / "model.py")
+    if damage.startswith("OPTION"):
+        monkeypatch.setenv(*damage.split("="))
+    elif damage == "code":
+        (tmp_path / "code" / "answers.py").write_text("raise ValueError('no')")
+    else:
+        (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(RuntimeError, match=r"model\.py can't be used, so nothing is answered"):
+        Formatters(tmp_path, f"damaged-{damage}")
+
+
+def test_a_stream_of_a_forgotten_request_ends_with_an_error(lmi: Lmi) -> None:
+    """What a formatter raises in LMI's loop over a stream leaves the client waiting."""
+    write = lmi._base.write
+    assert write is not None
+    chunk = {"id": "cmpl-nobody", "choices": [{"text": "x", "finish_reason": None}]}
+    assert "belongs to no request" in json.loads(write(f"data: {json.dumps(chunk)}\n\n"))["error"]
+    assert "error" in json.loads(write("data: {damaged\n\n"))
