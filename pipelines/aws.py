@@ -24,12 +24,12 @@ def home(config_path: Path) -> Path:
     return Path(os.environ.get("FMOPS_HOME") or config_path.resolve().parent / ".fmops").resolve()
 
 
-def local_environment(url: str, account_id: str, region: str) -> dict[str, str]:
-    """The variables that point boto3, the SDK and the AWS CLI at localcloud."""
+def local_environment(url: str, secret: str, account_id: str, region: str) -> dict[str, str]:
+    """The variables that point boto3, the SDK and the AWS CLI at localcloud, with the secret of its home."""
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": account_id,
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": region,
         "AWS_REGION": region,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -51,7 +51,7 @@ def use_local(config: Config, config_path: Path) -> str:
         raise UserError(str(error)) from None
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE"):
         os.environ.pop(name, None)
-    os.environ.update(local_environment(info.url, config.aws.account_id, config.aws.region))
+    os.environ.update(local_environment(info.url, info.secret, config.aws.account_id, config.aws.region))
     return str(info.url)
 
 

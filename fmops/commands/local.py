@@ -29,7 +29,8 @@ def up(pipeline: Pipeline, port: int | None) -> None:
         raise UserError(str(error)) from None
     click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
     click.echo("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
-    for name, value in local_environment(info.url, pipeline.config.aws.account_id, pipeline.config.aws.region).items():
+    aws = pipeline.config.aws
+    for name, value in local_environment(info.url, info.secret, aws.account_id, aws.region).items():
         click.echo(f"  export {name}={value}")
 
 

@@ -25,7 +25,7 @@ def running(home: Path) -> Iterator[boto3.Session]:
         port = probe.getsockname()[1]
     info = control.up(home, port, parent=os.getpid())
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in local_environment(info.url, ACCOUNT, REGION).items():
+        for name, value in local_environment(info.url, info.secret, ACCOUNT, REGION).items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
         try:

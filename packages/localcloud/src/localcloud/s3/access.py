@@ -17,7 +17,7 @@ class Buckets(Protocol):
     objects: ObjectStore
 
     def bucket_owner(self, request: Request) -> str:
-        """The account whose bucket a request may use: NoSuchBucket, AccessDenied, an expired or forged signature."""
+        """The account whose bucket a request may use: NoSuchBucket, AccessDenied."""
 
     def bucket_in_host(self, host: str) -> str:
         """The bucket that a Host header names, `bucket.s3.amazonaws.com`; empty when the path has it."""
@@ -39,7 +39,7 @@ class Access:
         self.buckets, self.store = buckets, buckets.objects
 
     def authorize(self, request: Request) -> Request:
-        """Find the bucket and its owner: NoSuchBucket, AccessDenied, or a presigned URL that has expired."""
+        """Find the bucket and its owner: NoSuchBucket, AccessDenied."""
         request.account = self.buckets.bucket_owner(request)
         expected = request.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != request.account:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localcloud.errors import AwsError
+from localcloud.signature import Payload
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Request:
     region: str
     account: str = ""
     versioning: str | None = None
+    payload: Payload | None = None
+    """What the signature says about the body."""
     id: str = field(default_factory=lambda: secrets.token_hex(8).upper())
 
     def number(self, name: str, default: int, highest: int) -> int:
