@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def _start(home: Path, port: int, parent: int | None, clock_speed: float | None)
     followed = parent if parent is not None else os.environ.get(PARENT_VARIABLE) or None
     options = {"--port": port or None, "--parent": followed, "--clock-speed": clock_speed}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
-    with open(home / _OUTPUT, "ab") as output:
+    with open(home / _OUTPUT, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "localcloud", "--home", str(home), *given],
             stdin=subprocess.DEVNULL,
@@ -201,7 +202,16 @@ def client_environment(url: str, secret: str, account: str, region: str) -> dict
         "AWS_DEFAULT_REGION": region,
         "AWS_REGION": region,
         "AWS_EC2_METADATA_DISABLED": "true",
+        **past_proxies(os.environ),
     }
+
+
+def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep this machine's own addresses from a proxy, beside those that are kept from it already."""
+    known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    value = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+    return {"NO_PROXY": value, "no_proxy": value}  # the lower one goes first with urllib, botocore and requests
 
 
 def _alive(pid: int) -> bool:
