@@ -21,7 +21,6 @@ def up(pipeline: Pipeline, port: int | None) -> None:
     """Start localcloud (nothing happens when it runs already)."""
     from localcloud import control
     from localcloud.home import ControlError
-    from pipelines.aws import local_environment
 
     try:
         info = control.up(pipeline.home, **({} if port is None else {"port": port}))
@@ -30,7 +29,7 @@ def up(pipeline: Pipeline, port: int | None) -> None:
     click.echo(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
     click.echo("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
     aws = pipeline.config.aws
-    for name, value in local_environment(info.url, info.secret, aws.account_id, aws.region).items():
+    for name, value in control.shell_environment(pipeline.home, info, aws.account_id, aws.region).items():
         click.echo(f"  export {name}={value}")
 
 

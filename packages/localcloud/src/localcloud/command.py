@@ -108,7 +108,7 @@ def _say(info: control.Info, home: Path, stream: object = None) -> None:
 
 
 def _export(info: control.Info, options: argparse.Namespace) -> None:
-    for name, value in control.client_environment(info.url, info.secret, options.account, options.region).items():
+    for name, value in control.shell_environment(options.home, info, options.account, options.region).items():
         print(f"export {name}={shlex.quote(value)}")
 
 

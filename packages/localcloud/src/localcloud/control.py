@@ -22,11 +22,12 @@ from pathlib import Path
 from localcloud.home import DEFAULT_PORT, ControlError, listen, locked, prepare_home
 from localcloud.keys import Keys
 
-__all__ = ["DEFAULT_PORT", "ControlError", "Info", "client_environment", "down", "status", "up"]
+__all__ = ["DEFAULT_PORT", "ControlError", "Info", "client_environment", "down", "shell_environment", "status", "up"]
 STATE_FILE = "localcloud.json"
 PARENT_VARIABLE = "LOCALCLOUD_PARENT"
 """Environment variable with the id of the process that a localcloud ends with: tests set it for all that they start."""
 _OUTPUT = "localcloud.out"
+_SDK_CONFIGURATION = "SAGEMAKER_USER_CONFIG_OVERRIDE"
 _START_S = 30.0
 _STOP_S = 15.0
 _POLL_S = 0.02
@@ -204,6 +205,24 @@ def client_environment(url: str, secret: str, account: str, region: str) -> dict
         "AWS_EC2_METADATA_DISABLED": "true",
         **past_proxies(os.environ),
     }
+
+
+def shell_environment(home: Path | str, info: Info, account: str, region: str) -> dict[str, str]:
+    """`client_environment`, and what the SageMaker SDK needs beside it; writes the SDK's configuration into the home.
+
+    `Session().default_bucket()` asks sts.REGION.amazonaws.com for the account, by that name: no variable leads it
+    elsewhere. It asks nobody when the bucket's name is configured, so this names the one that it would have made up.
+    A configuration that the shell already names stays.
+    """
+    found = client_environment(info.url, info.secret, account, region)
+    if os.environ.get(_SDK_CONFIGURATION, "").startswith(str(home)) or not os.environ.get(_SDK_CONFIGURATION):
+        path = prepare_home(Path(home)) / f"sagemaker-sdk-{account}-{region}.yaml"
+        session = {"DefaultS3Bucket": f"sagemaker-{region}-{account}"}
+        modules = {"Session": session, "TelemetryOptOut": True}
+        document = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": modules}}}
+        path.write_text(json.dumps(document, indent=2) + "\n")  # JSON is YAML
+        found[_SDK_CONFIGURATION] = str(path)
+    return found
 
 
 def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
