@@ -41,7 +41,9 @@ class Caller:
 def identify(scope: dict[str, Any]) -> Caller:
     """Read an ASGI scope; nothing is verified here. Repeated headers are joined with a comma."""
     headers: dict[str, str] = {}
-    for key, text in header_text(scope):
+    for (key, text), (_, raw) in zip(header_text(scope), scope.get("headers", []), strict=True):
+        if key.startswith("x-amz-meta-"):
+            text = raw.decode("latin-1")  # as S3 reads them
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     raw = scope.get("query_string", b"").decode("latin-1")
     query = {name: values[0] for name, values in parse_qs(raw, keep_blank_values=True).items()}

@@ -20,6 +20,7 @@ from localcloud.delegate import MiniStack
 from localcloud.front import Front
 from localcloud.home import ControlError, listen, lock, prepare_home
 from localcloud.keys import Keys
+from localcloud.logfile import OneLine
 from localcloud.store import Store
 
 VERSION = "1"
@@ -140,7 +141,7 @@ def end(cloud: Cloud) -> None:
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(OneLine())
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False

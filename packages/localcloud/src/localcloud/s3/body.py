@@ -14,6 +14,7 @@ from typing import Any
 from localcloud import refusals
 from localcloud.errors import AwsError
 from localcloud.s3.hashing import ALGORITHMS, COMPUTED, Digests
+from localcloud.s3.request import is_number
 from localcloud.signature import Payload
 
 _PIECE = 1 << 20
@@ -182,7 +183,7 @@ class Upload:
                 raise refusals.refusal("mismatch", "s3", "rest-xml")
             headers = {**self._chunked.trailers, **headers}
         declared = headers.get("x-amz-decoded-content-length" if self._chunked else "content-length")
-        if declared is not None and declared.isdigit() and int(declared) != self._size:
+        if declared is not None and is_number(declared) and int(declared) != self._size:
             raise _incomplete()
         self._check_md5(headers.get("content-md5"))
         stated = {

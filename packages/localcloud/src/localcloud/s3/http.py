@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import unquote
 
 from localcloud.asgi import read_body, replayed
 from localcloud.errors import AwsError
@@ -17,7 +16,7 @@ from localcloud.s3 import xml
 from localcloud.s3.access import Buckets
 from localcloud.s3.body import Upload, check_document
 from localcloud.s3.operations import Operations
-from localcloud.s3.request import Request
+from localcloud.s3.request import Request, decoded
 from localcloud.wire import FileRange, Reply, wire_headers
 
 _log = logging.getLogger("localcloud")
@@ -106,8 +105,9 @@ class S3Front:
             await self._send(reply, request, send)
 
     def _parse(self, scope: dict[str, Any], caller: Caller) -> Request:
-        raw = (scope.get("raw_path") or scope["path"].encode()).split(b"?")[0].decode("latin-1")
-        path = unquote(raw)
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = decoded(raw.partition(b"?")[0])
+        decoded(scope.get("query_string", b""))
         bucket_in_host = self._buckets.bucket_in_host(caller.headers.get("host", ""))
         if bucket_in_host and bucket_in_host != "s3":
             bucket, key = bucket_in_host, path[1:]
