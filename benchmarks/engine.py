@@ -86,7 +86,7 @@ def main() -> None:
             try:
                 client = boto3.client(
                     "sagemaker", endpoint_url=info.url, region_name="us-east-1",
-                    aws_access_key_id=ACCOUNT, aws_secret_access_key="local",
+                    aws_access_key_id=ACCOUNT, aws_secret_access_key=info.secret,
                 )  # fmt: skip
                 client.create_pipeline(
                     PipelineName="bench", PipelineDefinition=definition(options.steps), RoleArn=ROLE,

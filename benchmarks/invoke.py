@@ -24,12 +24,12 @@ ACCOUNT, REGION = "111122223333", "eu-west-1"
 HANDLER = "def model_fn(model_dir):\n    return str\ndef predict_fn(data, model):\n    return data\n"
 
 
-def deploy(url: str) -> None:
+def deploy(url: str, secret: str) -> None:
     import boto3
 
     clients = {
         name: boto3.client(
-            name, endpoint_url=url, region_name=REGION, aws_access_key_id=ACCOUNT, aws_secret_access_key="x"
+            name, endpoint_url=url, region_name=REGION, aws_access_key_id=ACCOUNT, aws_secret_access_key=secret
         )
         for name in ("s3", "sagemaker")
     }
@@ -55,6 +55,18 @@ def deploy(url: str) -> None:
         client.close()
 
 
+def signature(url: str, secret: str, body: bytes) -> dict[str, str]:
+    """The headers of a signed invocation; good for five minutes."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    headers = {"Content-Type": "application/json"}
+    request = AWSRequest("POST", f"{url}/endpoints/bench/invocations", headers, body)
+    SigV4Auth(Credentials(ACCOUNT, secret), "sagemaker", REGION).add_auth(request)
+    return dict(request.headers.items())
+
+
 def timed(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> float:
     """Milliseconds from sending the request to the end of the answer."""
     started = time.perf_counter()
@@ -77,16 +89,12 @@ def main() -> None:
         home = Path(name)
         info = control.up(home, 0)
         try:
-            deploy(info.url)
+            deploy(info.url, info.secret)
             (port_file,) = home.glob("endpoints/bench/*/all/port")
             front = http.client.HTTPConnection("127.0.0.1", urlsplit(info.url).port)
             server = http.client.HTTPConnection("127.0.0.1", int(port_file.read_text()))
-            scope = f"{ACCOUNT}/20260101/{REGION}/sagemaker/aws4_request"
-            signed = {
-                "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
-                "Content-Type": "application/json",
-            }
             body = json.dumps({"inputs": "x" * 200}).encode()
+            signed = signature(info.url, info.secret, body)
             through, direct = [], []
             for _ in range(options.requests):
                 through.append(timed(front, "/endpoints/bench/invocations", body, signed))

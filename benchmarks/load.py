@@ -70,7 +70,7 @@ def main() -> None:
         try:
             broken = spoil(house, 2, BROKEN)
             most = int(options.rate * (options.seconds + 300))
-            with Load(house.url, "fmops-endpoint", rate=options.rate, most=most, body=BODY) as load:
+            with Load(house.url, house.secret, "fmops-endpoint", rate=options.rate, most=most, body=BODY) as load:
                 moments = [time.monotonic()]
                 for version, end in ((2, 0), (broken, 1)):
                     house.run("approve", str(version), "--wait", expect=end)

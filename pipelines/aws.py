@@ -13,6 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from configuration.errors import UserError
 
+_ELSEWHERE = frozenset(
+    {
+        *("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
+        *("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"),
+    }
+)
+"""Variables that would lead a client away from localcloud."""
+
 if TYPE_CHECKING:
     import boto3
 
@@ -22,18 +30,6 @@ if TYPE_CHECKING:
 def home(config_path: Path) -> Path:
     """Where localcloud keeps its state: $FMOPS_HOME, else `.fmops/` beside pipeline.yaml."""
     return Path(os.environ.get("FMOPS_HOME") or config_path.resolve().parent / ".fmops").resolve()
-
-
-def local_environment(url: str, account_id: str, region: str) -> dict[str, str]:
-    """The variables that point boto3, the SDK and the AWS CLI at localcloud."""
-    return {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": account_id,
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_DEFAULT_REGION": region,
-        "AWS_REGION": region,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
 
 
 def use_local(config: Config, config_path: Path) -> str:
@@ -49,22 +45,47 @@ def use_local(config: Config, config_path: Path) -> str:
         info = control.up(home(config_path))
     except ControlError as error:
         raise UserError(str(error)) from None
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE"):
-        os.environ.pop(name, None)
-    os.environ.update(local_environment(info.url, config.aws.account_id, config.aws.region))
+    for name in [name for name in os.environ if name in _ELSEWHERE or name.startswith("AWS_ENDPOINT_URL_")]:
+        del os.environ[name]
+    os.environ.update(control.client_environment(info.url, info.secret, config.aws.account_id, config.aws.region))
     return str(info.url)
 
 
 def connect(config: Config, config_path: Path, local: bool) -> boto3.Session:
     """A session for the configured account and region; a different account is refused before anything is sent to it."""
     if local:
-        use_local(config, config_path)
+        return local_session(use_local(config, config_path), config.aws.region)
     import boto3
 
     session = boto3.Session(region_name=config.aws.region)
-    if not local:
-        _check_account(session, config)
+    _check_account(session, config)
     return session
+
+
+def local_session(url: str, region: str) -> boto3.Session:
+    """A session all of whose clients go to localcloud, whatever variables, profiles and the SDK name beside it.
+
+    It fails closed: a client that would go elsewhere is an error, and no proxy sees what is sent.
+    """
+    import boto3
+    from botocore.config import Config as ClientConfig
+
+    class LocalSession(boto3.Session):  # type: ignore[misc]
+        def client(self, service_name: str, *arguments: Any, **options: Any) -> Any:
+            given = options.pop("config", None)
+            direct = ClientConfig(proxies={})
+            # The SDK names AWS's own STS for its account, so that no variable leads it here: this does.
+            options |= {"endpoint_url": url, "config": given.merge(direct) if given is not None else direct}
+            # By position come region, version, TLS, verification and the endpoint.
+            made = super().client(service_name, *arguments[:4], **options)
+            if made.meta.endpoint_url != url:
+                raise UserError(
+                    f"--local sends nothing to {made.meta.endpoint_url}: {service_name} has to go to {url}. "
+                    "Look for endpoint_url in ~/.aws/config and for AWS_ENDPOINT_URL variables."
+                )
+            return made
+
+    return LocalSession(region_name=region)
 
 
 def _check_account(session: boto3.Session, config: Config) -> None:

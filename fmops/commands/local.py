@@ -22,7 +22,6 @@ def up(pipeline: Pipeline, port: int | None) -> None:
     """Start localcloud (nothing happens when it runs already)."""
     from localcloud import control
     from localcloud.home import ControlError
-    from pipelines.aws import local_environment
 
     try:
         info = control.up(pipeline.home, **({} if port is None else {"port": port}))
@@ -30,7 +29,8 @@ def up(pipeline: Pipeline, port: int | None) -> None:
         raise UserError(str(error)) from None
     say(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
     say("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
-    for name, value in local_environment(info.url, pipeline.config.aws.account_id, pipeline.config.aws.region).items():
+    aws = pipeline.config.aws
+    for name, value in control.shell_environment(pipeline.home, info, aws.account_id, aws.region).items():
         say(f"  export {name}={value}")
 
 

@@ -12,7 +12,6 @@ import boto3
 import pytest
 
 from localcloud import control
-from pipelines.aws import local_environment
 
 ACCOUNT, REGION = "111122223333", "us-east-1"
 
@@ -25,7 +24,7 @@ def running(home: Path) -> Iterator[boto3.Session]:
         port = probe.getsockname()[1]
     info = control.up(home, port, parent=os.getpid())
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in local_environment(info.url, ACCOUNT, REGION).items():
+        for name, value in control.client_environment(info.url, info.secret, ACCOUNT, REGION).items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from localcloud import control
 from tests.support.command import ROOT, fmops
 
 # A tiny random model learns next to nothing in a few steps, so the gate asks for nothing but a report.
@@ -39,6 +40,13 @@ class House:
     def home(self) -> Path:
         return self.directory / "home"
 
+    @property
+    def secret(self) -> str:
+        """What `fmops local up` prints as AWS_SECRET_ACCESS_KEY."""
+        info = control.status(self.home)
+        assert info is not None
+        return info.secret
+
     def run(self, *arguments: str, expect: int = 0, timeout: float = 300) -> CompletedProcess[str]:
         result = fmops(*arguments, cwd=self.directory, timeout=timeout, FMOPS_HOME=str(self.home), FMOPS_LOCAL="1")
         assert result.returncode == expect, f"fmops {' '.join(arguments)}\n{result.stdout}\n{result.stderr}"
@@ -49,7 +57,7 @@ class House:
         """A boto3 session for $AWS_ENDPOINT_URL, which the test sets."""
         import boto3
 
-        return boto3.Session(aws_access_key_id="111122223333", aws_secret_access_key="local", region_name="us-east-1")
+        return boto3.Session("111122223333", self.secret, region_name="us-east-1")
 
     def client(self, service: str) -> Any:
         import boto3
@@ -59,7 +67,7 @@ class House:
             region_name="us-east-1",
             endpoint_url=self.url,
             aws_access_key_id="111122223333",
-            aws_secret_access_key="local",
+            aws_secret_access_key=self.secret,
         )
 
 
@@ -87,9 +95,7 @@ def start_house(directory: Path, texts: list[str], endpoint: str = "") -> House:
     house.run("local", "up", "--port", str(free_port()))
     house.url = json.loads((house.home / "localcloud.json").read_text())["url"]
     house.run("bootstrap")
-    import boto3
-
-    session = boto3.Session(aws_access_key_id="111122223333", aws_secret_access_key="local", region_name="us-east-1")
+    session = house.session()
     model = make_tiny_model(directory / "tiny", texts)
     config = load_config(config_path)
     with pytest.MonkeyPatch.context() as patch:

@@ -90,7 +90,7 @@ def test_from_approval_through_canary_and_rollback_to_nothing(trained: House) ->
 
     broken, slow = spoil(house, 2, BROKEN), spoil(house, 2, SLOW)
     moments = [time.monotonic()]
-    with Load(house.url, "fmops-endpoint", rate=RATE, most=RATE * SECONDS, body=BODY) as load:
+    with Load(house.url, house.secret, "fmops-endpoint", rate=RATE, most=RATE * SECONDS, body=BODY) as load:
         time.sleep(1)
         approved = house.run("approve", "2", "--wait").stdout
         assert "in service" in approved, approved

@@ -125,7 +125,7 @@ def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finis
         variables = environment(
             AWS_ENDPOINT_URL=house.url,
             AWS_ACCESS_KEY_ID="111122223333",
-            AWS_SECRET_ACCESS_KEY="local",
+            AWS_SECRET_ACCESS_KEY=house.secret,
             AWS_DEFAULT_REGION="us-east-1",
             AWS_PAGER="",
         )

@@ -1,6 +1,6 @@
 """Steady load on an endpoint of this machine, bounded in rate, time and count, and what came of each request.
 
-with Load("http://127.0.0.1:4566", "chat", rate=50, most=6000) as load:
+with Load("http://127.0.0.1:4566", secret, "chat", rate=50, most=6000) as load:
     ...
 load.results     # [Result(start, seconds, error)], one for each request, none lost
 """
@@ -30,9 +30,9 @@ class Result:
 class Load:
     """Sends `rate` requests a second, whether earlier ones were answered or not, until left or `most` were sent."""
 
-    def __init__(self, url: str, endpoint: str, *, rate: float, most: int, body: dict[str, Any]) -> None:
+    def __init__(self, url: str, secret: str, endpoint: str, *, rate: float, most: int, body: dict[str, Any]) -> None:
         assert urlsplit(url).hostname in ("127.0.0.1", "localhost"), "load goes to this machine alone"
-        self._client = _client(url)
+        self._client = _client(url, secret)
         self._endpoint, self._body = endpoint, json.dumps(body)
         self._rate, self._most = rate, most
         self._numbers, self._lock = itertools.count(), threading.Lock()
@@ -82,7 +82,7 @@ class Load:
         return ""
 
 
-def _client(url: str) -> Any:
+def _client(url: str, secret: str) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -91,7 +91,7 @@ def _client(url: str) -> Any:
         region_name="us-east-1",
         endpoint_url=url,
         aws_access_key_id="111122223333",
-        aws_secret_access_key="local",
+        aws_secret_access_key=secret,
         # A retry would hide what this is here to see.
         config=Config(max_pool_connections=WORKERS, retries={"max_attempts": 0}, read_timeout=60),
     )

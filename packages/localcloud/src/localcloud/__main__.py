@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, help="end when the process with this id has ended")
     parser.add_argument("--clock-speed", default="", help="how much faster than real time SageMaker waits (default: 1)")
     arguments = parser.parse_args()
+    os.umask(0o077)
     logging.getLogger().addHandler(_ToOurLog(logging.ERROR))
     from localcloud.server import serve
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +16,11 @@ from localcloud.wire import FileRange, Reply
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]
 
+_DRAIN_S = 5.0
 MAXIMUM_BODY = 32 << 20
 """Bytes; more than any request of ours may have (6 MiB to an endpoint)."""
+MAXIMUM_DELEGATED_BODY = 80 << 20
+"""Bytes: the largest are Lambda's archives of 50 MiB in base64."""
 
 
 async def read_body(receive: Receive, limit: int = MAXIMUM_BODY) -> bytes:
@@ -36,6 +40,38 @@ async def read_body(receive: Receive, limit: int = MAXIMUM_BODY) -> bytes:
     if size > limit:
         raise AwsError("RequestEntityTooLarge", f"The request body has {size} bytes; at most {limit} are allowed", 413)
     return b"".join(pieces)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` for whoever comes after the body was read; then what the client does next."""
+    left = [body]
+
+    async def again() -> Any:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return again
+
+
+class Incoming:
+    """A request's `receive` that knows whether the body has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self.ended = receive, False
+
+    async def __call__(self) -> Any:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            self.ended = True
+        return message
+
+    async def drain(self) -> None:
+        """Take a refused body, so that the client reads the answer instead of a reset connection."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while not self.ended:
+                    await self()
 
 
 async def send_reply(

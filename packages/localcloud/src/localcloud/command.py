@@ -41,18 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def environment(url: str, account: str, region: str) -> dict[str, str]:
-    """What points AWS clients at a localcloud: the account id is the access key, any secret will do."""
-    return {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": account,
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_REGION": region,
-        "AWS_DEFAULT_REGION": region,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="localcloud", description="AWS on this machine, for rehearsing SageMaker pipelines.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="up | down | status | env")
@@ -121,7 +109,7 @@ def _say(info: control.Info, home: Path, stream: object = None) -> None:
 
 
 def _export(info: control.Info, options: argparse.Namespace) -> None:
-    for name, value in environment(info.url, options.account, options.region).items():
+    for name, value in control.shell_environment(options.home, info, options.account, options.region).items():
         print(f"export {name}={shlex.quote(value)}")
 
 

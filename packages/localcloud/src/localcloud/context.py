@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from localcloud import clock
 from localcloud.clock import Clock
+from localcloud.keys import Keys
 from localcloud.store import Store
 
 MetricPoint = tuple[str, float, str, dict[str, str]]
@@ -97,6 +98,8 @@ class Cloud:
     delegate: Delegate
     clock: Clock = field(default_factory=clock.from_environment)
     """What SageMaker and CloudWatch wait by."""
+    keys: Keys = field(default_factory=Keys.random)
+    """Its secret, and the keys of whatever it starts."""
     on_stop: list[Callable[[], None]] = field(default_factory=list)
     """Called in reverse order at shutdown: whoever starts processes or threads registers how they end."""
     operations: dict[str, dict[str, Handler]] = field(default_factory=dict)

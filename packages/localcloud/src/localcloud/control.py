@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from localcloud.home import DEFAULT_PORT, ControlError, listen, locked, prepare_home
+from localcloud.keys import Keys
 
-__all__ = ["DEFAULT_PORT", "ControlError", "Info", "down", "status", "up"]
+__all__ = ["DEFAULT_PORT", "ControlError", "Info", "client_environment", "down", "shell_environment", "status", "up"]
 STATE_FILE = "localcloud.json"
 PARENT_VARIABLE = "LOCALCLOUD_PARENT"
 """Environment variable with the id of the process that a localcloud ends with: tests set it for all that they start."""
 _OUTPUT = "localcloud.out"
+_SDK_CONFIGURATION = "SAGEMAKER_USER_CONFIG_OVERRIDE"
 _START_S = 30.0
 _STOP_S = 15.0
 _POLL_S = 0.02
 _ANSWER_S = 2.0
+_KEPT = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "SSL_CERT_FILE", "SSL_CERT_DIR", "XDG_CACHE_HOME"),
+    }
+)
+_KEPT_PREFIXES = ("LC_", "LOCALCLOUD_", "PYTHON", "COVERAGE_", "OMP_", "CUDA_", "NVIDIA_", "HF_HOME", "MKL_")
+"""Where programs and libraries are, how many threads they take, and localcloud's own dials."""
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """What this process started and has to reap."""
 
@@ -39,6 +51,8 @@ class Info:
     url: str
     pid: int
     port: int
+    secret: str = field(default="", repr=False)
+    """The AWS_SECRET_ACCESS_KEY of every account in it."""
     clock_speed: float = 1.0
     opt_ml: str = ""
     """How jobs get their `/opt/ml` there, in words."""
@@ -82,14 +96,15 @@ def _start(home: Path, port: int, parent: int | None, clock_speed: float | None)
     followed = parent if parent is not None else os.environ.get(PARENT_VARIABLE) or None
     options = {"--port": port or None, "--parent": followed, "--clock-speed": clock_speed}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
-    with open(home / _OUTPUT, "ab") as output:
+    with open(home / _OUTPUT, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "localcloud", "--home", str(home), *given],
+            [sys.executable, "-P", "-m", "localcloud", "--home", str(home), *given],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env=_environment(),
+            umask=0o077,
         )
 
 
@@ -138,15 +153,20 @@ def status(home: Path | str) -> Info | None:
     home = Path(home).expanduser().resolve()
     try:
         stated = json.loads((home / STATE_FILE).read_text())
-        info = Info(str(stated["url"]), int(stated["pid"]), int(stated["port"]))
+        info = Info(str(stated["url"]), int(stated["pid"]), int(stated["port"]), Keys.of_home(home).secret)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    nonce = secrets.token_hex(16)
+    request = urllib.request.Request(f"{info.url}/_localcloud/health", headers={"x-localcloud-nonce": nonce})  # noqa: S310
     try:
-        with urllib.request.urlopen(f"{info.url}/_localcloud/health", timeout=_ANSWER_S) as answer:  # noqa: S310
+        # Never through a proxy: it is this machine.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_ANSWER_S) as answer:
             health = json.load(answer)
     except (OSError, ValueError, urllib.error.URLError):
         return None
-    same = isinstance(health, dict) and health.get("pid") == info.pid and health.get("home") == str(home)
+    # Who listens there now may be somebody else: only the cloud of this home knows its secret.
+    proof = Keys(info.secret).prove(f"health|{nonce}")
+    same = isinstance(health, dict) and health.get("pid") == info.pid and health.get("proof") == proof
     if not same:
         return None
     return replace(info, clock_speed=float(health.get("clock_speed", 1.0)), opt_ml=str(health.get("opt_ml", "")))
@@ -159,11 +179,62 @@ def write_state(home: Path, info: Info) -> None:
     os.replace(temporary, home / STATE_FILE)
 
 
+def _environment() -> dict[str, str]:
+    """What localcloud gets to see of its starter's environment: its jobs are of the same user and can read it in /proc.
+
+    So no secret is in it; an allow list, as nobody knows all names that secrets have.
+    """
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+    return {**kept, "PYTHONPATH": _python_path()}
+
+
 def _python_path() -> str:
-    """This package's parent first: the process runs in another directory than its parent was started for."""
+    """This package's parent first: the process runs in another directory than its parent was started for.
+
+    Without relative entries, which would be the caller's current directory.
+    """
     here = str(Path(__file__).resolve().parent.parent)
-    old = os.environ.get("PYTHONPATH")
-    return f"{here}{os.pathsep}{old}" if old else here
+    old = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(entry)]
+    return os.pathsep.join([here, *old])
+
+
+def client_environment(url: str, secret: str, account: str, region: str) -> dict[str, str]:
+    """What points boto3, the SageMaker SDK and the AWS CLI at a localcloud: the account's id is its access key."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": account,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **past_proxies(os.environ),
+    }
+
+
+def shell_environment(home: Path | str, info: Info, account: str, region: str) -> dict[str, str]:
+    """`client_environment`, and what the SageMaker SDK needs beside it; writes the SDK's configuration into the home.
+
+    `Session().default_bucket()` asks sts.REGION.amazonaws.com for the account, by that name: no variable leads it
+    elsewhere. It asks nobody when the bucket's name is configured, so this names the one that it would have made up.
+    A configuration that the shell already names stays.
+    """
+    found = client_environment(info.url, info.secret, account, region)
+    if os.environ.get(_SDK_CONFIGURATION, "").startswith(str(home)) or not os.environ.get(_SDK_CONFIGURATION):
+        path = prepare_home(Path(home)) / f"sagemaker-sdk-{account}-{region}.yaml"
+        session = {"DefaultS3Bucket": f"sagemaker-{region}-{account}"}
+        modules = {"Session": session, "TelemetryOptOut": True}
+        document = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": modules}}}
+        path.write_text(json.dumps(document, indent=2) + "\n")  # JSON is YAML
+        found[_SDK_CONFIGURATION] = str(path)
+    return found
+
+
+def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep this machine's own addresses from a proxy, beside those that are kept from it already."""
+    known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    value = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+    return {"NO_PROXY": value, "no_proxy": value}  # the lower one goes first with urllib, botocore and requests
 
 
 def _alive(pid: int) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from typing import Any
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class AwsError(Exception):
@@ -32,3 +36,18 @@ def not_found(message: str) -> AwsError:
 def in_use(message: str) -> AwsError:
     """What SageMaker answers when a name is taken or a resource is busy (`ResourceInUse`, HTTP 400)."""
     return AwsError("ResourceInUse", message)
+
+
+def no_space(error: BaseException) -> AwsError | None:
+    """The answer to a request that the disk has no room for; None for every other failure.
+
+    507 is no code of AWS's, whose disks are never full: clients repeat 500 and 503 by themselves.
+    """
+    full = isinstance(error, OSError) and error.errno in _FULL
+    if isinstance(error, sqlite3.OperationalError):
+        full = error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+    if not full:
+        return None
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    text = f"The disk that localcloud's home is on took no more ({reason}): free some space, then send it again"
+    return AwsError("InsufficientStorage", text, 507)

@@ -17,19 +17,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from localcloud import protocol, wire
-from localcloud.asgi import Receive, Send, read_body, send_reply
+from localcloud import guard, protocol, refusals, wellformed, wire
+from localcloud.admission import Admission, raw_path
+from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Incoming, Receive, Send, read_body, replayed, send_reply
 from localcloud.context import Cloud, Context
 from localcloud.delegate import MiniStack
-from localcloud.errors import AwsError
-from localcloud.identity import Caller, identify, operation_name, reading, service_protocol
+from localcloud.errors import AwsError, no_space
+from localcloud.identity import Caller, header_text, identify, operation_name, reading, service_protocol
+from localcloud.s3 import xml
 from localcloud.s3.http import S3Front
 from localcloud.wire import Reply
 
 _log = logging.getLogger("localcloud")
 _requests = logging.getLogger("localcloud.requests")
 
-_ADMIN_PATHS = ("/_ministack", "/_localstack", "/_aws", "/_alb", "/_kube", "/health")
 _REFUSED = frozenset({"bedrock", "bedrock-runtime", "bedrock-agent", "bedrock-agent-runtime", "bedrock-agentcore"})
 """Services that the delegate answers with canned data, which is worse than none."""
 _TARGETS_OURS = {"SageMaker": "sagemaker", "AnyScaleFrontendService": "application-autoscaling"}
@@ -38,6 +39,7 @@ _REST_OURS = ("sagemaker-runtime",)
 _REST_REFUSED = ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge")
 _FREQUENT = frozenset({"Invoke", "PutLogEvents", "PutMetricData"})
 """Changes that may wait a second for the next checkpoint."""
+_TOO_DEEP = AwsError("SerializationException", "The request is nested too deeply")
 _READ_ONLY = ("Get", "List", "Describe", "Head", "Receive", "Filter", "Lookup", "Simulate", "Decrypt", "Verify")
 
 Scope = dict[str, Any]
@@ -49,6 +51,7 @@ class Front:
     def __init__(self, cloud: Cloud, delegate: MiniStack, health: dict[str, Any]) -> None:
         self._cloud, self._delegate, self._health = cloud, delegate, health
         self._s3 = S3Front(delegate)
+        self._admission = Admission(cloud.keys, delegate)
         # Two pools: calls that wait on a model must not keep control calls from being answered.
         self._control = ThreadPoolExecutor(24, thread_name_prefix="localcloud-control")
         self._runtime = ThreadPoolExecutor(64, thread_name_prefix="localcloud-runtime")
@@ -67,6 +70,7 @@ class Front:
         async def forward(message: dict[str, Any]) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._delegate.started(self._cloud)
+                self._delegate.sign_links(self._admission.link)
             await send(message)
 
         return forward
@@ -79,44 +83,71 @@ class Front:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        caller = identify(scope)
+        caller, incoming = identify(scope), Incoming(receive)
         status = 0
 
         async def counted(message: dict[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": _without_cors(message.get("headers", []))}
             await send(message)
 
         try:
-            await self._route(scope, caller, reading(caller, receive), counted)
+            await self._come_in(scope, caller, incoming, counted)
         except AwsError as error:
-            await self._refuse(caller, error, counted, status)
+            await self._refuse(caller, error, counted, status, incoming)
         except (ConnectionError, asyncio.CancelledError):
             raise
+        except RecursionError:
+            await self._refuse(caller, _TOO_DEEP, counted, status, incoming)
         except Exception as error:
+            full = no_space(error)
+            if full is not None:
+                await self._refuse(caller, full, counted, status, incoming)
+                return
             _log.exception("%s %s failed", scope["method"], scope["path"])
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            await self._refuse(caller, AwsError("InternalFailure", reason, 500), counted, status)
+            await self._refuse(caller, AwsError("InternalFailure", reason, 500), counted, status, incoming)
         finally:
             took = round((time.monotonic() - started) * 1000, 1)
             name = operation_name(caller, scope)
             _requests.info("%s %s %s %s %sms", caller.service, name, caller.account_key, status, took)
 
-    async def _refuse(self, caller: Caller, error: AwsError, send: Send, status: int) -> None:
-        if not status:  # otherwise the answer has begun: closing the connection is all that is left
-            await send_reply(wire.write_error(error, service_protocol(caller.service)), send, self._control)
+    async def _refuse(self, caller: Caller, error: AwsError, send: Send, status: int, incoming: Incoming) -> None:
+        if status:
+            return  # the answer has begun: closing the connection is all that is left
+        if caller.headers.get("expect", "").lower() != "100-continue":
+            await incoming.drain()
+        if caller.service == "s3":
+            reply = Reply(error.status, xml.error(error, caller.path), {"Content-Type": "application/xml"})
+        else:
+            reply = wire.write_error(error, caller.protocol or service_protocol(caller.service))
+        await send_reply(reply, send, self._control)
 
-    async def _route(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> None:
+    async def _come_in(self, scope: Scope, caller: Caller, incoming: Incoming, send: Send) -> None:
+        """Nothing is routed, and no service of ours or the delegate's hears of it, before it is known who asks."""
+        guard.check(scope, header_text(scope))
         path = scope["path"]
         if path == "/_localcloud/health":
-            await send_reply(Reply(200, json.dumps(self._health).encode(), {"Content-Type": "application/json"}), send)
-            return
-        if path.startswith(_ADMIN_PATHS) and caller.service in ("", "s3") and not caller.signed:
-            raise AwsError("AccessDenied", f"{path} is not available in localcloud", 403)
+            proof = self._cloud.keys.prove(f"health|{caller.headers.get('x-localcloud-nonce', '')}")
+            answer = json.dumps({**self._health, "proof": proof}).encode()
+            await send_reply(Reply(200, answer, {"Content-Type": "application/json"}), send)
+        elif self._admission.let_by(scope):
+            await self._delegate.app(scope, incoming, send)
+        elif guard.is_admin(path):
+            raise guard.not_available(path)
+        else:
+            receive = await self._admission.admit(scope, caller, reading(caller, incoming))
+            await self._route(scope, caller, receive, send)
+
+    async def _route(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> None:
         prefix, _, operation = caller.target.partition(".")
         service = _TARGETS_OURS.get(prefix, "")
         if service:
+            if caller.service != service:
+                reason = f"Credential should be scoped to correct service: '{service}'."
+                raise refusals.refusal("mismatch", service, "json", reason)
             body = await read_body(receive)
             run = lambda: wire.write_json(self._call(caller, service, operation, wire.parse_json(body)))  # noqa: E731
             reply = await asyncio.get_running_loop().run_in_executor(self._control, run)
@@ -129,10 +160,12 @@ class Front:
         elif caller.service == "monitoring" and "cbor" in caller.headers.get("content-type", ""):
             await read_body(receive)
             raise protocol.not_implemented(caller.service, f"{operation_name(caller, scope)} in CBOR")
-        elif self._is_s3(caller, scope):
+        elif caller.service == "s3":
             await self._s3(scope, receive, send, caller, functools.partial(self._delegated_app, caller=caller))
         else:
-            await self._delegated_app(scope, receive, send, caller)
+            body = await read_body(receive, MAXIMUM_DELEGATED_BODY)
+            body = wellformed.checked(caller, scope["method"], raw_path(scope), body)
+            await self._delegated_app(scope, replayed(body, receive), send, caller)
 
     def _call(self, caller: Caller, service: str, operation: str, params: dict[str, Any]) -> dict[str, Any]:
         account = self._delegate.account_of(caller.account_key)
@@ -140,9 +173,9 @@ class Front:
 
     async def _rest(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> None:
         """sagemaker-runtime signs as `sagemaker`, as its siblings do: only the path tells them apart."""
-        raw = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
+        raw = raw_path(scope)
         for service in _REST_OURS:
-            found = wire.match_rest(service, scope["method"], raw.split("?")[0])
+            found = wire.match_rest(service, scope["method"], raw)
             if found:
                 operation, in_path = found
                 body = await read_body(receive)
@@ -156,7 +189,7 @@ class Front:
                 await send_reply(reply, send, self._runtime, receive)
                 return
         for service in _REST_REFUSED:
-            found = wire.match_rest(service, scope["method"], raw.split("?")[0])
+            found = wire.match_rest(service, scope["method"], raw)
             if found:
                 raise protocol.not_implemented(service, found[0])
         raise AwsError("UnknownOperationException", f"SageMaker has no operation at {scope['method']} {scope['path']}")
@@ -165,12 +198,6 @@ class Front:
         model = protocol.operation_model(service, operation)
         params = wire.parse_rest(model, in_path, caller.query, caller.headers, body)
         return wire.write_rest(model, self._call(caller, service, operation, params))
-
-    def _is_s3(self, caller: Caller, scope: Scope) -> bool:
-        if caller.service:
-            return caller.service == "s3"
-        detected = self._delegate.app.detect_service(scope["method"], scope["path"], caller.headers, caller.query)
-        return detected == "s3"
 
     async def _delegated_app(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """MiniStack's answer; what it changed is on disk before the caller hears of it."""
@@ -197,6 +224,11 @@ class Front:
             await send(message)
 
         await self._delegate.app(scope, receive, checked)
+
+
+def _without_cors(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """No web page may read an answer."""
+    return [(name, value) for name, value in headers if not name.lower().startswith(b"access-control-")]
 
 
 def _is_unsupported(body: bytes) -> bool:

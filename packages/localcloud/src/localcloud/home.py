@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,18 +19,33 @@ class ControlError(Exception):
 
 
 def prepare_home(home: Path) -> Path:
-    """The home directory, absolute; made when absent, ignored by git. ControlError when it can't be written to."""
+    """The home directory, absolute; made when absent, ignored by git, closed to other users.
+
+    ControlError when it can't be written to or is everybody's.
+    """
     home = home.expanduser().resolve()
-    probe = home / f".write-test-{os.getpid()}"
+    probe = home / f".write-test-{uuid.uuid4().hex}"
     try:
         if not home.exists():
-            home.mkdir(parents=True)
+            home.mkdir(parents=True, mode=0o700, exist_ok=True)
             (home / ".gitignore").write_text("# made by localcloud\n*\n")
+        _close_to_others(home)
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
         raise ControlError(f"{home} can't be written to ({error.strerror}): choose another home directory") from None
     return home
+
+
+def _close_to_others(home: Path) -> None:
+    """Mode 0700; what lies in it needs no care of its own then."""
+    status = home.stat()
+    if status.st_mode & 0o1002:
+        raise ControlError(f"{home} is a directory that every user may write to: choose one of its own for localcloud")
+    if status.st_uid != os.geteuid():
+        raise ControlError(f"{home} belongs to another user: choose a directory of your own")
+    if status.st_mode & 0o077:
+        home.chmod(0o700)
 
 
 def listen(port: int | None) -> socket.socket:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from botocore.exceptions import UnknownServiceError
 
 from localcloud.protocol import service_model
+from localcloud.signature import Payload
 from localcloud.wire import match_rest
 
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/(\d{8})/([^/,\s]*)/([^/,\s]+)/aws4_request")
@@ -29,18 +30,20 @@ class Caller:
     target: str
     headers: dict[str, str]
     query: dict[str, str]
+    path: str = ""
+    protocol: str = ""
+    """The wire protocol of a refusal, where the service alone doesn't tell."""
     action: str = ""
-
-    @property
-    def signed(self) -> bool:
-        return bool(self.account_key)
+    payload: Payload | None = None
+    """What the body has to be, once the signature is verified; S3's only, other bodies are verified before."""
 
 
 def identify(scope: dict[str, Any]) -> Caller:
     """Read an ASGI scope; nothing is verified here. Repeated headers are joined with a comma."""
     headers: dict[str, str] = {}
-    for name, value in scope.get("headers", []):
-        key, text = name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape")
+    for (key, text), (_, raw) in zip(header_text(scope), scope.get("headers", []), strict=True):
+        if key.startswith("x-amz-meta-"):
+            text = raw.decode("latin-1")  # as S3 reads them
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     raw = scope.get("query_string", b"").decode("latin-1")
     query = {name: values[0] for name, values in parse_qs(raw, keep_blank_values=True).items()}
@@ -50,10 +53,22 @@ def identify(scope: dict[str, Any]) -> Caller:
     target = headers.get("x-amz-target", "")
     if found:
         key, _, region, service = found.groups()
-        return Caller(service, region or DEFAULT_REGION, key, target, headers, query)
+        return Caller(service, region or DEFAULT_REGION, key, target, headers, query, scope["path"])
     legacy = _LEGACY.match(authorization)
     key = legacy.group(1) if legacy else query.get("AWSAccessKeyId", "")
-    return Caller("s3" if key else "", DEFAULT_REGION, key, target, headers, query)
+    return Caller("s3" if key else "", DEFAULT_REGION, key, target, headers, query, scope["path"])
+
+
+def header_text(scope: dict[str, Any]) -> list[tuple[str, str]]:
+    """The headers as text, names in lower case: values are UTF-8, or Latin-1 where they can't be."""
+    return [(name.decode("latin-1").lower(), _text(value)) for name, value in scope.get("headers", [])]
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 _ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
@@ -80,7 +95,7 @@ def operation_name(caller: Caller, scope: dict[str, Any]) -> str:
         return caller.target.rpartition(".")[2]
     if caller.action or "Action" in caller.query:
         return caller.action or caller.query["Action"]
-    model = None if caller.service in ("s3", "sagemaker", "") else _known_service(caller.service)
+    model = None if caller.service in ("s3", "sagemaker", "") else known_service(caller.service)
     if model is not None and model.metadata.get("protocol", "").startswith("rest"):
         found = match_rest(caller.service, scope["method"], scope["path"])
         if found:
@@ -94,12 +109,12 @@ def service_protocol(service: str) -> str:
         return "rest-xml"
     if service in ("", "sagemaker"):
         return "json"
-    model = _known_service(service)
+    model = known_service(service)
     return str(model.metadata.get("protocol", "json")) if model else "json"
 
 
 @functools.cache
-def _known_service(service: str) -> Any:
+def known_service(service: str) -> Any:
     name = {"monitoring": "cloudwatch", "states": "stepfunctions", "elasticloadbalancing": "elbv2", "email": "ses"}.get(
         service, service
     )

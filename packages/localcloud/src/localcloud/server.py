@@ -15,10 +15,12 @@ from pathlib import Path
 from localcloud import autoscaling, clock, sagemaker
 from localcloud.clock import Clock
 from localcloud.context import Cloud
-from localcloud.control import STATE_FILE, Info, write_state
+from localcloud.control import STATE_FILE, Info, client_environment, write_state
 from localcloud.delegate import MiniStack
 from localcloud.front import Front
 from localcloud.home import ControlError, listen, lock, prepare_home
+from localcloud.keys import Keys
+from localcloud.logfile import OneLine
 from localcloud.store import Store
 
 VERSION = "1"
@@ -63,11 +65,10 @@ def _serve(
         store = ending.enter_context(contextlib.closing(Store(home / "state.sqlite")))
         delegate = MiniStack(home, port, ticking)
         ending.callback(delegate.stopped)
-        cloud = assemble(Cloud(home, f"http://127.0.0.1:{port}", store, delegate, ticking))
+        cloud = assemble(Cloud(home, f"http://127.0.0.1:{port}", store, delegate, ticking, Keys.of_home(home)))
         health = {
             "status": "ok",
             "pid": os.getpid(),
-            "home": str(home),
             "url": cloud.url,
             "version": VERSION,
             "clock_speed": ticking.speed,
@@ -125,7 +126,7 @@ def _begin(cloud: Cloud, ready: Callable[[Cloud], None]) -> None:
             package.resume(cloud)
         except Exception:
             _log.exception("%s could not resume", package.__name__)
-    write_state(cloud.home, Info(cloud.url, os.getpid(), int(cloud.url.rpartition(":")[2])))
+    write_state(cloud.home, Info(cloud.url, os.getpid(), int(cloud.url.rpartition(":")[2]), cloud.keys.secret))
     ready(cloud)
 
 
@@ -142,7 +143,7 @@ def end(cloud: Cloud) -> None:
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(OneLine())
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False
@@ -180,6 +181,15 @@ class LocalCloud:
     @property
     def url(self) -> str:
         return self.cloud.url
+
+    @property
+    def secret(self) -> str:
+        """The AWS_SECRET_ACCESS_KEY of every account in it."""
+        return self.cloud.keys.secret
+
+    def environment(self, account: str = "000000000000", region: str = "us-east-1") -> dict[str, str]:
+        """The variables that point AWS clients at it, as an account."""
+        return client_environment(self.url, self.cloud.keys.secret, account, region)
 
     def start(self) -> LocalCloud:
         """Serve from a thread; returns when requests are answered. ControlError when that fails."""

@@ -14,13 +14,15 @@ import binascii
 import datetime
 import functools
 import re
+import sys
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 
 from localcloud.errors import AwsError, validation
 
-_INTEGERS = frozenset({"integer", "long", "short", "byte"})
+_LARGEST = {"byte": 2**7 - 1, "short": 2**15 - 1, "integer": 2**31 - 1, "long": 2**63 - 1}
+_INTEGERS = frozenset(_LARGEST)
 _FLOATS = frozenset({"float", "double"})
 _SCALAR_NAMES = {
     "string": "String",
@@ -32,6 +34,8 @@ _SCALAR_NAMES = {
     "timestamp": "Date",
     "blob": "Blob",
 }
+_LAST_MOMENT = 253402300800
+"""Seconds of the year 10000."""
 _SHOWN_CHARACTERS = 512
 """How much of a refused value a message repeats."""
 
@@ -44,7 +48,7 @@ def check_request(shape: StructureShape | None, params: Any) -> dict[str, Any]:
     if shape is None:
         return {}
     if not isinstance(params, dict):
-        raise _serialization(params, "structure", "")
+        raise serialization(params, "structure", "")
     problems: list[str] = []
     checked = _structure(shape, params, "", problems)
     if problems:
@@ -77,7 +81,7 @@ def _structure(shape: StructureShape, value: dict[str, Any], path: str, problems
 def _value(shape: Shape, value: Any, path: str, problems: list[str]) -> Any:
     if isinstance(shape, StructureShape):
         if not isinstance(value, dict):
-            raise _serialization(value, "structure", path)
+            raise serialization(value, "structure", path)
         if getattr(shape, "is_document_type", False):
             return value
         return _structure(shape, value, path, problems)
@@ -85,22 +89,22 @@ def _value(shape: Shape, value: Any, path: str, problems: list[str]) -> Any:
         return _list(shape, value, path, problems)
     if isinstance(shape, MapShape):
         return _map(shape, value, path, problems)
-    converted = _scalar(shape, value, path)
+    converted = scalar(shape, value, path)
     problems.extend(_failure(value, path, broken) for broken in _broken(shape, converted))
     return converted
 
 
 def _list(shape: ListShape, value: Any, path: str, problems: list[str]) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise _serialization(value, "list", path)
+        raise serialization(value, "list", path)
     problems.extend(_failure(value, path, broken) for broken in _length(shape, len(value)))
     result = []
     nested: list[str] = []
     for index, item in enumerate(value, start=1):
         if item is None:
-            raise _serialization(item, shape.member.type_name, f"{path}.{index}.member")
+            raise serialization(item, shape.member.type_name, f"{path}.{index}.member")
         if _is_scalar(shape.member):
-            converted = _scalar(shape.member, item, f"{path}.{index}.member")
+            converted = scalar(shape.member, item, f"{path}.{index}.member")
             nested = nested or _broken(shape.member, converted)
             result.append(converted)
         else:
@@ -112,7 +116,7 @@ def _list(shape: ListShape, value: Any, path: str, problems: list[str]) -> list[
 
 def _map(shape: MapShape, value: Any, path: str, problems: list[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _serialization(value, "map", path)
+        raise serialization(value, "map", path)
     problems.extend(_failure(value, path, broken) for broken in _length(shape, len(value)))
     keys: list[str] = []
     values: list[str] = []
@@ -120,10 +124,10 @@ def _map(shape: MapShape, value: Any, path: str, problems: list[str]) -> dict[st
     for key, item in value.items():
         here = f"{path}.{key}"
         if item is None:
-            raise _serialization(item, shape.value.type_name, f"{here}.member")
-        keys = keys or _broken(shape.key, _scalar(shape.key, key, path))
+            raise serialization(item, shape.value.type_name, f"{here}.member")
+        keys = keys or _broken(shape.key, scalar(shape.key, key, path))
         if _is_scalar(shape.value):
-            result[key] = _scalar(shape.value, item, here)
+            result[key] = scalar(shape.value, item, here)
             values = values or _broken(shape.value, result[key])
         else:
             result[key] = _value(shape.value, item, f"{here}.member", problems)
@@ -138,37 +142,38 @@ def _is_scalar(shape: Shape) -> bool:
     return not isinstance(shape, StructureShape | ListShape | MapShape)
 
 
-def _scalar(shape: Shape, value: Any, path: str) -> Any:
+def scalar(shape: Shape, value: Any, path: str) -> Any:
+    """The value as handlers get it; AwsError SerializationException when it has another type."""
     kind = shape.type_name
     if kind == "boolean" and isinstance(value, bool):
         return value
     if kind == "string" and isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if kind in _INTEGERS and value == int(value):
+        if kind in _INTEGERS and abs(value) <= _LARGEST[kind] and value == int(value):
             return int(value)
-        if kind in _FLOATS:
+        if kind in _FLOATS and abs(value) <= sys.float_info.max:
             return float(value)
     if kind == "timestamp":
         return _timestamp(value, path)
     if kind == "blob":
         return _blob(value, path)
-    raise _serialization(value, kind, path)
+    raise serialization(value, kind, path)
 
 
 def _timestamp(value: Any, path: str) -> float:
     """Epoch seconds from what the wire (a number, ISO 8601) or a caller in process (datetime) gives."""
     if isinstance(value, datetime.datetime):
         return value.timestamp()
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LAST_MOMENT:
         return float(value)
     if isinstance(value, str):
         try:
             moment = datetime.datetime.fromisoformat(value)
         except ValueError:
-            raise _serialization(value, "timestamp", path) from None
+            raise serialization(value, "timestamp", path) from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-    raise _serialization(value, "timestamp", path)
+    raise serialization(value, "timestamp", path)
 
 
 def _blob(value: Any, path: str) -> bytes:
@@ -179,7 +184,7 @@ def _blob(value: Any, path: str) -> bytes:
             return base64.b64decode(value, validate=True)
         except binascii.Error:
             pass
-    raise _serialization(value, "blob", path)
+    raise serialization(value, "blob", path)
 
 
 def _broken(shape: Shape, value: Any) -> list[str]:
@@ -239,7 +244,8 @@ def _failure(value: Any, path: str, broken: str) -> str:
     return f"Value '{shown}' at '{path}' failed to satisfy constraint: {broken}"
 
 
-def _serialization(value: Any, wanted: str, path: str) -> AwsError:
+def serialization(value: Any, wanted: str, path: str) -> AwsError:
+    """The refusal of a value of another type."""
     where = f" at '{path}'" if path else ""
     if isinstance(value, dict | list | tuple):
         found = "structure or map" if isinstance(value, dict) else "list"

@@ -47,10 +47,14 @@ class Store:
             self._connection.execute("begin immediate")
             try:
                 yield
+                self._connection.execute("commit")
             except BaseException:
-                self._connection.execute("rollback")
+                if self._is_open():  # SQLite may have ended it when the disk was full
+                    self._connection.execute("rollback")
                 raise
-            self._connection.execute("commit")
+
+    def _is_open(self) -> bool:
+        return self._connection.in_transaction
 
     def create(self, kind: str, account: str, region: str, name: str, doc: Document) -> bool:
         """Keep a new document; False (and no change) when the name is taken."""

@@ -10,6 +10,7 @@ import base64
 import binascii
 import functools
 import json
+import math
 import re
 import struct
 import uuid
@@ -67,17 +68,35 @@ def wire_headers(reply: Reply) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), str(value).encode("utf-8")) for name, value in reply.headers.items()]
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
-    """The members of a json-1.1 request; AwsError SerializationException."""
+def parse_json(body: bytes, *, mapping: bool = True) -> dict[str, Any]:
+    """The members of a json-1.1 request; AwsError SerializationException.
+
+    Strict where Python isn't: no NaN, no number beyond a double's, no half of a surrogate pair. `mapping`: an object.
+    """
     if not body:
         return {}
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
+        if b"\\ud" in body or b"\\uD" in body:
+            json.dumps(document, ensure_ascii=False).encode()
     except ValueError as error:
         raise AwsError("SerializationException", f"The request body is not JSON: {error}") from None
-    if not isinstance(document, dict):
+    except RecursionError:
+        raise AwsError("SerializationException", "The request body is nested too deeply") from None
+    if mapping and not isinstance(document, dict):
         raise AwsError("SerializationException", "The request body must be a JSON object")
-    return document
+    return document  # type: ignore[no-any-return]
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON's")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def match_rest(service: str, method: str, path: str) -> tuple[str, dict[str, str]] | None:

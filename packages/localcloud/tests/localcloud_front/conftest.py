@@ -13,7 +13,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 
 from localcloud import LocalCloud, control
 
@@ -21,13 +24,23 @@ ACCOUNT, REGION = "123456789012", "eu-west-1"
 
 
 class Clients:
-    """boto3 clients of one caller at one localcloud, whose clock has `speed`; closed together."""
+    """boto3 clients of one caller at one localcloud, whose clock has `speed`; closed together.
+
+    `key` is another key than the account's own: id, secret, session token.
+    """
 
     def __init__(
-        self, url: str, account: str = ACCOUNT, region: str = REGION, signature: str = "v4", speed: float = 1
+        self,
+        at: control.Info | LocalCloud,
+        account: str = ACCOUNT,
+        region: str = REGION,
+        signature: str = "v4",
+        speed: float = 1,
+        key: tuple[str, str, str | None] | None = None,
     ) -> None:
         self.speed = speed
-        self.url, self.account, self.region, self.signature = url, account, region, signature
+        self.url, self.account, self.region, self.signature = at.url, account, region, signature
+        self.key = key or (account, at.secret, None)
         self._open: dict[str, Any] = {}
 
     def __call__(self, service: str) -> Any:
@@ -36,8 +49,9 @@ class Clients:
                 service,
                 endpoint_url=self.url,
                 region_name=self.region,
-                aws_access_key_id=self.account,
-                aws_secret_access_key="anything",
+                aws_access_key_id=self.key[0],
+                aws_secret_access_key=self.key[1],
+                aws_session_token=self.key[2],
                 config=Config(
                     retries={"total_max_attempts": 1},
                     s3={"addressing_style": "path"},
@@ -51,6 +65,28 @@ class Clients:
             client.close()
 
 
+def signed(
+    at: control.Info | LocalCloud,
+    service: str,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+    account: str = ACCOUNT,
+    host: str = "",
+) -> dict[str, str]:
+    """The headers of a request by hand, signed as botocore signs: for what no client of boto3 sends."""
+    kind = S3SigV4Auth if service == "s3" else SigV4Auth
+    request = AWSRequest(method, f"http://{host or at.url.partition('//')[2]}{path}", dict(headers or {}), body)
+    given = {name.lower(): value for name, value in (headers or {}).items()}.get("x-amz-content-sha256")
+    signer = kind(Credentials(account, at.secret), service, REGION)
+    if given:
+        signer.payload = lambda _: given
+    signer.add_auth(request)
+    found = dict(request.headers.items())
+    return {**found, "Host": host} if host else found
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -59,17 +95,22 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="package")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[control.Info]:
+def running_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home directory of `running`."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="package")
+def running(running_home: Path) -> Iterator[control.Info]:
     """One localcloud process for the whole folder."""
-    home = tmp_path_factory.mktemp("home")
-    info = control.up(home, free_port(), parent=os.getpid())
+    info = control.up(running_home, free_port(), parent=os.getpid())
     yield info
-    control.down(home)
+    control.down(running_home)
 
 
 @pytest.fixture
 def aws(running: control.Info) -> Iterator[Clients]:
-    clients = Clients(running.url)
+    clients = Clients(running)
     yield clients
     clients.close()
 
@@ -78,7 +119,7 @@ def aws(running: control.Info) -> Iterator[Clients]:
 def inside(tmp_path: Path) -> Iterator[tuple[LocalCloud, Clients]]:
     """A localcloud in this process, and its clients."""
     with LocalCloud(tmp_path / "home") as cloud:
-        clients = Clients(cloud.url)
+        clients = Clients(cloud)
         yield cloud, clients
         clients.close()
 

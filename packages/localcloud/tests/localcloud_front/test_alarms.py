@@ -17,7 +17,7 @@ from localcloud import LocalCloud
 from localcloud.clock import Clock
 from localcloud.delegate.alarm_evaluation import Evaluator
 from localcloud.hooks import metrics
-from localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside, function
+from localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside, function, signed
 from localcloud_front.test_delegate import bucket, eventually
 
 NAMESPACE = "AWS/SageMaker"
@@ -26,7 +26,7 @@ NAMESPACE = "AWS/SageMaker"
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
     with LocalCloud(tmp_path_factory.mktemp("home")) as cloud:
-        clients = Clients(cloud.url)
+        clients = Clients(cloud)
         yield cloud, clients
         clients.close()
 
@@ -402,8 +402,7 @@ def test_a_template_has_alarms_with_text_for_numbers(inside: Inside) -> None:
 
 
 def post(inside: Inside, body: bytes, content_type: str, path: str = "/") -> tuple[int, bytes]:
-    scope = f"AWS4-HMAC-SHA256 Credential={ACCOUNT}/20260101/{REGION}/monitoring/aws4_request, SignedHeaders=host"
-    headers = {"Authorization": scope, "Content-Type": content_type}
+    headers = signed(inside[0], "monitoring", "POST", path, {"Content-Type": content_type}, body)
     request = urllib.request.Request(inside[0].url + path, data=body, headers=headers)
     try:
         with urllib.request.urlopen(request) as answer:

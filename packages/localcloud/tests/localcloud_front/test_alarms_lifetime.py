@@ -40,7 +40,7 @@ def test_every_hook_is_in_place_and_undone(tmp_path: Path) -> None:
 def test_alarms_of_all_accounts_go_on_after_a_kill(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_port()
     info = control.up(home, port, parent=os.getpid())
-    callers = [Clients(info.url), Clients(info.url, "210987654321", "us-west-2")]
+    callers = [Clients(info), Clients(info, "210987654321", "us-west-2")]
 
     def states() -> list[str]:
         found = [aws("cloudwatch").describe_alarms(AlarmNames=["a"])["MetricAlarms"] for aws in callers]

@@ -46,7 +46,7 @@ def _cadence() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
     with LocalCloud(tmp_path_factory.mktemp("home"), clock_speed=SPEED) as cloud:
-        clients = Clients(cloud.url, speed=SPEED)
+        clients = Clients(cloud, speed=SPEED)
         bucket(clients, "scaled-models")
         yield cloud, clients
         clients.close()

@@ -33,7 +33,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCALCLOUD_SCALING_SECONDS", "0.5")
     monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "2")
     with LocalCloud(tmp_path_factory.mktemp("home"), clock_speed=SPEED) as cloud:
-        clients = Clients(cloud.url, speed=SPEED)
+        clients = Clients(cloud, speed=SPEED)
         bucket(clients, "scaled-models")
         yield clients
         clients.close()

@@ -37,7 +37,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCALCLOUD_SCALING_SECONDS", "0.5")
     monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "3600")  # the test publishes what copies are busy with
     with LocalCloud(tmp_path_factory.mktemp("home"), clock_speed=SPEED) as cloud:
-        clients = Clients(cloud.url, speed=SPEED)
+        clients = Clients(cloud, speed=SPEED)
         yield clients
         clients.close()
 

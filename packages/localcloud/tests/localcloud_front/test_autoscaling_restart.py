@@ -30,7 +30,7 @@ def test_targets_and_policies_survive_a_kill(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("LOCALCLOUD_LOAD_SECONDS", "3600")
     home, port = tmp_path / "home", free_port()
     info = control.up(home, port, parent=os.getpid(), clock_speed=SPEED)
-    aws = Clients(info.url, speed=SPEED)
+    aws = Clients(info, speed=SPEED)
     try:
         bucket(aws, "scaled-models")
         ident = endpoint(aws, "kept")

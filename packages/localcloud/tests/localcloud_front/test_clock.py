@@ -52,7 +52,7 @@ def test_the_lowest_and_highest_speed_are_taken(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_alarm_counts_short_minutes_of_points_with_real_times(tmp_path: Path) -> None:
     with LocalCloud(tmp_path / "home", clock_speed=20) as cloud:
-        aws = Clients(cloud.url)
+        aws = Clients(cloud)
         began = time.time()
         point = {"MetricName": "M", "Value": 9.0, "Dimensions": dimensions(E="x")}
         aws("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=[point])

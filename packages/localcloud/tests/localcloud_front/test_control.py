@@ -52,7 +52,7 @@ def test_up_is_idempotent_and_down_leaves_nothing(home: Path) -> None:
 
 def test_everything_survives_kill_9(home: Path) -> None:
     info = control.up(home, free_port())
-    aws = Clients(info.url)
+    aws = Clients(info)
     trust = json.dumps({"Version": "2012-10-17", "Statement": []})
     aws("s3").create_bucket(Bucket="kept-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     aws("s3").put_object(Bucket="kept-bucket", Key="k", Body=b"data")
@@ -81,7 +81,7 @@ def test_everything_survives_kill_9(home: Path) -> None:
 
 def test_logs_and_stacks_survive_kill_9_after_a_checkpoint(home: Path) -> None:
     info = control.up(home, free_port())
-    aws = Clients(info.url)
+    aws = Clients(info)
     logs = aws("logs")
     logs.create_log_group(logGroupName="/g")
     logs.create_log_stream(logGroupName="/g", logStreamName="s")
@@ -203,7 +203,7 @@ def test_ctrl_c_ends_it_quietly(home: Path) -> None:
 
 def test_in_process_it_starts_again_on_its_home_and_apart_on_another(tmp_path: Path) -> None:
     with LocalCloud(tmp_path / "one") as cloud:
-        aws = Clients(cloud.url)
+        aws = Clients(cloud)
         aws("s3").create_bucket(Bucket="one-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         aws("sqs").create_queue(QueueName="one")
         assert control.status(tmp_path / "one") is not None
@@ -211,14 +211,14 @@ def test_in_process_it_starts_again_on_its_home_and_apart_on_another(tmp_path: P
             LocalCloud(tmp_path / "two").start()
         aws.close()
     with LocalCloud(tmp_path / "two") as cloud:
-        aws = Clients(cloud.url)
+        aws = Clients(cloud)
         assert aws("s3").list_buckets()["Buckets"] == []
         assert aws("sqs").list_queues().get("QueueUrls", []) == []
         with pytest.raises(ClientError):
             aws("s3").head_bucket(Bucket="one-bucket")
         aws.close()
     with LocalCloud(tmp_path / "one") as cloud:
-        aws = Clients(cloud.url)
+        aws = Clients(cloud)
         assert [item["Name"] for item in aws("s3").list_buckets()["Buckets"]] == ["one-bucket"]
         assert len(aws("sqs").list_queues()["QueueUrls"]) == 1
         aws.close()
@@ -240,7 +240,7 @@ def test_functions_processes_and_files_end_with_the_cloud(tmp_path: Path) -> Non
     me = psutil.Process()
     before = {child.pid for child in me.children(recursive=True)}
     with LocalCloud(tmp_path / "home") as cloud:
-        aws = Clients(cloud.url)
+        aws = Clients(cloud)
         arn = function(aws, "import os\ndef handler(event, context):\n    return os.environ['LAMBDA_TASK_ROOT']")
         folder = Path(invoke((cloud, aws), arn, {})[0])
         assert folder.exists()

@@ -37,7 +37,7 @@ def eventually(probe: Callable[[], Any]) -> Any:
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
     with LocalCloud(tmp_path_factory.mktemp("home")) as cloud:
-        clients = Clients(cloud.url)
+        clients = Clients(cloud)
         yield cloud, clients
         clients.close()
 

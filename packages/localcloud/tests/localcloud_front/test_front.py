@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from localcloud import control, sagemaker
 from localcloud.protocol import service_model
-from localcloud_front.conftest import ACCOUNT, Clients
+from localcloud_front.conftest import ACCOUNT, Clients, signed
 
 
 def test_health_says_who_answers(running: control.Info) -> None:
@@ -23,7 +23,8 @@ def test_health_says_who_answers(running: control.Info) -> None:
         health = json.load(answer)
     assert (health["status"], health["pid"], health["url"]) == ("ok", running.pid, running.url)
     assert health["opt_ml"] == running.opt_ml == sagemaker.opt_ml()
-    assert f"jobs: {running.opt_ml}" in (Path(health["home"]) / "localcloud.log").read_text()
+    known = {"status", "pid", "url", "version", "clock_speed", "proof", "opt_ml"}
+    assert set(health) == known, "nothing of the home"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,8 @@ def raw(running: control.Info, method: str, path: str, headers: dict[str, str], 
 
 
 def test_an_operation_that_aws_lacks_is_unknown(running: control.Info) -> None:
-    status, body = raw(running, "POST", "/", {"X-Amz-Target": "SageMaker.MakeCoffee"})
+    target = {"X-Amz-Target": "SageMaker.MakeCoffee"}
+    status, body = raw(running, "POST", "/", signed(running, "sagemaker", "POST", "/", target))
     assert (status, json.loads(body)["__type"]) == (400, "UnknownOperationException")
 
 
@@ -86,30 +88,27 @@ def test_the_emulators_admin_paths_are_closed(running: control.Info, aws: Client
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("service", "headers"),
     [
-        {"Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/quantum/aws4_request"},
-        {
-            "Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/sqs/aws4_request",
-            "X-Amz-Target": "AmazonSQS.Nonsense",
-        },
-        {"Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/sagemaker/aws4_request"},
-        {
-            "Authorization": "AWS4-HMAC-SHA256 Credential=123456789012/20260101/us-east-1/events/aws4_request",
-            "X-Amz-Target": "AWSEvents.Nonsense",
-        },
+        ("quantum", {}),
+        ("sqs", {"X-Amz-Target": "AmazonSQS.Nonsense"}),
+        ("sagemaker", {}),
+        ("events", {"X-Amz-Target": "AWSEvents.Nonsense"}),
     ],
 )
-def test_nonsense_gets_a_readable_error(running: control.Info, headers: dict[str, str]) -> None:
-    status, body = raw(running, "POST", "/nonsense", headers)
+def test_nonsense_gets_a_readable_error(running: control.Info, service: str, headers: dict[str, str]) -> None:
+    status, body = raw(running, "POST", "/nonsense", signed(running, service, "POST", "/nonsense", headers))
     assert status in (400, 404, 501)
     assert body.lstrip()[:1] in ("{", "<")
     assert "html" not in body.lower()
     assert "Traceback" not in body
 
 
-def test_an_unsigned_request_to_a_bucket_path_is_s3(running: control.Info) -> None:
+def test_an_unsigned_request_to_a_bucket_path_is_refused_as_s3_does(running: control.Info) -> None:
     status, body = raw(running, "GET", "/no-such-bucket-here/key", {})
+    assert (status, "<Code>AccessDenied</Code>" in body) == (403, True)
+    given = signed(running, "s3", "GET", "/no-such-bucket-here/key")
+    status, body = raw(running, "GET", "/no-such-bucket-here/key", given)
     assert (status, "<Code>NoSuchBucket</Code>" in body) == (404, True)
 
 
@@ -146,8 +145,6 @@ def test_200_mixed_calls_on_20_threads_are_all_answered(aws: Clients, bucket: st
     assert attributes["Attributes"]["ApproximateNumberOfMessages"] == "40"
 
 
-def test_every_request_leaves_a_line_in_the_log(running: control.Info, aws: Clients) -> None:
+def test_every_request_leaves_a_line_in_the_log(running_home: Path, aws: Clients) -> None:
     aws("sagemaker").list_model_package_groups()
-    with urllib.request.urlopen(f"{running.url}/_localcloud/health") as answer:
-        home = Path(json.load(answer)["home"])
-    assert f"sagemaker ListModelPackageGroups {ACCOUNT} 200" in (home / "localcloud.log").read_text()
+    assert f"sagemaker ListModelPackageGroups {ACCOUNT} 200" in (running_home / "localcloud.log").read_text()

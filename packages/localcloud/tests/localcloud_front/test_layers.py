@@ -15,14 +15,15 @@ import localcloud
 from localcloud.hooks.privates import PRIVATES
 
 ROOT = Path(localcloud.__file__).parent
-MODULES = 154
+MODULES = 162
 """How many there are: a test that finds none would pass."""
 
 CORE = {
     *("asgi", "clock", "context", "control", "errors", "events", "home", "identity"),
+    *("guard", "keys", "refusals", "signature", "wellformed"),
     *("namespace", "paging", "protocol", "shapes", "store", "tags", "wire"),
 }
-SERVER = {"", "__main__", "command", "front", "server"}
+SERVER = {"", "__main__", "admission", "command", "front", "logfile", "server"}
 """Single modules, by name; what is in a package belongs to the layer of that name."""
 ALLOWED = {
     "core": set(),

@@ -127,7 +127,7 @@ class Flow:
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     with LocalCloud(tmp_path_factory.mktemp("home")) as cloud:
-        clients = Clients(cloud.url)
+        clients = Clients(cloud)
         yield clients
         clients.close()
 
@@ -411,7 +411,7 @@ def test_a_failed_job_has_inputs_and_no_outputs(aws: Clients, flow: Flow) -> Non
 def test_the_graph_survives_a_kill(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_port()
     info = control.up(home, port, parent=os.getpid())
-    aws = Clients(info.url)
+    aws = Clients(info)
     client = aws("sagemaker")
     try:
         one = client.create_artifact(ArtifactType="A", Source={"SourceUri": "s3://a"})["ArtifactArn"]

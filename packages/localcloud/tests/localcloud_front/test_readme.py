@@ -12,7 +12,6 @@ import pytest
 
 import localcloud
 from localcloud import control
-from localcloud.command import environment
 
 PACKAGE = Path(localcloud.__file__).parent
 README = Path(__file__).parents[2] / "README.md"
@@ -38,7 +37,7 @@ def test_an_example_runs_as_it_stands(number: int, running: control.Info, tmp_pa
         cwd=tmp_path,
         env={
             **inherited,
-            **environment(running.url, "123456789012", "us-east-1"),
+            **control.client_environment(running.url, running.secret, "123456789012", "us-east-1"),
             "PYTHONPATH": str(PACKAGE.parent),
             "SAGEMAKER_VALIDATE_ROLE": "false",
             "HOME": str(tmp_path),

@@ -15,7 +15,7 @@ from localcloud import sagemaker
 from localcloud.context import Context, Request, Response
 from localcloud.errors import AwsError
 from localcloud.wire import event_frame, match_rest
-from localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside
+from localcloud_front.conftest import ACCOUNT, REGION, Clients, Inside, signed
 
 
 def handle(monkeypatch: pytest.MonkeyPatch, operation: str, handler: Any) -> list[tuple[Context, Request]]:
@@ -123,9 +123,9 @@ def test_a_handler_that_breaks_is_one_line_and_no_traceback(inside: Inside, monk
 def test_a_session_key_belongs_to_the_account_of_its_role(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     trust = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}'
     arn = inside[1]("iam").create_role(RoleName="r", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
-    key = inside[1]("sts").assume_role(RoleArn=arn, RoleSessionName="session")["Credentials"]["AccessKeyId"]
+    key = inside[1]("sts").assume_role(RoleArn=arn, RoleSessionName="session")["Credentials"]
     seen = handle(monkeypatch, "InvokeEndpoint", lambda *_: {"Body": b""})
-    assumed = Clients(inside[0].url, account=key)
+    assumed = Clients(inside[0], key=(key["AccessKeyId"], key["SecretAccessKey"], key["SessionToken"]))
     assumed("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"")
     assumed.close()
     assert seen[0][0].account == ACCOUNT
@@ -150,7 +150,8 @@ def test_rest_paths_name_their_operation() -> None:
 def test_a_body_that_is_not_json_is_refused(inside: Inside) -> None:
     host = inside[0].url.removeprefix("http://")
     connection = http.client.HTTPConnection(host)
-    connection.request("POST", "/", b"{", {"X-Amz-Target": "SageMaker.ListModels"})
+    target = {"X-Amz-Target": "SageMaker.ListModels"}
+    connection.request("POST", "/", b"{", signed(inside[0], "sagemaker", "POST", "/", target, b"{"))
     answer = connection.getresponse()
     assert (answer.status, b"SerializationException" in answer.read()) == (400, True)
     connection.close()

@@ -210,14 +210,14 @@ def test_a_stop_keeps_what_waits(tmp_path: Path) -> None:
         cloud.store.close()
 
 
-def client(url: str, service: str) -> Any:
+def client(info: control.Info, service: str) -> Any:
     settings = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client(
         service,
-        endpoint_url=url,
+        endpoint_url=info.url,
         region_name=REGION,
         aws_access_key_id=ACCOUNT,
-        aws_secret_access_key="x",
+        aws_secret_access_key=info.secret,
         config=settings,
     )
 
@@ -227,7 +227,7 @@ def test_kill_9_loses_no_request_and_topics_are_told(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     info = control.up(tmp_path / "home", port, parent=os.getpid())
-    clients = {name: client(info.url, name) for name in ("s3", "sagemaker", "sagemaker-runtime", "sns", "sqs")}
+    clients = {name: client(info, name) for name in ("s3", "sagemaker", "sagemaker-runtime", "sns", "sqs")}
     s3, sagemaker, runtime = clients["s3"], clients["sagemaker"], clients["sagemaker-runtime"]
     try:
         s3.create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": REGION})

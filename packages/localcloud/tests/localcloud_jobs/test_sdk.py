@@ -14,6 +14,7 @@ from pathlib import Path
 
 import boto3
 
+from localcloud.keys import Keys
 from localcloud_jobs.conftest import own_opt_ml, until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +58,7 @@ def test_model_trainer_runs_its_own_drivers(tmp_path: Path) -> None:
             **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
             "AWS_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "123456789012",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_SECRET_ACCESS_KEY": Keys.of_home(tmp_path / "home").secret,
             "AWS_DEFAULT_REGION": "eu-west-1",
             "HOME": str(tmp_path),
             "SAGEMAKER_VALIDATE_ROLE": "false",
@@ -77,7 +78,7 @@ def check(url: str, home: Path, name: str, kind: str, ranks: list[str]) -> None:
         "endpoint_url": url,
         "region_name": "eu-west-1",
         "aws_access_key_id": "123456789012",
-        "aws_secret_access_key": "local",
+        "aws_secret_access_key": Keys.of_home(home).secret,
     }
     with contextlib.ExitStack() as closing:
         sagemaker, s3, logs = (

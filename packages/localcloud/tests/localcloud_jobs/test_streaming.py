@@ -93,7 +93,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                     endpoint_url=cloud.url,
                     region_name=REGION,
                     aws_access_key_id=ACCOUNT,
-                    aws_secret_access_key="x",
+                    aws_secret_access_key=cloud.secret,
                     config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
                 )
                 for name in ("s3", "sagemaker", "sagemaker-runtime", "cloudwatch")

@@ -94,7 +94,10 @@ def test_a_training_job_runs_under_the_container_contract(
     assert environ["TRAINING_JOB_NAME"] == "contract"
     assert environ["TRAINING_JOB_ARN"].endswith(":training-job/contract")
     assert environ["AWS_ENDPOINT_URL"] == bench.cloud.url
-    assert environ["AWS_ACCESS_KEY_ID"] == bench.ctx.account
+    key = bench.cloud.keys.role(bench.ctx.account, f"arn:aws:iam::{bench.ctx.account}:role/job")
+    assert (environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"]) == (key.access_key, key.secret)
+    assert environ["AWS_SESSION_TOKEN"] == key.token
+    assert (key.account, key.arn) == (bench.ctx.account, f"arn:aws:sts::{bench.ctx.account}:assumed-role/job/SageMaker")
     assert "MY_SECRET_TOKEN" not in environ
     assert seen["argv"] == ["--out", f"{root}/model"]
     assert seen["files"] == ["a.jsonl", "sub/b.jsonl"]

@@ -25,10 +25,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def client(cloud: Any) -> Callable[[str], Any]:
-    """`client("sagemaker")` -> a boto3 client that knows nothing but the endpoint URL and an account id."""
+    """`client("sagemaker")` -> a boto3 client that knows the endpoint URL, an account id and the secret."""
     import boto3
 
-    session = boto3.Session(aws_access_key_id=ACCOUNT, aws_secret_access_key="x", region_name=REGION)
+    session = boto3.Session(aws_access_key_id=ACCOUNT, aws_secret_access_key=cloud.secret, region_name=REGION)
     made: dict[str, Any] = {}
 
     def get(service: str) -> Any:

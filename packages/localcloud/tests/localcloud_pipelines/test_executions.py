@@ -331,7 +331,7 @@ def test_accounts_and_regions_see_only_their_own(sm: Any, cloud: Any, pipeline: 
 
     arn = run(pipeline(processing("A")))["PipelineExecutionArn"]
     for account, region in (("210987654321", "us-east-1"), ("123456789012", "eu-west-1")):
-        session = boto3.Session(aws_access_key_id=account, aws_secret_access_key="x", region_name=region)
+        session = boto3.Session(aws_access_key_id=account, aws_secret_access_key=cloud.secret, region_name=region)
         other = session.client("sagemaker", endpoint_url=cloud.url)
         assert other.list_pipelines()["PipelineSummaries"] == []
         with pytest.raises(other.exceptions.ResourceNotFound):

@@ -36,7 +36,7 @@ def environment(cloud: Any, client: Callable[[str], Any], tmp_path: Path) -> dic
         **inherited,
         "AWS_ENDPOINT_URL": cloud.url,
         "AWS_ACCESS_KEY_ID": ACCOUNT,
-        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_SECRET_ACCESS_KEY": cloud.secret,
         "AWS_DEFAULT_REGION": REGION,
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(quiet),
         "OMP_NUM_THREADS": "1",

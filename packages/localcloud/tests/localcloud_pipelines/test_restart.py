@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from localcloud.keys import Keys
 from localcloud_pipelines.conftest import ACCOUNT, REGION, ROLE, definition, finished, processing, steps_of, until
 
 # Sleeps the first time, ends at once the next; takes the path of a marker file.
@@ -46,7 +47,8 @@ class Process:
         assert ready.exists(), (self.home / "output").read_text()
         url = json.loads(ready.read_text())["url"]
         until(lambda: answers(url), "localcloud answers")
-        session = boto3.Session(aws_access_key_id=ACCOUNT, aws_secret_access_key="x", region_name=REGION)
+        secret = Keys.of_home(self.home).secret
+        session = boto3.Session(aws_access_key_id=ACCOUNT, aws_secret_access_key=secret, region_name=REGION)
         return session.client("sagemaker", endpoint_url=url)
 
     def kill(self, how: signal.Signals) -> None:

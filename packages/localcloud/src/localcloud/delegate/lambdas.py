@@ -13,6 +13,8 @@ from localcloud import namespace
 from localcloud.clock import Clock
 from localcloud.hooks import functions
 from localcloud.hooks.patches import Patches
+from localcloud.hooks.scope import DEFAULT_ACCOUNT
+from localcloud.keys import Credential, Keys
 
 _FROM_HOST = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
 _RETRY_S, _MOST_RETRY_S = 1.0, 30.0
@@ -21,9 +23,9 @@ _TMP_MEGABYTES = 512
 _FRAME = re.compile(r'^  File "')
 
 
-def install(url: str, clock: Clock, patches: Patches) -> None:
+def install(url: str, keys: Keys, clock: Clock, patches: Patches) -> None:
     """Wrap the places where a function's process is started, called, and its answer made."""
-    functions.start_with(patches, lambda config, proposed: clean_environment(config, proposed, url), bounded)
+    functions.start_with(patches, lambda config, proposed: clean_environment(config, proposed, url, keys), bounded)
     functions.fail_with(patches, error_body, unsupported)
     functions.retry_after(patches, clock.real(_RETRY_S), clock.real(_MOST_RETRY_S))
 
@@ -83,8 +85,8 @@ def unsupported(config: dict[str, Any]) -> str:
     return f"localcloud runs Python and Node.js functions from zip files only, not {runtime}"
 
 
-def clean_environment(config: dict[str, Any], proposed: dict[str, str], url: str) -> dict[str, str]:
-    """What a function's process gets: its own variables, Lambda's, PATH and the like, and where the cloud answers."""
+def clean_environment(config: dict[str, Any], proposed: dict[str, str], url: str, keys: Keys) -> dict[str, str]:
+    """What a function's process gets: its own variables, Lambda's, PATH and the like, the cloud as its role sees it."""
     own = (config.get("Environment") or {}).get("Variables") or {}
     kept = {
         name: value
@@ -94,8 +96,7 @@ def clean_environment(config: dict[str, Any], proposed: dict[str, str], url: str
     kept.update(
         {
             "AWS_ENDPOINT_URL": own.get("AWS_ENDPOINT_URL", url),
-            "AWS_SECRET_ACCESS_KEY": "localcloud",
-            "AWS_SESSION_TOKEN": "",
+            **keys.environment(_role(config, keys)),
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{config.get('Runtime', 'python3.12')}",
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{config.get('FunctionName', '')}",
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -105,4 +106,9 @@ def clean_environment(config: dict[str, Any], proposed: dict[str, str], url: str
     return kept
 
 
-_SET_BY_LAMBDA = frozenset({"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "NODE_PATH"})
+def _role(config: dict[str, Any], keys: Keys) -> Credential:
+    account = (str(config.get("FunctionArn", "")).split(":") + [""] * 5)[4] or DEFAULT_ACCOUNT
+    return keys.role(account, str(config.get("Role", "")), str(config.get("FunctionName", ""))[:64])
+
+
+_SET_BY_LAMBDA = frozenset({"AWS_REGION", "AWS_DEFAULT_REGION", "NODE_PATH"})

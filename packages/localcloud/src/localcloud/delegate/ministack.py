@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
-import re
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,17 +16,18 @@ from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint
 from localcloud.errors import AwsError
-from localcloud.hooks import buckets, bus, functions, logs, metrics, scope, states, topics
+from localcloud.hooks import buckets, bus, credentials, functions, logs, metrics, scope, states, topics
 from localcloud.hooks.application import Application, Environment
 from localcloud.hooks.patches import Patches
+from localcloud.keys import Credential
 from localcloud.s3 import hashing, xml
 from localcloud.s3.objects import NULL_VERSION, ObjectStore, StoredObject
 from localcloud.s3.request import Request
+from localcloud.signature import Refused
 
 T = TypeVar("T")
 _LAMBDA_TIMEOUT_S = 960
 """A little more than the longest function that AWS allows."""
-_ACCOUNT = re.compile(r"\d{12}")
 _LOG_BATCH = 1000
 
 
@@ -54,7 +52,8 @@ class MiniStack:
     def started(self, cloud: Cloud) -> None:
         """MiniStack's own startup is done: install the hooks. Runs on its event loop."""
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        lambdas.install(cloud.url, self._clock, self._patches)
+        lambdas.install(cloud.url, cloud.keys, self._clock, self._patches)
+        credentials.accounts_of_users(self._patches)
         buckets.read_objects_with(self._patches, self._object_data)
         states.take_logs_cheaply(self._patches)
         self._events.install(cloud, self._patches)
@@ -96,6 +95,27 @@ class MiniStack:
         """The account that an access key belongs to: 12 digits are the account, a session key is its role's."""
         return scope.account_of(access_key)
 
+    # Keys of IAM and STS
+
+    def credential(self, access_key: str) -> Credential | None:
+        """A key that IAM or STS gave out; signature.Refused when it has expired. On the event loop."""
+        try:
+            found = credentials.find(access_key)
+        except credentials.Expired:
+            raise Refused("expired-token") from None
+        return Credential(access_key, *found) if found else None
+
+    def register_session(self, credential: Credential) -> None:
+        """Let STS know a temporary key of localcloud's own. On the event loop."""
+        with scope.scoped(credential.account, scope.DEFAULT_REGION):
+            credentials.register(
+                credential.access_key, credential.secret, credential.token, credential.account, credential.arn
+            )
+
+    def sign_links(self, signed: Callable[[str], str]) -> None:
+        """Have the links to functions' code go through `signed`."""
+        credentials.sign_links(self._patches, signed)
+
     # Delegate: S3
 
     def read_object(self, account: str, bucket: str, key: str) -> Path:
@@ -126,18 +146,13 @@ class MiniStack:
         self.notify(account, stored, "s3:ObjectCreated:Put")
 
     def bucket_owner(self, request: Request) -> str:
-        """The account whose bucket a request may use: NoSuchBucket, AccessDenied, an expired or forged signature."""
+        """The account whose bucket a request may use: NoSuchBucket, AccessDenied."""
         query = {name: [value] for name, value in request.query.items()}
-        _check_expiry(request)
         with scope.scoped(self.account_of(request.account_key), request.region):
-            refused = None
-            if not _ACCOUNT.fullmatch(request.account_key):  # an account's own key goes with any secret
-                refused = buckets.wrong_signature(request.method, request.path, request.headers, query)
-            if refused is None:
-                request.headers = buckets.unhoisted(request.headers, query)
-                if buckets.owner_of(request.bucket) is None:
-                    raise AwsError("NoSuchBucket", "The specified bucket does not exist", 404)
-                refused = buckets.enter(request.method, request.bucket, request.key, request.headers, query)
+            request.headers = buckets.unhoisted(request.headers, query)
+            if buckets.owner_of(request.bucket) is None:
+                raise AwsError("NoSuchBucket", "The specified bucket does not exist", 404)
+            refused = buckets.enter(request.method, request.bucket, request.key, request.headers, query)
             if refused is not None:
                 raise _as_error(refused)
             return scope.here()[0]
@@ -260,23 +275,6 @@ class MiniStack:
     ) -> None:
         self.on_loop(account, region, bus.put, source, detail_type, detail, resources)
         self.checkpoint.touch()
-
-
-def _check_expiry(request: Request) -> None:
-    """A presigned URL ends with its time, also where its signature isn't checked."""
-    query = request.query
-    try:
-        if "X-Amz-Date" in query:
-            signed = datetime.datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC)
-            ends = signed.timestamp() + int(query.get("X-Amz-Expires", ""))
-        elif "AWSAccessKeyId" in query:  # signature version 2
-            ends = int(query.get("Expires", ""))
-        else:
-            return
-    except ValueError:
-        raise AwsError("AccessDenied", "The date or the expiry of this URL can't be read", 403) from None
-    if time.time() > ends:
-        raise AwsError("AccessDenied", "Request has expired", 403)
 
 
 def _as_error(response: tuple[int, dict[str, str], bytes]) -> AwsError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from localcloud.hooks import states
 from localcloud.hooks.application import Application
 
+_log = logging.getLogger("localcloud")
 _INTERVAL_S = 1.0
 _AFTERMATH_S = 5.0
 _IDLE_INTERVAL_S = 30.0
@@ -29,6 +31,7 @@ class Checkpoint:
         self._dirty: set[str] = set()
         self._watch_until = 0.0
         self._not_before: dict[str, float] = {}
+        self._failing: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="localcloud-checkpoint")
         self._task: asyncio.Task[None] | None = None
@@ -48,9 +51,9 @@ class Checkpoint:
         self._watch_until = time.monotonic() + _AFTERMATH_S
 
     async def save_now(self, module: str) -> None:
-        """Save one service module's state before its request is answered, unless that is costly by now."""
+        """Save one service module's state before its request is answered; OSError when the disk doesn't take it."""
         for key, name in self._app.saved_names().items():
-            if name == module and time.monotonic() >= self._not_before.get(key, 0.0):
+            if name == module:
                 await self._save(key)
 
     async def _run(self) -> None:
@@ -64,7 +67,19 @@ class Checkpoint:
                 self._dirty.update(self._app.saved_names())
             for key in list(self._dirty):
                 if time.monotonic() >= self._not_before.get(key, 0.0):
-                    await self._save(key)
+                    await self._save_later(key)
+
+    async def _save_later(self, key: str) -> None:
+        """Nobody waits for this one: what fails is said once, and tried again."""
+        try:
+            await self._save(key)
+        except OSError as error:
+            self._not_before[key] = time.monotonic() + _IDLE_INTERVAL_S
+            if key not in self._failing:
+                _log.error("the state of %s can't be saved: %s", key, error)
+            self._failing.add(key)
+        else:
+            self._failing.discard(key)
 
     async def _save(self, key: str) -> None:
         async with self._locks[key]:
@@ -77,6 +92,9 @@ class Checkpoint:
                 return
             try:
                 took += await asyncio.get_running_loop().run_in_executor(self._writer, _write, key, state)
+            except OSError:
+                self._dirty.add(key)
+                raise
             except RuntimeError:
                 return  # stopping: the writer takes no more work, MiniStack saves everything itself
             self._not_before[key] = time.monotonic() + _SHARE * took if took > _INTERVAL_S / _SHARE else 0.0

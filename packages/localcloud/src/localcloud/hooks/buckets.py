@@ -31,14 +31,6 @@ def owner_of(bucket: str) -> str | None:
     return found
 
 
-def wrong_signature(method: str, path: str, headers: dict[str, str], query: dict[str, list[str]]) -> Refusal | None:
-    """The refusal of a presigned URL whose signature is wrong."""
-    from ministack.services import s3
-
-    found: Refusal | None = s3._verify_presigned_sigv4(method, path, headers, query)
-    return found
-
-
 def unhoisted(headers: dict[str, str], query: dict[str, list[str]]) -> dict[str, str]:
     """The headers with those that a presigned URL carries in its query."""
     from ministack.services import s3

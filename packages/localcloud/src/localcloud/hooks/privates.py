@@ -26,13 +26,15 @@ PRIVATES: dict[str, dict[str, str]] = {
     "core.persistence": {
         "STATE_DIR": "str",
         "PERSIST_STATE": "bool",
-        "save_state": "(service, data)",
+        "_state_format_version": "(service)",
+        "_json_default": "(obj)",
     },
     "core.responses": {
         "request_scope": "(account_id, region)",
         "set_request_account_id": "(access_key_id)",
         "get_account_id": "()",
         "get_region": "()",
+        "_account_from_sts_session": "(access_key_id)",
         "AccountRegionScopedDict": "class",
         "AccountRegionScopedDict._data": "member_descriptor",
         "AccountRegionScopedDict.get_scoped": "(self, account_id, region, key, default=)",
@@ -46,7 +48,6 @@ PRIVATES: dict[str, dict[str, str]] = {
     },
     "services.s3": {
         "_get_object_data": "(bucket_name, key, version_id=)",
-        "_verify_presigned_sigv4": "(method, path, headers, query_params)",
         "_merge_hoisted_amz_headers": "(headers, query_params)",
         "_bucket_owner_account": "(name)",
         "_apply_bucket_scope": "(method, bucket, key, headers, query_params, body=, internal=)",
@@ -112,6 +113,8 @@ PRIVATES: dict[str, dict[str, str]] = {
         "SnsPublishError": "class",
     },
     "services.lambda_svc": {
+        "_presigned_code_url": "(func_name)",
+        "_layer_content_url": "(layer_name, version)",
         "_invoke": "(name, event, headers, path_qualifier=, query_params=)",
         "_execute_function_warm": "(func, event, request_id)",
         "_execute_function_docker": "(func, event, request_id)",
@@ -125,6 +128,14 @@ PRIVATES: dict[str, dict[str, str]] = {
     },
     "services.iam": {
         "_roles": "AccountScopedDict",
+        "_access_keys": "AccountScopedDict",
+    },
+    "services.sts": {
+        "_sessions": "dict",
+        "register_session": "(access_key, session)",
+    },
+    "core.iam_evaluator": {
+        "find_iam_access_key_account": "(access_key_id)",
     },
     "services.cloudformation.provisioners": {
         "_RESOURCE_HANDLERS": "dict",

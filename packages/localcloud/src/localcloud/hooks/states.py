@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 from typing import Any
 
 from localcloud.hooks.patches import Patches
@@ -20,10 +22,20 @@ _KEPT_LOGS = (
 
 
 def save(name: str, state: Any) -> None:
-    """Write a service's state as MiniStack reads it at its next start."""
-    from ministack.core.persistence import save_state
+    """Write a service's state as MiniStack reads it at its next start; OSError, which MiniStack itself only logs."""
+    from ministack.core import persistence
 
-    save_state(name, state)
+    os.makedirs(persistence.STATE_DIR, exist_ok=True)
+    path = os.path.join(persistence.STATE_DIR, f"{name}.json")
+    document = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
+    try:
+        with open(f"{path}.tmp", "w") as file:
+            json.dump(document, file, default=persistence._json_default)
+        os.replace(f"{path}.tmp", path)
+    except BaseException:
+        if os.path.exists(f"{path}.tmp"):
+            os.remove(f"{path}.tmp")
+        raise
 
 
 def take_logs_cheaply(patches: Patches) -> None:

@@ -73,7 +73,9 @@ def _fill(ctx: Context, model: Document, layout: Layout) -> Prepared:
         code_dir = layout.path(submit)
     if code_dir.is_dir():
         layout.map_files(code_dir)
-    environment = base_environment(ctx, layout, isolated=bool(model.get("EnableNetworkIsolation")))
+    environment = base_environment(
+        ctx, layout, isolated=bool(model.get("EnableNetworkIsolation")), role=model.get("ExecutionRoleArn", "")
+    )
     environment |= {"SM_MODEL_DIR": layout.map("/opt/ml/model"), "SAGEMAKER_BIND_TO_PORT": "8080"}
     # The SDK registers models with empty SAGEMAKER_PROGRAM and SAGEMAKER_SUBMIT_DIRECTORY: as if they were not there.
     environment |= {key: layout.map(value) for key, value in given.items() if value}

@@ -30,8 +30,8 @@ def gpus() -> int:
     return sum(1 for path in Path("/dev").glob("nvidia*") if path.name[len("nvidia") :].isdigit())
 
 
-def base_environment(ctx: Context, layout: Layout, *, isolated: bool) -> dict[str, str]:
-    """PATH, HOME, threads, and the way to localcloud; with network isolation no AWS credentials and no model hub."""
+def base_environment(ctx: Context, layout: Layout, *, isolated: bool, role: str = "") -> dict[str, str]:
+    """PATH, HOME, threads, and the way to localcloud as `role`; isolated: no AWS credentials and no model hub."""
     seen = layout.seen
     environment = {
         "PATH": ":".join(
@@ -58,8 +58,7 @@ def base_environment(ctx: Context, layout: Layout, *, isolated: bool) -> dict[st
     else:
         environment |= {
             "AWS_ENDPOINT_URL": ctx.cloud.url,
-            "AWS_ACCESS_KEY_ID": ctx.account,
-            "AWS_SECRET_ACCESS_KEY": "local",
+            **ctx.cloud.keys.environment(ctx.cloud.keys.role(ctx.account, role)),
             "AWS_EC2_METADATA_DISABLED": "true",
         }
     return environment

@@ -139,7 +139,7 @@ class _Run:
     def _environment(self) -> dict[str, str]:
         isolated = bool((self.doc.get("NetworkConfig") or {}).get("EnableNetworkIsolation"))
         user = self.doc.get("Environment") or {}
-        return env.base_environment(self.ctx, self.layout, isolated=isolated) | {
+        return env.base_environment(self.ctx, self.layout, isolated=isolated, role=self.doc.get("RoleArn", "")) | {
             "PROCESSING_JOB_NAME": self.job.name,
             "PROCESSING_JOB_ARN": self.doc["ProcessingJobArn"],
             **{key: self.layout.map(value) for key, value in user.items()},

@@ -170,7 +170,7 @@ class _Run:
         isolated = bool(self.doc.get("EnableNetworkIsolation"))
         contract = env.training_environment(self.doc, self._input_data_config(), self._resources())
         merged = contract | (self.doc.get("Environment") or {})
-        return env.base_environment(self.ctx, self.layout, isolated=isolated) | {
+        return env.base_environment(self.ctx, self.layout, isolated=isolated, role=self.doc.get("RoleArn", "")) | {
             key: self.layout.map(value) for key, value in merged.items()
         }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from localcloud.errors import AwsError
 from localcloud.s3 import conditions
 from localcloud.s3.objects import ObjectStore, StoredObject
-from localcloud.s3.request import Request, S3Error, no_such_key
+from localcloud.s3.request import Request, S3Error, decoded, header_value, no_such_key
 
 
 class Buckets(Protocol):
@@ -17,7 +17,7 @@ class Buckets(Protocol):
     objects: ObjectStore
 
     def bucket_owner(self, request: Request) -> str:
-        """The account whose bucket a request may use: NoSuchBucket, AccessDenied, an expired or forged signature."""
+        """The account whose bucket a request may use: NoSuchBucket, AccessDenied."""
 
     def bucket_in_host(self, host: str) -> str:
         """The bucket that a Host header names, `bucket.s3.amazonaws.com`; empty when the path has it."""
@@ -39,8 +39,10 @@ class Access:
         self.buckets, self.store = buckets, buckets.objects
 
     def authorize(self, request: Request) -> Request:
-        """Find the bucket and its owner: NoSuchBucket, AccessDenied, or a presigned URL that has expired."""
+        """Find the bucket and its owner: NoSuchBucket, AccessDenied."""
         request.account = self.buckets.bucket_owner(request)
+        for name, value in request.headers.items():  # a presigned URL may carry some of them, encoded
+            header_value(name, value)
         expected = request.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != request.account:
             raise AwsError("AccessDenied", "Access Denied", 403)
@@ -84,7 +86,7 @@ class Access:
     def copy_source(self, request: Request) -> StoredObject:
         """The object that x-amz-copy-source names, if the caller may read it and its conditions hold."""
         text, _, query = request.headers["x-amz-copy-source"].partition("?")
-        bucket, _, key = unquote(text).lstrip("/").partition("/")
+        bucket, _, key = decoded(text).lstrip("/").partition("/")
         if not bucket or not key:
             raise AwsError("InvalidArgument", "Copy Source must name bucket and key: sourcebucket/sourcekey")
         version = dict(parse_qsl(query)).get("versionId")

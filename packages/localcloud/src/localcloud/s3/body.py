@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from localcloud import refusals
 from localcloud.errors import AwsError
 from localcloud.s3.hashing import ALGORITHMS, COMPUTED, Digests
+from localcloud.s3.request import is_number
+from localcloud.signature import Payload
 
 _PIECE = 1 << 20
 _MAXIMUM_LINE = 16 << 10
+_SIZE = re.compile(rb"[0-9a-fA-F]{1,12}")
 
 
 class Chunked:
     """Decodes aws-chunked: `size[;chunk-signature=..]CRLF data CRLF`... `0CRLF`, trailers, CRLF. Holds no data back."""
 
-    def __init__(self) -> None:
+    def __init__(self, payload: Payload | None = None) -> None:
+        self._payload = payload if payload is not None and payload.chunked else None
+        self._stated = ""
+        self._proven = self._payload is None
         self._buffer = b""
         self._left = 0
         self._state = "size"
@@ -40,7 +49,10 @@ class Chunked:
             self._left -= len(piece)
             if piece:
                 out.append(piece)
+                if self._payload is not None:
+                    self._payload.update(piece)
             if self._left == 0:
+                self._end_chunk()
                 self._state = "end"
             return self._left == 0
         line, found, rest = self._buffer.partition(b"\r\n")
@@ -54,37 +66,71 @@ class Chunked:
                 raise _incomplete()
             self._state = "size"
         elif self._state == "size":
-            try:
-                self._left = int(line.split(b";")[0], 16)
-            except ValueError:
-                raise _incomplete() from None
-            self._state = "data" if self._left else "trailer"
+            self._begin_chunk(line)
         elif self._state == "trailer":
             if not line:
                 self._state = "done"
             else:
                 name, _, value = line.decode("latin-1").partition(":")
-                self.trailers[name.strip().lower()] = value.strip()
+                self._end_trailer(name.strip().lower(), value.strip())
         return self._state != "done"
+
+    def _begin_chunk(self, line: bytes) -> None:
+        size, _, extension = line.partition(b";")
+        if not _SIZE.fullmatch(size):
+            raise _incomplete()
+        self._left = int(size, 16)
+        self._stated = extension.decode("latin-1").removeprefix("chunk-signature=")
+        self._state = "data" if self._left else "trailer"
+        if not self._left:
+            self._end_chunk()
+            self._proven = self._payload is None or not self._payload.trailer
+
+    def _end_chunk(self) -> None:
+        if self._payload is not None and not self._payload.end_chunk(self._stated):
+            raise refusals.refusal("mismatch", "s3", "rest-xml")
+
+    def _end_trailer(self, name: str, value: str) -> None:
+        if name != "x-amz-trailer-signature":
+            self.trailers[name] = value
+            return
+        if self._payload is not None:
+            lines = "".join(f"{key}:{text}\n" for key, text in self.trailers.items())
+            if not self._payload.end_trailer(lines.encode("latin-1"), value):
+                raise refusals.refusal("mismatch", "s3", "rest-xml")
+            self._proven = True
 
     @property
     def complete(self) -> bool:
         # Some clients leave out the empty line after the last trailer.
         return self._state in ("done", "trailer")
 
+    @property
+    def proven(self) -> bool:
+        """Whether every signature that the body must have was there."""
+        return self._proven
+
 
 class Upload:
     """Receives a request body into a file and checks length, Content-MD5 and checksums."""
 
-    def __init__(self, path: Path, headers: dict[str, str], default_algorithm: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        headers: dict[str, str],
+        default_algorithm: str | None = None,
+        payload: Payload | None = None,
+    ) -> None:
         self.path = path
         self._headers = headers
         encoding = headers.get("content-encoding", "")
         content = headers.get("x-amz-content-sha256", "")
-        self._chunked = Chunked() if content.startswith("STREAMING-") or "aws-chunked" in encoding else None
+        self._chunked = Chunked(payload) if content.startswith("STREAMING-") or "aws-chunked" in encoding else None
         self._algorithm = _algorithm(headers) or default_algorithm
         self._digests = Digests({self._algorithm} if self._algorithm else frozenset())
         self._size = 0
+        self._signed = payload.digest if payload is not None else ""
+        self._raw = hashlib.sha256()
 
     async def receive(self, receive: Callable[[], Any], pool: ThreadPoolExecutor) -> None:
         """Take the whole body. The previous piece is written while the next one comes in."""
@@ -118,6 +164,8 @@ class Upload:
 
     def _write(self, file: Any, pieces: list[bytes]) -> None:
         data = b"".join(pieces)
+        if self._signed:
+            self._raw.update(data)
         for piece in self._chunked.feed(data) if self._chunked else [data]:
             self._digests.update(piece)
             file.write(piece)
@@ -126,12 +174,16 @@ class Upload:
     def check(self) -> dict[str, str]:
         """The checksums to keep; AwsError IncompleteBody, BadDigest, InvalidDigest."""
         headers = dict(self._headers)
+        if self._signed and self._raw.hexdigest() != self._signed:
+            raise refusals.wrong_body()
         if self._chunked is not None:
             if not self._chunked.complete:
                 raise _incomplete()
+            if not self._chunked.proven:
+                raise refusals.refusal("mismatch", "s3", "rest-xml")
             headers = {**self._chunked.trailers, **headers}
         declared = headers.get("x-amz-decoded-content-length" if self._chunked else "content-length")
-        if declared is not None and declared.isdigit() and int(declared) != self._size:
+        if declared is not None and is_number(declared) and int(declared) != self._size:
             raise _incomplete()
         self._check_md5(headers.get("content-md5"))
         stated = {
@@ -174,6 +226,16 @@ def _algorithm(headers: dict[str, str]) -> str | None:
     if asked and asked not in ALGORITHMS:
         raise AwsError("InvalidRequest", f"Checksum algorithm provided is unsupported: one of {', '.join(ALGORITHMS)}")
     return asked or None
+
+
+def check_document(payload: Payload | None, body: bytes) -> None:
+    """AwsError when a body that is no upload isn't the one that the signature names."""
+    if payload is None:
+        return
+    if payload.chunked:
+        raise AwsError("NotImplemented", "localcloud takes bodies in chunks for uploads only", 501)
+    if payload.digest and hashlib.sha256(body).hexdigest() != payload.digest:
+        raise refusals.wrong_body()
 
 
 def _incomplete() -> AwsError:

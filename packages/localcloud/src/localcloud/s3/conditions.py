@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from collections.abc import Iterable
 from email.utils import formatdate, parsedate_to_datetime
 
 from localcloud.errors import AwsError
 from localcloud.s3.objects import NULL_VERSION, StoredObject
-from localcloud.s3.request import Request, S3Error, no_such_key
+from localcloud.s3.request import Request, S3Error, header_value, is_number, no_such_key
 
 KEPT = (
     "cache-control",
@@ -51,7 +52,7 @@ def answer_headers(stored: StoredObject, request: Request, *, whole: bool) -> di
         "Accept-Ranges": "bytes",
         "Content-Length": str(stored.size),
         **stored.meta.get("headers", {}),
-        **stored.meta.get("metadata", {}),
+        **{name: _mail_safe(value) for name, value in stored.meta.get("metadata", {}).items()},
     }
     if stored.version != NULL_VERSION or request.versioning:
         headers["x-amz-version-id"] = stored.version
@@ -61,8 +62,16 @@ def answer_headers(stored: StoredObject, request: Request, *, whole: bool) -> di
         headers.update(checksum_headers(stored.meta))
     for name in _OVERRIDES:
         if request.query.get(f"response-{name}"):
-            headers[name] = request.query[f"response-{name}"]
+            headers[name] = header_value(f"response-{name}", request.query[f"response-{name}"])
     return headers
+
+
+def _mail_safe(value: str) -> str:
+    """Metadata that isn't ASCII comes back as RFC 2047 has it; its bytes are taken as Latin-1, as S3 takes them.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html#UserMetadata
+    """
+    return value if value.isascii() else f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="
 
 
 def checksum_headers(meta: dict[str, object]) -> dict[str, str]:
@@ -135,7 +144,7 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
     if not text or not text.startswith("bytes=") or "," in text:
         return None
     first, dash, last = text[6:].strip().partition("-")
-    if not dash or (first and not first.isdigit()) or (last and not last.isdigit()) or not (first or last):
+    if not dash or (first and not is_number(first)) or (last and not is_number(last)) or not (first or last):
         return None
     if not first:
         length = min(int(last), size)

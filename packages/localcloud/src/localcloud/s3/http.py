@@ -8,22 +8,22 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import unquote
 
-from localcloud.asgi import read_body
+from localcloud.asgi import read_body, replayed
 from localcloud.errors import AwsError
 from localcloud.identity import Caller
 from localcloud.s3 import xml
 from localcloud.s3.access import Buckets
-from localcloud.s3.body import Upload
+from localcloud.s3.body import Upload, check_document
 from localcloud.s3.operations import Operations
-from localcloud.s3.request import Request
+from localcloud.s3.request import Request, decoded
 from localcloud.wire import FileRange, Reply, wire_headers
 
 _log = logging.getLogger("localcloud")
 _CHUNK = 1 << 20
 _MAXIMUM_DOCUMENT = 8 << 20
 _MAXIMUM_KEY_BYTES = 1024
+_UPLOADS = ("PutObject", "UploadPart")
 
 _BUCKET_CONFIGURATION = frozenset(
     {
@@ -88,10 +88,14 @@ class S3Front:
     ) -> None:
         request = self._parse(scope, caller)
         name = _operation(request)
-        if name is None:
-            await delegated(scope, receive, send)
-            return
         try:
+            if name not in _UPLOADS:
+                body = await _document(receive)
+                check_document(request.payload, body)
+                receive = replayed(body, receive)
+            if name is None:
+                await delegated(scope, receive, send)
+                return
             reply = await self._answer(name, request, receive, delegated, scope, send)
         except AwsError as problem:
             reply = _refusal(request, problem)
@@ -101,15 +105,24 @@ class S3Front:
             await self._send(reply, request, send)
 
     def _parse(self, scope: dict[str, Any], caller: Caller) -> Request:
-        raw = (scope.get("raw_path") or scope["path"].encode()).split(b"?")[0].decode("latin-1")
-        path = unquote(raw)
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = decoded(raw.partition(b"?")[0])
+        decoded(scope.get("query_string", b""))
         bucket_in_host = self._buckets.bucket_in_host(caller.headers.get("host", ""))
         if bucket_in_host and bucket_in_host != "s3":
             bucket, key = bucket_in_host, path[1:]
         else:
             bucket, _, key = path[1:].partition("/")
         return Request(
-            scope["method"], path, bucket, key, caller.query, caller.headers, caller.account_key, caller.region
+            scope["method"],
+            path,
+            bucket,
+            key,
+            caller.query,
+            caller.headers,
+            caller.account_key,
+            caller.region,
+            payload=caller.payload,
         )
 
     async def _answer(
@@ -135,7 +148,7 @@ class S3Front:
             await self._run(self._operations.check_empty, request)
             await delegated(scope, receive, send)
             return None
-        if name in ("PutObject", "UploadPart"):
+        if name in _UPLOADS:
             return await self._upload(name, request, receive)
         body = b"" if request.method in ("GET", "HEAD", "DELETE") else await _document(receive)
         reply: Reply = await self._run(self._operations.run, name, request, body)
@@ -150,7 +163,7 @@ class S3Front:
             raise
         path = await self._run(store.new_file)
         try:
-            upload = Upload(path, request.headers, default)
+            upload = Upload(path, request.headers, default, request.payload)
             await upload.receive(receive, self._pool)
             reply: Reply = await self._run(self._operations.after_upload, name, request, upload)
             return reply

@@ -7,8 +7,9 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 _SCHEMA = """
 create table if not exists objects (
@@ -27,6 +28,9 @@ create table if not exists parts (
   primary key (upload, number)
 ) without rowid;
 """
+_BALLAST = 1 << 20
+"""Bytes: some hundred deletions' pages in the write-ahead log."""
+T = TypeVar("T")
 
 
 class Index:
@@ -46,10 +50,35 @@ class Index:
         self._connection.execute("pragma synchronous = normal")
         self._connection.executescript(_SCHEMA)
         self._remove_orphans()
+        self._ballast = root / "ballast"
+        self._keep_ballast()
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+    def _freeing(self, change: Callable[[], T]) -> T:
+        """Run a transaction that gives space back, also where the disk is too full to write down that it did.
+
+        A ballast file (https://brandur.org/fragments/ballast-files) goes, the transaction comes, and so does the file.
+        """
+        with self._lock:
+            try:
+                return change()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+                    raise
+            self._ballast.unlink(missing_ok=True)
+            self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+            try:
+                return change()
+            finally:
+                self._keep_ballast()
+
+    def _keep_ballast(self) -> None:
+        with contextlib.suppress(OSError):
+            if not self._ballast.exists() or self._ballast.stat().st_size < _BALLAST:
+                self._ballast.write_bytes(bytes(_BALLAST))  # zeros that are written: a hole would weigh nothing
 
     def new_file(self) -> Path:
         """A path for a new object's bytes; the caller writes it whole, then names it in `put` or `put_part`."""
@@ -66,11 +95,12 @@ class Index:
             self._connection.execute("begin immediate")
             try:
                 yield
+                self._connection.execute("commit")
             except BaseException:
-                self._connection.execute("rollback")
+                if self._connection.in_transaction:  # SQLite may have ended it when the disk was full
+                    self._connection.execute("rollback")
                 self._gone = []
                 raise
-            self._connection.execute("commit")
             gone, self._gone = self._gone, []
         for path in gone:
             path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from localcloud.errors import AwsError
 from localcloud.s3 import conditions, hashing, listing, xml
 from localcloud.s3.access import Access
 from localcloud.s3.objects import Part, Upload
-from localcloud.s3.request import Request, no_such_key
+from localcloud.s3.request import Request, is_number, no_such_key
 from localcloud.wire import Reply
 
 _XML = {"Content-Type": "application/xml"}
@@ -65,7 +65,7 @@ def _find(access: Access, request: Request) -> Upload:
 
 def _number(request: Request) -> int:
     number = request.query.get("partNumber", "")
-    if not number.isdigit() or not 1 <= int(number) <= _MAXIMUM_PARTS:
+    if not is_number(number) or not 1 <= int(number) <= _MAXIMUM_PARTS:
         raise AwsError("InvalidArgument", f"Part number must be an integer between 1 and {_MAXIMUM_PARTS}, inclusive")
     return int(number)
 
@@ -151,7 +151,7 @@ def _chosen(uploaded: list[Part], body: bytes) -> list[Part]:
     chosen: list[Part] = []
     for element in xml.parse(body).findall("Part"):
         number, etag = element.findtext("PartNumber") or "", (element.findtext("ETag") or "").strip().strip('"')
-        part = known.get(int(number)) if number.isdigit() else None
+        part = known.get(int(number)) if is_number(number) else None
         if part is None or part.etag != etag:
             raise AwsError(
                 "InvalidPart",

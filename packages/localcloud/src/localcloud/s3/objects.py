@@ -120,12 +120,14 @@ class ObjectStore(Versions):
         return stored
 
     def abort(self, upload: str) -> None:
+        self._freeing(lambda: self._abort(upload))
+
+    def _abort(self, upload: str) -> None:
         parts = self.parts(upload)
         with self._transaction():
             self._connection.execute("delete from uploads where upload = ?", (upload,))
             self._connection.execute("delete from parts where upload = ?", (upload,))
-        for part in parts:
-            part.path.unlink(missing_ok=True)
+            self._gone += [part.path for part in parts]
 
     def forget_bucket(self, bucket: str) -> None:
         """Drop what a deleted bucket may still have: uploads that were never completed."""

@@ -11,7 +11,7 @@ from localcloud.s3 import conditions, hashing, listing, multipart, tagging, xml
 from localcloud.s3.access import Access, Buckets
 from localcloud.s3.body import Upload
 from localcloud.s3.objects import NULL_VERSION, StoredObject
-from localcloud.s3.request import Request, S3Error
+from localcloud.s3.request import Request, S3Error, is_number
 from localcloud.wire import FileRange, Reply
 
 XML = {"Content-Type": "application/xml"}
@@ -53,7 +53,7 @@ class Operations(Access):
     def before_upload(self, name: str, request: Request) -> str | None:
         """Refuse what can be refused before the body; the checksum algorithm that a part has to have."""
         length = request.headers.get("x-amz-decoded-content-length") or request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > _MAXIMUM_SINGLE_BYTES:
+        if is_number(length) and int(length) > _MAXIMUM_SINGLE_BYTES:
             raise AwsError("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
         if name == "UploadPart":
             return multipart.expected_algorithm(self, request)

@@ -84,6 +84,9 @@ class Versions(Index):
 
     def delete(self, bucket: str, key: str, version: str | None, versioning: str | None) -> tuple[str | None, bool]:
         """Delete as S3 does: (version deleted or delete marker made, whether it is a marker)."""
+        return self._freeing(lambda: self._delete(bucket, key, version, versioning))
+
+    def _delete(self, bucket: str, key: str, version: str | None, versioning: str | None) -> tuple[str | None, bool]:
         with self._transaction():
             if version is not None:
                 row = self._connection.execute(
