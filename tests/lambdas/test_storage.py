@@ -1,0 +1,98 @@
+"""lambdas/storage.py against a real S3: what lies under the inputs of a run, and the end of its checkpoints."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.lambdas.support import load
+
+storage = load("storage")
+DATA = "fmops-training-data-111122223333-us-east-1"
+ARTIFACTS = "fmops-model-artifacts-111122223333-us-east-1"
+
+
+@pytest.fixture
+def s3(session: boto3.Session) -> Any:
+    return session.client("s3")
+
+
+def call(session: boto3.Session, event: dict[str, Any]) -> Any:
+    answer = session.client("lambda").invoke(FunctionName="fmops-storage", Payload=json.dumps(event).encode())
+    found = json.loads(answer["Payload"].read())
+    return found if "FunctionError" not in answer else found["errorMessage"]
+
+
+def test_every_change_under_the_inputs_is_another_run(session: boto3.Session, s3: Any) -> None:
+    rows, model = f"s3://{DATA}/raw-storage/", f"s3://{ARTIFACTS}/base-models/storage/"
+    for number in range(3):
+        s3.put_object(Bucket=DATA, Key=f"raw-storage/{number}.jsonl", Body=b"one")
+    s3.put_object(Bucket=ARTIFACTS, Key="base-models/storage/config.json", Body=b"{}")
+    event = {"command": "look", "input_data_uri": rows, "base_model": model, "training_epochs": "3"}
+    first = call(session, event)
+    assert (first["objects"], len(first["manifest"]), len(first["run"])) == ("3", 64, 32)
+    assert call(session, event) == first
+    seen = {first["run"]}
+    # Another parameter, another model, other rows: another run; and the manifest is about the rows alone.
+    for changed in ({**event, "training_epochs": "4"}, {**event, "base_model": "org/name"}):
+        found = call(session, changed)
+        assert found["manifest"] == first["manifest"]
+        seen.add(found["run"])
+    s3.put_object(Bucket=ARTIFACTS, Key="base-models/storage/config.json", Body=b"{ }")
+    found = call(session, event)
+    assert found["manifest"] == first["manifest"]
+    seen.add(found["run"])
+    manifests = {first["manifest"]}
+    changes = [
+        lambda: s3.put_object(Bucket=DATA, Key="raw-storage/0.jsonl", Body=b"two"),  # of the same size
+        lambda: s3.put_object(Bucket=DATA, Key="raw-storage/new.jsonl", Body=b"one"),
+        lambda: s3.delete_object(Bucket=DATA, Key="raw-storage/1.jsonl"),
+    ]
+    for change in changes:
+        change()
+        found = call(session, event)
+        seen.add(found["run"])
+        manifests.add(found["manifest"])
+    assert (len(seen), len(manifests)) == (7, 4)
+
+
+def test_more_objects_than_a_page(session: boto3.Session, s3: Any) -> None:
+    for number in range(1003):
+        s3.put_object(Bucket=DATA, Key=f"raw-many/{number:05d}", Body=b"x")
+    event = {"command": "look", "input_data_uri": f"s3://{DATA}/raw-many/", "base_model": "org/name"}
+    before = call(session, event)
+    assert before["objects"] == "1003"
+    s3.put_object(Bucket=DATA, Key="raw-many/01002", Body=b"y")
+    assert call(session, event)["manifest"] != before["manifest"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [(f"s3://{DATA}/raw-nothing/", "There is nothing under"), ("s3://fmops-absent-bucket/x/", "There is no bucket")],
+)
+def test_an_input_that_is_not_there_ends_the_run_before_a_machine_starts(
+    session: boto3.Session, uri: str, words: str
+) -> None:
+    assert words in call(session, {"command": "look", "input_data_uri": uri, "base_model": "org/name"})
+
+
+def test_a_finished_training_leaves_no_checkpoints_and_nobody_elses_are_touched(
+    session: boto3.Session, s3: Any
+) -> None:
+    for key in ("mine/a/checkpoint-1/model", "mine/a/checkpoint-2/model", "others/a/model", "mine-too/model"):
+        s3.put_object(Bucket=ARTIFACTS, Key=f"checkpoints/fmops/{key}", Body=b"x")
+    place = f"s3://{ARTIFACTS}/checkpoints/fmops"
+    assert call(session, {"command": "clear", "uri": f"{place}/mine/"}) == {"cleared": "2 objects"}
+    assert call(session, {"command": "clear", "uri": f"{place}/mine/"}) == {"cleared": "0 objects"}
+    left = s3.list_objects_v2(Bucket=ARTIFACTS, Prefix="checkpoints/fmops/")["Contents"]
+    assert [item["Key"] for item in left] == ["checkpoints/fmops/mine-too/model", "checkpoints/fmops/others/a/model"]
+
+
+@pytest.mark.parametrize(
+    "uri", [f"s3://{ARTIFACTS}/training/", f"s3://{ARTIFACTS}/", f"s3://{ARTIFACTS}/checkpoints/x"]
+)
+def test_nothing_but_a_runs_checkpoints_is_cleared(session: boto3.Session, uri: str) -> None:
+    assert "nothing else is cleared" in call(session, {"command": "clear", "uri": uri})
