@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,3 +118,15 @@ def test_the_sdk_knows_the_image() -> None:
 def test_vllm_computes_as_training_and_evaluation_do(machine: str, kind: str) -> None:
     """A T4 only emulates bf16; left to itself vLLM would take fp16 there."""
     assert lmi_environment(machine, max_seq_length=1024)["OPTION_DTYPE"] == kind
+
+
+def test_the_handler_has_one_worker() -> None:
+    """Multi Model Server would start one for each vCPU, each with a model of its own."""
+    from steps.register import server_environment
+
+    build: Any = SimpleNamespace(config=SimpleNamespace(server="handler"))
+    assert server_environment(build) == {
+        "SAGEMAKER_PROGRAM": "inference.py",
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+    }

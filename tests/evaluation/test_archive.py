@@ -101,3 +101,27 @@ def test_only_safetensors_are_weights(tmp_path: Path) -> None:
         check_weights(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
     check_weights(tmp_path)
+
+
+def test_an_adapter_is_kept_with_its_template_and_formatters(tmp_path: Path) -> None:
+    """In mode adapter the model directory is the base model's, which has neither."""
+    from models import keep_adapter
+
+    files = {
+        "adapter/adapter_config.json": "{}",
+        "adapter/adapter_model.safetensors": "weights",
+        "chat_template.jinja": "{{ messages }}",
+        "model.py": "formatters",
+        "code/lmi_format.py": "code",
+        "code/common/prompts.py": "prompts",
+        "model.safetensors": "merged",
+    }
+    for name, text in files.items():
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for _ in range(2):  # an adapter output may have been written before
+        keep_adapter(tmp_path / "model", tmp_path / "kept")
+    kept = tmp_path / "kept"
+    found = {str(path.relative_to(kept)): path.read_text() for path in kept.rglob("*") if path.is_file()}
+    assert found == {name.removeprefix("adapter/"): text for name, text in files.items() if name != "model.safetensors"}

@@ -92,6 +92,31 @@ def test_every_mode_makes_requests_that_the_api_accepts(mode: str) -> None:
         assert plan.adapter_uri(package) == "s3://b/adapter/"
 
 
+def adapter_package(image: str, environment: dict[str, str], **metadata: str) -> dict[str, Any]:
+    prefix = {"S3Uri": "s3://b/adapter/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+    container = {"Image": image, "ModelDataSource": {"S3DataSource": prefix}, "Environment": environment}
+    return {
+        "ModelPackageArn": ARN,
+        "CustomerMetadataProperties": {"base_model": "s3://b/base", "code_serving": "f" * 64, **metadata},
+        "AdditionalInferenceSpecifications": [{"Name": "Adapter", "Containers": [container]}],
+    }
+
+
+def test_an_adapters_base_has_room_for_its_prompts_and_answers() -> None:
+    lmi = "1.dkr.ecr.eu-west-1.amazonaws.com/djl-inference:0.36.0-lmi27.0.0-cu130"
+    chosen = read(endpoint_mode="adapter")
+    given = {"OPTION_MAX_MODEL_LEN": "1024", "OPTION_ENABLE_LORA": "true"}
+    wide = plan.model_request(adapter_package(lmi, given, training_context="2048"), chosen, ENVIRONMENT)
+    valid("CreateModel", wide)
+    assert wide["PrimaryContainer"]["Environment"] == {**given, "OPTION_MAX_MODEL_LEN": "2048"}
+    assert "AdditionalModelDataSources" not in wide["PrimaryContainer"], "LMI's code comes with the adapter"
+    old = plan.model_request(adapter_package(lmi, given), chosen, ENVIRONMENT)
+    assert old["PrimaryContainer"]["Environment"] == given
+    handler = plan.model_request(adapter_package("i", {}, training_context="2048"), chosen, ENVIRONMENT)
+    assert set(handler["PrimaryContainer"]["Environment"]) == {"SAGEMAKER_SUBMIT_DIRECTORY"}
+    assert handler["PrimaryContainer"]["AdditionalModelDataSources"][0]["ChannelName"] == "code"
+
+
 @pytest.mark.parametrize("traffic", reader.SETTINGS["endpoint_traffic"].choices)
 @pytest.mark.parametrize("percent", [1, 10, 50])
 def test_every_way_of_shifting_traffic_is_one_that_the_api_accepts(traffic: str, percent: int) -> None:

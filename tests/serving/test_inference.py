@@ -256,6 +256,17 @@ def test_an_adapter_component_is_applied_to_the_model(
         inference.model_fn(str(base))
 
 
+def test_an_adapter_component_brings_the_template_that_it_was_trained_with(
+    inference: ModuleType, base: Path, adapter_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = adapter_only / "adapter"
+    (adapter / "chat_template.jinja").write_text("<s>{{ messages[-1].content }}</s>")
+    monkeypatch.setenv("SAGEMAKER_ADAPTER_DIR", str(adapter))
+    tuned = inference.model_fn(str(base))
+    prompt = tuned._encode(inference.input_fn('{"inputs": "hi"}'))
+    assert tuned.tokenizer.decode(prompt) == "<s>hi</s>"
+
+
 def test_sampling_can_be_switched_off_and_on(inference: ModuleType) -> None:
     off = inference.input_fn('{"inputs": "hi", "parameters": {"do_sample": false, "temperature": 2}}')
     on = inference.input_fn('{"inputs": "hi", "parameters": {"do_sample": true, "seed": 4}}')

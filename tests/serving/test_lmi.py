@@ -288,3 +288,34 @@ def test_a_stream_of_a_forgotten_request_ends_with_an_error(lmi: Lmi) -> None:
     chunk = {"id": "cmpl-nobody", "choices": [{"text": "x", "finish_reason": None}]}
     assert "belongs to no request" in json.loads(write(f"data: {json.dumps(chunk)}\n\n"))["error"]
     assert "error" in json.loads(write("data: {damaged\n\n"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft 0.21 asks transformers 5.23 for a renamed attribute
+def test_an_adapter_answers_with_its_own_formatters_and_template_over_a_bare_base(
+    inference: ModuleType, archive: Path, lively_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mode adapter: the base model's directory has neither formatters nor, here, the template that was trained with."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(2)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(lively_weights),
+        LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+    )
+    adapter = tmp_path / "adapter"
+    adapted.save_pretrained(adapter, save_embedding_layers=False)
+    shutil.copytree(archive / "code", adapter / "code")
+    shutil.copyfile(archive / "model.py", adapter / "model.py")
+    (adapter / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    monkeypatch.setenv("SAGEMAKER_ADAPTER_DIR", str(adapter))
+    monkeypatch.setenv("OPTION_MAX_MODEL_LEN", "100")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    lmi = Lmi(lively_weights)
+    handler = inference.model_fn(str(lively_weights))
+    body = {"inputs": "set light 3", "parameters": {"max_new_tokens": 9}}
+    assert of_lmi(lmi, body) == of_handler(inference, handler, body)
+    assert lmi.engine.tokenizer.chat_template != handler.tokenizer.chat_template
+    with pytest.raises(Failed, match="together they may be 100"):
+        of_lmi(lmi, {"inputs": "set light 3", "parameters": {"max_new_tokens": 99}})

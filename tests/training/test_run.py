@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,7 +117,7 @@ def test_adapter_and_merged_model_answer_alike(lora_job: TrainingJob, base: Path
 
 
 def test_lora_without_merge_saves_no_whole_model(new_job: NewJob) -> None:
-    job = new_job()
+    job = new_job(serving=bundled("serving"))
     assert (
         job.run(
             method="lora", max_steps=2, merge=False, lora_target_modules="q_proj,v_proj", gradient_accumulation_steps=2
@@ -125,6 +127,23 @@ def test_lora_without_merge_saves_no_whole_model(new_job: NewJob) -> None:
     names = {path.name for path in job.model_dir.iterdir()}
     assert {"adapter", "tokenizer.json", "training_report.json"} <= names
     assert not names & {"config.json", "model.safetensors"}
+    # What the LMI image reads, and what the formatters import.
+    assert (job.model_dir / "model.py").read_bytes() == (job.model_dir / "code" / "model.py").read_bytes()
+    assert (job.model_dir / "code" / "common" / "prompts.py").is_file()
+    report = json.loads((job.model_dir / "training_report.json").read_text())
+    assert report["context"] == 1024, "the tiny model has no more positions"
+    assert (job.model_dir / "serving.properties").read_text() == "option.max_model_len=1024\n"
+
+
+@pytest.mark.parametrize(
+    ("positions", "longest", "context"), [(8192, 1024, 2048), (1024, 1024, 1024), (2048, 1500, 2048), (None, 256, 1280)]
+)
+def test_a_server_has_room_for_an_answer_within_the_models_positions(
+    positions: int | None, longest: int, context: int
+) -> None:
+    from training_report import serving_context
+
+    assert serving_context(SimpleNamespace(max_position_embeddings=positions), longest) == context
 
 
 def test_early_stopping_keeps_the_best_weights(new_job: NewJob) -> None:

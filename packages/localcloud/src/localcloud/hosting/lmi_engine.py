@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,11 @@ class Engine:
         if adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", FutureWarning
+                )  # peft 0.21 asks transformers 5.23 for a renamed attribute
+                model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         self._model = model.eval()
         self._turn = threading.Lock()
         self._defaults = dict(_DEFAULTS)
