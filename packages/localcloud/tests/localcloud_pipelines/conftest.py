@@ -19,7 +19,9 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/pipeline"
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from localcloud import LocalCloud
 
-    with LocalCloud(tmp_path_factory.mktemp("cloud")) as running:
+    with pytest.MonkeyPatch.context() as patch, LocalCloud(tmp_path_factory.mktemp("cloud")) as running:
+        # Jobs without a handler for SIGTERM, as all here, are ended by what follows it after two minutes.
+        patch.setenv("LOCALCLOUD_STOP_GRACE_SECONDS", "0.5")
         yield running
 
 
