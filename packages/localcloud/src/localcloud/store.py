@@ -49,7 +49,7 @@ class Store:
                 yield
                 self._connection.execute("commit")
             except BaseException:
-                if self._connection.in_transaction:  # SQLite may have ended it when the disk was full
+                with contextlib.suppress(sqlite3.OperationalError):  # SQLite may have ended it when the disk was full
                     self._connection.execute("rollback")
                 raise
 
