@@ -142,4 +142,6 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise AwsError("MalformedInput", f"The request body is not UTF-8: {error.reason} at byte {error.start}") from None
+        raise AwsError(
+            "MalformedInput", f"The request body is not UTF-8: {error.reason} at byte {error.start}"
+        ) from None
