@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 from typing import Any
@@ -125,11 +126,31 @@ def test_a_body_that_a_get_has_is_nobodys(running: control.Info) -> None:
     assert (status, "Functions" in text) == (200, True)
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (gzip.compress(b'{"Namespace": 1}'), "NUMBER_VALUE cannot be converted to String"),
+        (gzip.compress(b"{}") + b"more", "one whole gzip stream"),
+        (gzip.compress(b"{}")[:-3], "one whole gzip stream"),
+        (b"{}", "not gzip"),
+        (gzip.compress(bytes(81 << 20)), "allowed size"),
+    ],
+    ids=["a type", "more", "cut", "plain", "a bomb"],
+)
+def test_a_compressed_body_is_looked_at_too(running: control.Info, body: bytes, said: str) -> None:
+    headers = {"X-Amz-Target": "GraniteServiceVersion20100801.PutMetricData", "Content-Encoding": "gzip"}
+    status, text = ask(running, "monitoring", "POST", "/", headers, body)
+    assert (status, json.loads(text)["__type"], said in text) == (400, "SerializationException", True), text
+
+
 def test_what_is_right_comes_through_unchanged(aws: Clients) -> None:
     url = aws("sqs").create_queue(QueueName="typed", Attributes={"DelaySeconds": "0"})["QueueUrl"]
     aws("sqs").send_message(QueueUrl=url, MessageBody='ü\U0001f600 " \\ud')
     received = aws("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=1, WaitTimeSeconds=1)["Messages"]
     assert [message["Body"] for message in received] == ['ü\U0001f600 " \\ud']
+    points = [{"MetricName": f"m{number}", "Value": 1.5} for number in range(500)]
+    aws("cloudwatch").put_metric_data(Namespace="typed", MetricData=points)  # compressed by the SDK
+    assert len(aws("cloudwatch").list_metrics(Namespace="typed")["Metrics"]) == 500
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         aws("logs").filter_log_events(logGroupName="none", startTime=1, limit=5)
 
