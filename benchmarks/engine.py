@@ -32,7 +32,10 @@ def definition(steps: int) -> str:
                     "Type": "Processing",
                     "DependsOn": [f"Step{number - 1}"] if number else [],
                     "Arguments": {
-                        "AppSpecification": {"ImageUri": "bench", "ContainerEntrypoint": ["true"]},
+                        "AppSpecification": {
+                            "ImageUri": f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/bench:1",
+                            "ContainerEntrypoint": ["true"],
+                        },
                         "ProcessingResources": {
                             "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
                         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 
 DEFAULT_HOME = ".localcloud"
 DEFAULT_PORT = 4566
+_LEAST_BYTES = 256 << 10
+"""What a start writes, roughly: databases, logs."""
 
 
 class ControlError(Exception):
@@ -30,10 +33,14 @@ def prepare_home(home: Path) -> Path:
             home.mkdir(parents=True, mode=0o700, exist_ok=True)
             (home / ".gitignore").write_text("# made by localcloud\n*\n")
         _close_to_others(home)
-        probe.write_bytes(b"")
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(_LEAST_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
-        raise ControlError(f"{home} can't be written to ({error.strerror}): choose another home directory") from None
+        hint = "free some space there, or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        reason = f"{home} can't be written to ({error.strerror}): {hint}choose another home directory"
+        raise ControlError(reason) from None
     return home
 
 

@@ -49,12 +49,9 @@ class Store:
                 yield
                 self._connection.execute("commit")
             except BaseException:
-                if self._is_open():  # SQLite may have ended it when the disk was full
+                with contextlib.suppress(sqlite3.OperationalError):  # SQLite may have ended it when the disk was full
                     self._connection.execute("rollback")
                 raise
-
-    def _is_open(self) -> bool:
-        return self._connection.in_transaction
 
     def create(self, kind: str, account: str, region: str, name: str, doc: Document) -> bool:
         """Keep a new document; False (and no change) when the name is taken."""

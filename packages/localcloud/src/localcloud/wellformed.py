@@ -6,12 +6,15 @@ Values are for the service itself to judge.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import Any
 from urllib.parse import parse_qsl
 
 from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
 
+from localcloud.asgi import MAXIMUM_DELEGATED_BODY
 from localcloud.errors import AwsError
 from localcloud.identity import Caller, known_service
 from localcloud.shapes import scalar, serialization
@@ -22,6 +25,26 @@ _NUMBERS = frozenset({"integer", "long", "short", "float", "double"})
 
 def checked(caller: Caller, method: str, raw_path: str, body: bytes) -> bytes:
     """The body to hand on, without members that are null; AwsError SerializationException, MalformedInput."""
+    if caller.headers.get("content-encoding", "") != "gzip":
+        return _checked(caller, method, raw_path, body)
+    inflated = _inflated(body)
+    kept = _checked(caller, method, raw_path, inflated)
+    return body if kept == inflated else gzip.compress(kept)
+
+
+def _inflated(body: bytes) -> bytes:
+    """A body that the SDK has compressed, as CloudWatch takes it; no more of it than of one that isn't."""
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        inflated = reader.decompress(body, MAXIMUM_DELEGATED_BODY)
+    except zlib.error as error:
+        raise AwsError("SerializationException", f"The request body is not gzip: {error}") from None
+    if not reader.eof or reader.unused_data:
+        raise AwsError("SerializationException", "The request body is not one whole gzip stream of an allowed size")
+    return inflated
+
+
+def _checked(caller: Caller, method: str, raw_path: str, body: bytes) -> bytes:
     model = known_service(caller.service)
     if caller.target:
         operation = _named(model, caller.target.rpartition(".")[2])
@@ -120,8 +143,8 @@ def _numbers(operation: OperationModel | None, pairs: list[tuple[str, str]], loc
     for name, text in pairs:
         member = members.get(name)
         if member is not None and member.serialization.get("location", "") == location and not _fits(member, text):
-            code = "SerializationException" if location else "MalformedInput"
-            raise AwsError(code, f"{text!r} at {name!r} is not of the type {member.type_name}")
+            error = serialization(text, member.type_name, name)
+            raise error if location else AwsError("MalformedInput", error.message)
 
 
 def _fits(shape: Shape, text: str) -> bool:

@@ -27,6 +27,8 @@ from localcloud.protocol import service_model
 
 _MAXIMUM_HEADER_CHARACTERS = 1024
 _CHUNK = 1 << 20
+_MOST_DEPTH = 500
+"""Levels of a JSON document. What AWS bounds it to is unknown."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def parse_json(body: bytes, *, mapping: bool = True) -> dict[str, Any]:
         return {}
     try:
         document = json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
+        _check_depth(document, body)
         if b"\\ud" in body or b"\\uD" in body:
             json.dumps(document, ensure_ascii=False).encode()
     except ValueError as error:
@@ -86,6 +89,21 @@ def parse_json(body: bytes, *, mapping: bool = True) -> dict[str, Any]:
     if mapping and not isinstance(document, dict):
         raise AwsError("SerializationException", "The request body must be a JSON object")
     return document  # type: ignore[no-any-return]
+
+
+def _check_depth(document: Any, body: bytes) -> None:
+    """RecursionError beyond the bound: Python's own depends on who calls."""
+    if body.count(b"{") + body.count(b"[") <= _MOST_DEPTH:
+        return
+    level = [document]
+    for _ in range(_MOST_DEPTH):
+        inner = [
+            value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)
+        ]
+        level = [item for items in inner for item in items]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _no_number(text: str) -> float:

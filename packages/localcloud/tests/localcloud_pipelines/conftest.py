@@ -13,6 +13,7 @@ import pytest
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/pipeline"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/image:1"
 
 
 @pytest.fixture(scope="package")
@@ -149,7 +150,7 @@ def processing(
         "ProcessingResources": {
             "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
         },
-        "AppSpecification": {"ImageUri": "image", "ContainerEntrypoint": [sys.executable, "-c", code]},
+        "AppSpecification": {"ImageUri": IMAGE, "ContainerEntrypoint": [sys.executable, "-c", code]},
         **more.pop("Arguments", {}),
     }
     if arguments:

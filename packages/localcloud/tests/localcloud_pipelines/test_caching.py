@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localcloud.engine.cache import cache_key, duration_seconds
-from localcloud_pipelines.conftest import fail, processing, steps_of, writes
+from localcloud_pipelines.conftest import IMAGE, fail, processing, steps_of, writes
 
 CACHE = {"Enabled": True, "ExpireAfter": "PT1H"}
 EPOCHS = [{"Name": "Epochs", "Type": "Integer", "DefaultValue": 3}]
@@ -41,7 +41,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 BASE: dict[str, dict[str, Any]] = {
     "Processing": {
-        "AppSpecification": {"ImageUri": "i"},
+        "AppSpecification": {"ImageUri": IMAGE},
         "Environment": {"A": "1"},
         "ProcessingInputs": [{"InputName": "x"}],
         "ProcessingOutputConfig": {"Outputs": []},
@@ -50,7 +50,7 @@ BASE: dict[str, dict[str, Any]] = {
         "Tags": [],
     },
     "Training": {
-        "AlgorithmSpecification": {"TrainingImage": "i"},
+        "AlgorithmSpecification": {"TrainingImage": IMAGE},
         "HyperParameters": {"epochs": "3"},
         "InputDataConfig": [{"ChannelName": "train"}],
         "OutputDataConfig": {"S3OutputPath": "s3://b/o"},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud_pipelines.conftest import ROLE, definition, finished, processing
+from localcloud_pipelines.conftest import IMAGE, ROLE, definition, finished, processing
 
 TEXT = definition(processing("A"))
 
@@ -114,7 +114,7 @@ def test_tags_on_every_kind(sm: Any, name: str, pipeline: Any, run: Any) -> None
     arns = [
         sm.create_pipeline(PipelineName=name, PipelineDefinition=TEXT, RoleArn=ROLE, Tags=tag)["PipelineArn"],
         sm.create_model_package_group(ModelPackageGroupName=name, Tags=tag)["ModelPackageGroupArn"],
-        sm.create_model(ModelName=name, PrimaryContainer={"Image": "i"}, ExecutionRoleArn=ROLE, Tags=tag)["ModelArn"],
+        sm.create_model(ModelName=name, PrimaryContainer={"Image": IMAGE}, ExecutionRoleArn=ROLE, Tags=tag)["ModelArn"],
     ]
     step = sm.list_pipeline_execution_steps(PipelineExecutionArn=run(name)["PipelineExecutionArn"])
     job = step["PipelineExecutionSteps"][0]["Metadata"]["ProcessingJob"]["Arn"]

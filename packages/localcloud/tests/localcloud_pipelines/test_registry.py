@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud_pipelines.conftest import ROLE, processing, steps_of
+from localcloud_pipelines.conftest import IMAGE, ROLE, processing, steps_of
 
 SPECIFICATION = {
-    "Containers": [{"Image": "image:1", "ModelDataUrl": "s3://b/model.tar.gz", "Environment": {"A": "1", "B": "1"}}],
+    "Containers": [{"Image": IMAGE, "ModelDataUrl": "s3://b/model.tar.gz", "Environment": {"A": "1", "B": "1"}}],
     "SupportedContentTypes": ["application/json"],
     "SupportedResponseMIMETypes": ["application/json"],
 }
@@ -228,7 +228,7 @@ def test_a_package_holds_fifty_properties_also_when_they_come_one_by_one(sm: Any
 
 def test_models(sm: Any, name: str) -> None:
     network = {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}
-    container = {"Image": "image:1", "ModelDataUrl": "s3://b/m.tar.gz", "Environment": {"K": "v"}}
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz", "Environment": {"K": "v"}}
     request = {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
     arn = sm.create_model(**request, VpcConfig=network, EnableNetworkIsolation=True)["ModelArn"]
     found = sm.describe_model(ModelName=name)
@@ -260,7 +260,7 @@ def test_a_model_from_a_package_gets_what_the_package_has(sm: Any, name: str) ->
     sm.create_model(**request)
     assert sm.describe_model(ModelName=name)["PrimaryContainer"] == {
         "ModelPackageName": package,
-        "Image": "image:1",
+        "Image": IMAGE,
         "ModelDataUrl": "s3://b/model.tar.gz",
         "Environment": {"A": "1", "B": "2"},
     }
@@ -275,9 +275,7 @@ def test_a_model_from_a_package_gets_what_the_package_has(sm: Any, name: str) ->
 def test_steps_that_register_and_make_a_model(sm: Any, pipeline: Any, run: Any, name: str) -> None:
     group = f"{name}-group"
     specification = {
-        "Containers": [
-            {"Image": "image:1", "ModelDataUrl": {"Std:Join": {"On": "/", "Values": ["s3://b", "m.tar.gz"]}}}
-        ],
+        "Containers": [{"Image": IMAGE, "ModelDataUrl": {"Std:Join": {"On": "/", "Values": ["s3://b", "m.tar.gz"]}}}],
         "SupportedContentTypes": ["text/csv"],
         "SupportedResponseMIMETypes": ["text/csv"],
     }
@@ -338,7 +336,7 @@ def test_steps_that_bring_a_model_to_an_endpoint(
         client("s3").put_object(Bucket=bucket, Key=f"{name}/{key}", Body=packed.getvalue())
         return f"s3://{bucket}/{name}/{key}"
 
-    container = {"Image": "image:1", "ModelDataUrl": {"Get": "Parameters.Model"}}
+    container = {"Image": IMAGE, "ModelDataUrl": {"Get": "Parameters.Model"}}
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": {"Get": "Steps.Make.ModelName"},

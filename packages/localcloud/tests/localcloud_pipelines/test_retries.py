@@ -9,7 +9,7 @@ import pytest
 import localcloud.sagemaker as sagemaker
 from localcloud.engine.retry import Retries, error_type, failure_type, problems
 from localcloud.errors import AwsError
-from localcloud_pipelines.conftest import processing, steps_of
+from localcloud_pipelines.conftest import IMAGE, processing, steps_of
 
 
 def policy(*kinds: str, **more: Any) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_a_job_without_capacity_is_tried_again_under_another_name(
             "ProcessingResources": {
                 "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
             },
-            "AppSpecification": {"ImageUri": "i"},
+            "AppSpecification": {"ImageUri": IMAGE},
             "CreationTime": 0,
         }
 

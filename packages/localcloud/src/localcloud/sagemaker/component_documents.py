@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from localcloud import images
 from localcloud.context import Context
 from localcloud.errors import validation
 from localcloud.hosting.model_files import container_of
@@ -79,6 +80,8 @@ def check(ctx: Context, endpoint: Document, asked: dict[str, Any], copies: int |
         raise validation("Specification must have either ModelName or Container.")
     if container and not container.get("Image"):
         raise validation("Specification.Container.Image is required.")
+    if container:
+        images.check_model(container)
     if not asked.get("ComputeResourceRequirements"):
         raise validation("Specification.ComputeResourceRequirements is required for a base inference component.")
     if copies is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from localcloud import events, paging, tags
+from localcloud import events, images, paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
 from localcloud.sagemaker import packages
@@ -47,6 +47,7 @@ def _container(ctx: Context, container: dict[str, Any]) -> dict[str, Any]:
             raise validation("A container needs an Image or a ModelPackageName.")
         if container.get("ModelDataUrl") and container.get("ModelDataSource"):
             raise validation("A container takes ModelDataUrl or ModelDataSource, not both.")
+        images.check_model(container)
         return container
     package = packages.find(ctx, named)
     if package["ModelPackageStatus"] != "Completed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from localcloud import paging, tags
+from localcloud import images, paging, tags
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.jobs import processing, states
 from localcloud.jobs.states import PROCESSING, Job
@@ -28,6 +28,7 @@ def create(ctx: Context, request: Request) -> Response:
     now = time.time()
     doc: Document = {key: value for key, value in request.items() if key != "Tags"}
     doc.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": processing.MAX_RUNTIME_SECONDS})
+    images.check_processing(doc["AppSpecification"]["ImageUri"])
     processing.check(doc)
     doc |= {
         "ProcessingJobArn": ctx.arn(f"processing-job/{name}"),

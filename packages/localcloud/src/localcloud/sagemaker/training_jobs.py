@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from localcloud import paging, tags
+from localcloud import images, paging, tags
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.jobs import states, training
 from localcloud.jobs.logs import check_metric_definitions
@@ -32,6 +32,7 @@ def create(ctx: Context, request: Request) -> Response:
         doc.setdefault(flag, False)
     if doc.get("CheckpointConfig"):
         doc["CheckpointConfig"] = {"LocalPath": training.CHECKPOINTS, **doc["CheckpointConfig"]}
+    images.check_training(doc["AlgorithmSpecification"])
     training.check(doc)
     check_metric_definitions(doc["AlgorithmSpecification"].get("MetricDefinitions") or [])
     doc |= {
