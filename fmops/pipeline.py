@@ -91,10 +91,16 @@ class Pipeline:
         return definition(self.config)
 
     def bootstrap(self) -> str:
-        """Create the buckets, the key and the roles, once per account and region; returns what was done."""
-        from pipelines.bootstrap import bootstrap
+        """Create the buckets, the key and the roles, once per account and region; returns what was done.
 
-        return str(bootstrap(self.config, self.session))
+        The base model that arrives through pip goes with it, where pipeline.yaml names that one.
+        """
+        from pipelines.bootstrap import bootstrap
+        from pipelines.local_setup import upload_base_model
+
+        done = str(bootstrap(self.config, self.session))
+        upload_base_model(self.config, self.session, self.home, self.say)
+        return done
 
     def upsert(self) -> Published:
         """Upload the code, deploy the functions, create or update the pipeline; what is there already stays.
@@ -127,6 +133,7 @@ class Pipeline:
         if data is not None:
             chosen["InputDataUri"] = rows.upload(self.config, self.session, Path(data))
         executions.check(self.session, self.config, chosen)
+        rows.check_inputs(self.config, self.session, chosen)
         if self.local:
             estimate.announce(self.config, self.session, self.home, chosen, self.say)
         run = Run(self, executions.start(self.session, self.config, chosen))

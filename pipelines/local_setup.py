@@ -1,4 +1,4 @@
-"""Everything that a local run needs and an account has already: foundation, pipeline, base model, example rows."""
+"""What a first run needs: the base model that comes through pip; and on this machine foundation, pipeline and rows."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def upload_base_model(config: Config, session: boto3.Session, home: Path, say: C
     from examples.base_model import MODEL_NAME
 
     if not uri.endswith(f"/{MODEL_NAME}/"):
-        raise UserError(
-            f"There is no base model at {uri}. Upload a directory in Hugging Face layout there (aws s3 sync), or set "
-            f"model.base to {MODEL_NAME}, which arrives through pip."
+        say(
+            f"There is no base model at {uri}. Upload a directory in Hugging Face layout there (aws s3 sync DIR "
+            f"{uri}), or set model.base to {MODEL_NAME}, which arrives through pip."
         )
+        return
 
     say(f"Converting the base model once for {uri} (about 25 s) ...")
     # In a process of its own, so that torch's gigabyte is gone when it ends.

@@ -79,6 +79,13 @@ def test_an_input_that_is_not_there_ends_the_run_before_a_machine_starts(
     assert words in call(session, {"command": "look", "input_data_uri": uri, "base_model": "org/name"})
 
 
+def test_a_base_model_that_is_not_there_ends_the_run_too(session: boto3.Session, s3: Any) -> None:
+    s3.put_object(Bucket=DATA, Key="raw-modelless/0.jsonl", Body=b"one")
+    uri = f"s3://{ARTIFACTS}/base-models/absent/"
+    event = {"command": "look", "input_data_uri": f"s3://{DATA}/raw-modelless/", "base_model": uri}
+    assert f"There is no base model under {uri}" in call(session, event)
+
+
 def test_a_finished_training_leaves_no_checkpoints_and_nobody_elses_are_touched(
     session: boto3.Session, s3: Any
 ) -> None:
