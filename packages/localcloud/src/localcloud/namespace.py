@@ -11,7 +11,6 @@ Nothing is made on the machine itself: mounts and processes are gone with the co
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import json
@@ -117,7 +116,19 @@ def _mount(source: str, target: str, kind: str = "", flags: int = 0, data: str =
         raise OSError(number, f"mount {source} on {target}: {os.strerror(number)}")
 
 
+def bound_files(megabytes: int) -> None:
+    """Where there is no `/tmp` to be had: keep this process from files that it could not hold."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    wanted = megabytes << 20
+    if most == resource.RLIM_INFINITY or wanted < most:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wanted, most))
+
+
 if __name__ == "__main__":
-    with contextlib.suppress(OSError):  # where it may not, /tmp is as large as the machine's
+    try:
         bound_tmp(int(sys.argv[1]), json.loads(sys.argv[2]))
+    except OSError:
+        bound_files(int(sys.argv[1]))
     os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606 - a command line that localcloud made

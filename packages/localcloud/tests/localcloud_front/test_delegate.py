@@ -6,6 +6,8 @@ import datetime
 import json
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from localcloud import LocalCloud, sagemaker
+from localcloud import LocalCloud, namespace, sagemaker
 from localcloud.delegate.events import resolve
 from localcloud.errors import AwsError
 from localcloud_front.conftest import ACCOUNT, CODE, REGION, TRUST, Clients, Inside, function, invoke, zipped
@@ -191,6 +193,15 @@ def test_a_functions_tmp_is_its_own_and_as_large_as_its_ephemeral_storage(
         assert first == {"size": size, "tmp": "/tmp", "full": "No space left on device", "kept": False, "machine": []}
         again = ask(1)
         assert (again["full"], again["kept"]) == (None, True), "a warm function finds what it left"
+
+
+def test_where_no_tmp_is_to_be_had_no_file_is_larger_than_it(tmp_path: Path) -> None:
+    write = f"file = open({str(tmp_path / 'file')!r}, 'wb', 0); print(file.write(bytes(1 << 20))); file.write(b'more')"
+    # A directory that can't be kept: as where the machine grants no namespace.
+    command = [namespace.__file__, "1", '["/tmp/nothing-is-here"]', sys.executable, "-c", write]
+    ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert ran.stdout == f"{1 << 20}\n"
+    assert "File too large" in ran.stderr
 
 
 def test_an_aws_event_reaches_a_function(inside: Inside, deployed: str) -> None:

@@ -64,16 +64,23 @@ def make_model(bench: Bench, word: str, handler: str = HANDLER) -> str:
 
 
 def base(bench: Bench, name: str, model: str, copies: int = 1) -> dict[str, Any]:
+    """A base component; no copies at all are had by scaling it down, as nobody may create one without."""
     bench.call(
         "CreateInferenceComponent",
         InferenceComponentName=name,
         EndpointName="house",
         VariantName="All",
         Specification={"ModelName": model, "ComputeResourceRequirements": NEEDS},
-        RuntimeConfig={"CopyCount": copies},
+        RuntimeConfig={"CopyCount": copies or 1},
         Tags=[{"Key": "team", "Value": "a"}],
     )
-    return component(bench, name)
+    found = component(bench, name)
+    if not copies:
+        nothing = {"CopyCount": 0}
+        bench.call("UpdateInferenceComponentRuntimeConfig", InferenceComponentName=name, DesiredRuntimeConfig=nothing)
+        found = component(bench, name)
+        assert found["RuntimeConfig"]["CurrentCopyCount"] == 0
+    return found
 
 
 def adapter(bench: Bench, name: str, url: str, over: str = "base") -> dict[str, Any]:
@@ -407,6 +414,7 @@ def test_what_cannot_be_a_component_is_refused(bench: Bench) -> None:
         ({"Specifications": [model], **copies}, "Specifications is not supported"),
         ({"Specification": model, "VariantName": "B", **copies}, "has no variant B"),
         ({"Specification": model, "RuntimeConfig": {"CopyCount": 9}}, "is 8 Copies"),
+        ({"Specification": model, "RuntimeConfig": {"CopyCount": 0}}, "copy count an integer larger than 0"),
         ({"Specification": model, "EndpointName": "none", **copies}, "Could not find endpoint"),
     ]
     for request, message in refused:

@@ -10,6 +10,7 @@ from sagemaker.core.common_utils import volume_size_supported
 
 from localcloud.context import Context
 from localcloud.errors import AwsError
+from localcloud.jobs import storage
 from localcloud.jobs.storage import has_local_disks
 from localcloud.protocol import call, service_model
 from localcloud_jobs.conftest import ACCOUNT, Bench, channel
@@ -74,6 +75,27 @@ def test_a_variants_volume_size_is_refused_with_local_disks(bench: Bench) -> Non
     bench.call(
         "CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[{**variant, "InstanceType": "ml.m5.large"}]
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("ml.g5.2xlarge", 450), ("ml.g4dn.xlarge", 125), ("ml.g6.xlarge", 250), ("ml.r5d.large", 75)]
+)
+def test_a_processing_job_gets_no_more_than_its_machines_disks_hold(bench: Bench, kind: str, most: int) -> None:
+    for size, name in ((most, "fits"), (most + 1, "too-large")):
+        cluster = {"InstanceType": kind, "InstanceCount": 1, "VolumeSizeInGB": size}
+        if size == most:
+            bench.process(name, "", ProcessingResources={"ClusterConfig": cluster})
+            continue
+        with pytest.raises(AwsError, match=f"greater than the total size of the local instance storage of {kind}: "):
+            bench.process(name, "", ProcessingResources={"ClusterConfig": cluster})
+
+
+def test_the_disks_of_every_type_with_local_ones_that_processing_has_are_known() -> None:
+    """But for g7 and g7e, whose sizes the table of EC2 had not yet when it was read."""
+    enum = service_model("sagemaker").shape_for("ProcessingInstanceType").enum
+    local = [name.split(".") for name in enum if has_local_disks(name)]
+    unknown = {family for _, family, size in local if size.removesuffix("large") not in storage._SIZES.get(family, {})}
+    assert unknown == {"g7", "g7e"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -283,17 +284,23 @@ def test_checkpoints_follow_to_s3_whole_and_come_back(bench: Bench) -> None:
     assert "checkpoint-1" in found
 
 
-def test_a_checkpoint_that_was_half_uploaded_is_not_restored(bench: Bench) -> None:
+def test_a_checkpoint_that_was_half_uploaded_comes_back_as_it_is(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SageMaker nobody keeps half a checkpoint from the next attempt: the script has to know it."""
     from localcloud.jobs import sync
 
+    monkeypatch.setattr(logging.getLogger("localcloud"), "propagate", True)
     bench.put("ck/checkpoint-1/a", "a")
     bench.put("ck/checkpoint-2/a", "half")
     bench.cloud.store.create(
         "incomplete-sync", ACCOUNT, "", sync._mark("s3://data/ck/", "checkpoint-2"), {"unit": "checkpoint-2"}
     )
     target = bench.cloud.home / "restored"
-    assert sync.restore(bench.ctx, "s3://data/ck", target) == sync.Moved(1, 1)
-    assert [path.name for path in target.iterdir()] == ["checkpoint-1"]
+    with caplog.at_level("WARNING", "localcloud.jobs"):
+        assert sync.restore(bench.ctx, "s3://data/ck", target) == sync.Moved(2, 5)
+    assert sorted(path.name for path in target.iterdir()) == ["checkpoint-1", "checkpoint-2"]
+    assert caplog.messages == ["s3://data/ck: the upload of checkpoint-2 was cut short; what is there of it comes back"]
 
 
 def test_a_unit_being_written_waits_and_is_taken_when_it_is_whole(bench: Bench, tmp_path: Path) -> None:

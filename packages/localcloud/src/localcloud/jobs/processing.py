@@ -13,7 +13,7 @@ from localcloud.jobs.execution import Outcome, read_text, run_command, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink
 from localcloud.jobs.states import PROCESSING, Job
-from localcloud.jobs.storage import check_cluster
+from localcloud.jobs.storage import check_cluster, check_size
 from localcloud.jobs.supervisor import Control, supervisor
 from localcloud.jobs.sync import Syncer
 from localcloud.jobs.transfer import fetch_prefix, upload_tree
@@ -29,6 +29,7 @@ def check(doc: Document) -> None:
     if count != 1:
         raise validation(f"localcloud runs one instance: ClusterConfig.InstanceCount is {count}; set it to 1")
     check_cluster("ClusterConfig", doc["ProcessingResources"]["ClusterConfig"])
+    check_size("ClusterConfig", doc["ProcessingResources"]["ClusterConfig"])
     if not doc["AppSpecification"].get("ContainerEntrypoint"):
         raise validation("localcloud has no container images: give AppSpecification.ContainerEntrypoint")
     for item in doc.get("ProcessingInputs") or []:

@@ -13,6 +13,18 @@ from localcloud.errors import validation
 _LOCAL = re.compile(
     r"ml\.([cmrx]\d+[a-z]*d[a-z]*|i\d\w*|dl\d\w*|g4dn|gr?[5-9]e?|p3dn|p4d|p4de|p5e?n?|p6e?-\w+|trn\d\w*)\."
 )
+_M5D = {"": 75, "x": 150, "2x": 300, "4x": 600, "8x": 1200, "12x": 1800, "16x": 2400, "24x": 3600}
+_G5 = {"x": 250, "2x": 450, "4x": 600, "8x": 900, "12x": 3800, "16x": 1900, "24x": 3800, "48x": 7600}
+_SIZES: Mapping[str, Mapping[str, int]] = {
+    "g4dn": {"x": 125, "2x": 225, "4x": 225, "8x": 900, "12x": 900, "16x": 900},
+    "g5": _G5,
+    "g6": {"x": 250, "2x": 450, "4x": 600, "8x": 900, "12x": 3760, "16x": 1880, "24x": 3760, "48x": 7520},
+    "g6e": _G5,
+    "p5": {"4x": 3840},
+    "r5d": _M5D,
+}
+"""Family -> size without `large` -> GB of its local disks together (EC2, "Instance store volumes"), of the types that a
+processing job may have."""
 
 
 def has_local_disks(instance_type: str) -> bool:
@@ -28,6 +40,18 @@ def check_cluster(member: str, cluster: Mapping[str, Any]) -> None:
         raise validation(
             f"{member}.VolumeKmsKeyId can't be requested with instance type {', '.join(local)}: its local storage is "
             "encrypted by a hardware module on the instance"
+        )
+
+
+def check_size(member: str, cluster: Mapping[str, Any]) -> None:
+    """ValidationException when a processing job asks for a larger volume than its machine's own disks are."""
+    kind, wanted = cluster["InstanceType"], cluster["VolumeSizeInGB"]
+    _, family, size = kind.split(".")
+    most = _SIZES.get(family, {}).get(size.removesuffix("large"))
+    if most is not None and wanted > most:
+        raise validation(
+            f"{member}.VolumeSizeInGB {wanted} is greater than the total size of the local instance storage of {kind}: "
+            f"{most}"
         )
 
 

@@ -3,9 +3,9 @@
 A unit is one top-level entry of the directory (`checkpoint-50/` or `state.pt`) and is uploaded as a whole:
 - only when none of its files changed between two looks (a file being written is left for the next look),
 - from a copy, so that an object never holds half of a later write,
-- marked as incomplete in localcloud's state until its last file is up. A restart that finds such a mark (localcloud was
-  killed between two files) doesn't download that unit: a training script never sees half a checkpoint.
-As in AWS, what is deleted locally stays in S3.
+- marked as incomplete in localcloud's state until its last file is up.
+As in AWS, what is deleted locally stays in S3, and a restart downloads all that lies under the prefix, half a unit too
+where localcloud was killed between two files (its log names it). A training script has to know a whole checkpoint.
 """
 
 from __future__ import annotations
@@ -42,12 +42,11 @@ Signature = dict[str, tuple[int, int]]
 
 
 def restore(ctx: Context, uri: str, directory: Path) -> Moved:
-    """Download all that lies under `uri`, whichever run left it, without units that were never completed."""
-    incomplete = frozenset(doc["unit"] for doc in ctx.cloud.store.list(_KIND, ctx.account, "", prefix=_mark(uri, "")))
-    for unit in sorted(incomplete):
-        _LOG.warning("%s: %s was not completely uploaded and is left out", uri, unit)
+    """Download all that lies under `uri`, whichever run left it, whole or not."""
+    for doc in ctx.cloud.store.list(_KIND, ctx.account, "", prefix=_mark(uri, "")):
+        _LOG.warning("%s: the upload of %s was cut short; what is there of it comes back", uri, doc["unit"])
     prefix = uri if uri.endswith("/") else uri + "/"
-    fetch_prefix(ctx, prefix, directory, required=False, skip=incomplete)
+    fetch_prefix(ctx, prefix, directory, required=False)
     sizes = [path.stat().st_size for path, _ in walk(directory)]
     return Moved(len(sizes), sum(sizes))
 

@@ -50,13 +50,11 @@ def safe_join(root: Path, name: str) -> Path:
     return root.joinpath(*parts)
 
 
-def fetch_prefix(
-    ctx: Context, uri: str, target: Path, *, required: bool = True, skip: frozenset[str] = frozenset()
-) -> int:
+def fetch_prefix(ctx: Context, uri: str, target: Path, *, required: bool = True) -> int:
     """Download every object that begins with an S3 URI into `target`; the number of files.
 
-    Copies, never links: a job may write to its inputs, and the object must stay as it is. `skip` names first path parts
-    that are left out. TransferError when nothing is there and `required`.
+    Copies, never links: a job may write to its inputs, and the object must stay as it is. TransferError when nothing is
+    there and `required`.
     """
     bucket, prefix = split_uri(uri)
     target.mkdir(parents=True, exist_ok=True)
@@ -68,7 +66,7 @@ def fetch_prefix(
     count = 0
     for key in keys:
         name = relative_name(prefix, key)
-        if not name or name.split("/", 1)[0] in skip:
+        if not name:
             continue
         if name.endswith("/"):
             safe_join(target, name).mkdir(parents=True, exist_ok=True)

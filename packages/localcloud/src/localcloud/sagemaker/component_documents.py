@@ -86,6 +86,9 @@ def check(ctx: Context, endpoint: Document, asked: dict[str, Any], copies: int |
         raise validation("Specification.ComputeResourceRequirements is required for a base inference component.")
     if copies is None:
         raise validation("RuntimeConfig is required for a base inference component.")
+    if not copies:
+        # Only scaling takes a component to nothing.
+        raise validation("Inference components copy count an integer larger than 0")
     container_of(_model(ctx, "", asked))
 
 
