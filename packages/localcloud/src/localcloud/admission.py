@@ -11,14 +11,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from localcloud import refusals, signature
-from localcloud.asgi import Receive, read_body, replayed
+from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Receive, read_body, replayed
 from localcloud.delegate import MiniStack
 from localcloud.identity import DEFAULT_REGION, Caller, header_text, service_protocol
 from localcloud.keys import Credential, Keys
 from localcloud.signature import Refused, Request, Signature
 
-_MAXIMUM_BODY = 80 << 20
-"""Bytes: the largest are Lambda's archives of 50 MiB in base64."""
 _LARGE = 1 << 20
 _CALLBACK = re.compile(r"/_ministack/cfn-(?:response|signal)/[0-9a-zA-Z-]{32,64}")
 """Where functions and machines answer CloudFormation: the token in the path was given to them alone."""
@@ -66,7 +64,7 @@ class Admission:
     async def _verified(
         self, found: Signature, credential: Credential, request: Request, stated: str | None, receive: Receive
     ) -> Receive:
-        body = await read_body(receive, _MAXIMUM_BODY)
+        body = await read_body(receive, MAXIMUM_DELEGATED_BODY)
         if len(body) < _LARGE:
             digest = hashlib.sha256(body).hexdigest()
         else:
