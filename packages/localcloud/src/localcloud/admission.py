@@ -11,19 +11,25 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from localcloud import refusals, signature
-from localcloud.asgi import Receive, read_body, replayed
+from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Receive, read_body, replayed
 from localcloud.delegate import MiniStack
 from localcloud.identity import DEFAULT_REGION, Caller, header_text, service_protocol
 from localcloud.keys import Credential, Keys
 from localcloud.signature import Refused, Request, Signature
 
-_MAXIMUM_BODY = 80 << 20
-"""Bytes: the largest are Lambda's archives of 50 MiB in base64."""
 _LARGE = 1 << 20
 _CALLBACK = re.compile(r"/_ministack/cfn-(?:response|signal)/[0-9a-zA-Z-]{32,64}")
 """Where functions and machines answer CloudFormation: the token in the path was given to them alone."""
 _LINK = re.compile(r"/_ministack/lambda-(?:code|layers)/[^?#]+")
 _LINK_S = 600
+_PRESIGNED = frozenset(
+    {
+        *(b"X-Amz-Algorithm", b"X-Amz-Credential", b"X-Amz-Date", b"X-Amz-Expires", b"X-Amz-SignedHeaders"),
+        *(b"X-Amz-Signature", b"X-Amz-Security-Token"),
+    }
+)
+_PRESIGNED_2 = frozenset({b"AWSAccessKeyId", b"Signature", b"Expires"})
+"""Parameters of a presigned URL that say nothing about what is asked for."""
 
 
 class Admission:
@@ -58,7 +64,7 @@ class Admission:
     async def _verified(
         self, found: Signature, credential: Credential, request: Request, stated: str | None, receive: Receive
     ) -> Receive:
-        body = await read_body(receive, _MAXIMUM_BODY)
+        body = await read_body(receive, MAXIMUM_DELEGATED_BODY)
         if len(body) < _LARGE:
             digest = hashlib.sha256(body).hexdigest()
         else:
@@ -107,6 +113,24 @@ class Admission:
         path = "/" + url.split("/", 3)[3]
         expires = str(int(time.time()) + _LINK_S)
         return f"{url}?expires={expires}&token={self._keys.prove(f'{path}|{expires}')}"
+
+
+def presented(scope: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    """The scope with the proven identity in one plain form, whatever form the signature had: nobody judges it again.
+
+    The delegate finds account and region in it.
+    """
+    credential = f"{caller.account_key}/20000101/{caller.region}/{caller.service}/aws4_request"
+    value = f"{signature.ALGORITHM} Credential={credential}, SignedHeaders=host, Signature={'0' * 64}"
+    headers = [(name, text) for name, text in scope["headers"] if name.lower() != b"authorization"]
+    pairs = scope.get("query_string", b"").split(b"&")
+    left_out = _PRESIGNED | _PRESIGNED_2 if caller.service == "s3" else _PRESIGNED
+    kept = [pair for pair in pairs if pair.partition(b"=")[0] not in left_out]
+    return {
+        **scope,
+        "headers": [*headers, (b"authorization", value.encode("utf-8", "surrogateescape"))],
+        "query_string": b"&".join(kept),
+    }
 
 
 def raw_path(scope: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from localcloud import guard, protocol, refusals, wellformed, wire
-from localcloud.admission import Admission, raw_path
+from localcloud.admission import Admission, presented, raw_path
 from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Incoming, Receive, Send, read_body, replayed, send_reply
 from localcloud.context import Cloud, Context
 from localcloud.delegate import MiniStack
@@ -223,7 +223,7 @@ class Front:
                 await send(start)
             await send(message)
 
-        await self._delegate.app(scope, receive, checked)
+        await self._delegate.app(presented(scope, caller), receive, checked)
 
 
 def _without_cors(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -145,7 +145,10 @@ def _header(request: Request, authorization: str) -> Signature:
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
         raise Refused("unsupported", "The request signature does not conform to AWS standards.")
-    fields = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    parts = [part.strip().partition("=")[::2] for part in rest.split(",")]
+    fields = dict(parts)
+    if len(fields) != len(parts):  # whoever reads it after us might take the other one
+        raise Refused("incomplete", "Authorization header has a parameter twice.")
     for name in ("Credential", "SignedHeaders", "Signature"):
         if not fields.get(name):
             raise Refused("incomplete", f"Authorization header requires '{name}' parameter.")
@@ -341,7 +344,8 @@ def _verify_2(signature: Signature, credential: Credential, request: Request) ->
     for name, value in parse_qsl(request.query, keep_blank_values=True):
         if name.startswith("x-amz-") and name not in headers:
             headers[name] = value
-    split = urlsplit(f"http://localhost{request.raw_path}?{request.query}")
+    bucket = "/" if request.raw_path.count("/") == 1 else ""  # the resource of a bucket ends with a slash
+    split = urlsplit(f"http://localhost{request.raw_path}{bucket}?{request.query}")
     standard = [headers.get("content-md5", ""), headers.get("content-type", ""), str(signature.expires)]
     custom = signer.canonical_custom_headers(headers)
     text = [request.method, *standard, *([custom] if custom else []), signer.canonical_resource(split)]

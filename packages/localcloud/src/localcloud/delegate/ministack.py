@@ -54,6 +54,7 @@ class MiniStack:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         lambdas.install(cloud.url, cloud.keys, self._clock, self._patches)
         credentials.accounts_of_users(self._patches)
+        credentials.keep_sessions(self._patches)
         buckets.read_objects_with(self._patches, self._object_data)
         states.take_logs_cheaply(self._patches)
         self._events.install(cloud, self._patches)

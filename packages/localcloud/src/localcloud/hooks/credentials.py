@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from localcloud.hooks import states
 from localcloud.hooks.patches import Patches
 
+_SESSIONS = "sts_sessions"
 Found = tuple[str, str, str]
 """(secret, account, session token or "")"""
 
@@ -42,6 +44,20 @@ def register(access_key: str, secret: str, token: str, account: str, arn: str) -
         session = {"Arn": arn, "UserId": f"AROA{access_key[4:]}:{name}", "SecretAccessKey": secret}
         more = {"SessionToken": token, "AccountId": account, "PrincipalType": "AssumedRole"}
         sts.register_session(access_key, {**session, **more})
+
+
+def keep_sessions(patches: Patches) -> None:
+    """Have temporary keys outlive a restart, as they do on AWS: MiniStack itself forgets them."""
+    from ministack.services import sts
+
+    sts._sessions.update(states.load(_SESSIONS) or {})
+    original = sts.register_session
+
+    def kept(access_key: str, session: dict[str, Any]) -> None:
+        original(access_key, session)
+        states.save(_SESSIONS, sts._sessions)
+
+    patches.put(sts, "register_session", kept)
 
 
 def accounts_of_users(patches: Patches) -> None:

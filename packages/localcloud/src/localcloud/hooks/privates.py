@@ -28,6 +28,7 @@ PRIVATES: dict[str, dict[str, str]] = {
         "PERSIST_STATE": "bool",
         "_state_format_version": "(service)",
         "_json_default": "(obj)",
+        "load_state": "(service)",
     },
     "core.responses": {
         "request_scope": "(account_id, region)",

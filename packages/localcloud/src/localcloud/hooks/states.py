@@ -38,6 +38,13 @@ def save(name: str, state: Any) -> None:
         raise
 
 
+def load(name: str) -> Any:
+    """A state that was saved; None when there is none."""
+    from ministack.core.persistence import load_state
+
+    return load_state(name)
+
+
 def take_logs_cheaply(patches: Patches) -> None:
     """Have the state of CloudWatch Logs taken without a deep copy of every event."""
     from ministack.services import cloudwatch_logs
