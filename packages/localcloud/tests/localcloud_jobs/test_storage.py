@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +125,11 @@ def test_scaling_to_no_instance_is_refused_where_the_region_does(
         call(ctx, "sagemaker", "CreateEndpointConfig", request)
 
 
-def test_restored_checkpoints_are_counted_in_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_restored_checkpoints_are_counted_in_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A localcloud that ran in this process before keeps its log to itself.
+    monkeypatch.setattr(logging.getLogger("localcloud"), "propagate", True)
     for number in range(3):
         bench.put(f"ck/run-{number}/weights", "x" * 1000)
     script = """
