@@ -316,7 +316,7 @@ def test_guards_and_scaling_follow_the_settings(clients: Any, register: Register
     dimensions = [{"Name": "EndpointName", "Value": "guarded"}, {"Name": "VariantName", "Value": "AllTraffic"}]
     assert (errors["MetricName"], errors["Statistic"], errors["Threshold"]) == ("InvocationModelErrors", "Average", 0.2)
     assert (latency["MetricName"], latency["ExtendedStatistic"]) == ("ModelLatency", "p95")
-    assert latency["Threshold"] == 2e6  # microseconds
+    assert latency["Threshold"] == 20e6  # microseconds
     assert errors["Dimensions"] == latency["Dimensions"] == dimensions
 
     [target] = [
