@@ -22,6 +22,7 @@ class Mutation:
 BOUNDS = ("tests/lambdas/test_bounds.py",)
 PLAN = ("tests/lambdas/test_plan.py",)
 DEPLOY = "tests/lambdas/test_deploy.py"
+DECISIONS = "tests/lambdas/test_decisions.py"
 CARD = "tests/lambdas/test_card.py"
 LOSS = "tests/training/test_loss.py"
 SPLITS = "tests/preparation/test_splits.py"
@@ -238,5 +239,33 @@ MUTATIONS = (
         "(min if lower else max)(bases",
         "(max if lower else min)(bases",
         ("tests/evaluation/test_intervals.py",),
+    ),
+    Mutation(
+        "deploy: an edit of a version deploys it",
+        "lambdas/deploy.py",
+        'if "ModelApprovalStatus" not in changed:',
+        "if not changed:",
+        (f"{DECISIONS}::test_editing_any_field_of_any_version_deploys_nothing",),
+    ),
+    Mutation(
+        "digests: what was swapped is deployed",
+        "lambdas/digests.py",
+        "if now.get(name) != digest:",
+        "if name not in now:",
+        (f"{DECISIONS}::test_what_else_is_pinned",),
+    ),
+    Mutation(
+        "rollback: a rejected version comes back",
+        "lambdas/rollback.py",
+        '    if reason:\n        raise Refused(f"Version {version} is no way back: {reason}.")',
+        "    if not reason:\n        pass",
+        (f"{DECISIONS}::test_the_way_back_asks_the_registry",),
+    ),
+    Mutation(
+        "storage: new rows of the same size are a cache hit",
+        "lambdas/storage.py",
+        '[item["ETag"], item["Size"]]',
+        '[item["Size"]]',
+        ("tests/lambdas/test_storage.py::test_every_change_under_the_inputs_is_another_run",),
     ),
 )
