@@ -222,3 +222,28 @@ def test_settings_come_from_input_then_package_then_environment() -> None:
     assert (both["endpoint_name"], both["endpoint_instance_count"]) == ("input", 1)
     with pytest.raises(ValueError, match="endpoint_mode is neither in the input"):
         reader.read_settings({}, metadata, {})
+
+
+LMI = {"OPTION_TENSOR_PARALLEL_DEGREE": "1", "OPTION_DTYPE": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "fallbacks", "words"),
+    [
+        ("ml.g5.xlarge", "", ""),
+        ("ml.g5.xlarge", "ml.g6.xlarge,ml.g6e.2xlarge", ""),
+        ("ml.g5.12xlarge", "", "set up for 1 GPUs (OPTION_TENSOR_PARALLEL_DEGREE), and ml.g5.12xlarge has 4"),
+        (
+            "ml.g5.xlarge",
+            "ml.g6.xlarge,ml.g5.12xlarge",
+            "set up for 1 GPUs (OPTION_TENSOR_PARALLEL_DEGREE), and ml.g5.12",
+        ),
+        ("ml.g4dn.xlarge", "", "set up to compute in bf16 (OPTION_DTYPE), which ml.g4dn.xlarge has not"),
+        ("ml.g5.xlarge", "ml.g6.xlarge,ml.g4dn.xlarge", "which ml.g4dn.xlarge has not"),
+    ],
+)
+def test_an_lmi_server_goes_with_every_machine_of_the_list(machine: str, fallbacks: str, words: str) -> None:
+    chosen = read(endpoint_instance_type=machine, endpoint_fallback_instance_types=fallbacks)
+    found = load("artifacts").contradiction(LMI, chosen, {})
+    assert words in found
+    assert bool(found) == bool(words)

@@ -45,6 +45,9 @@ def test_a_training_job_runs_on_the_first_and_says_so(bench: Bench) -> None:
     }  # fmt: skip
     seen = json.loads(bench.object("training/list/output/model/resourceconfig.json").read_text())
     assert seen["current_instance_type"] == "ml.g5.2xlarge"
+    component = bench.call("DescribeTrialComponent", TrialComponentName="list-aws-training-job")
+    assert component["Parameters"]["SageMaker.InstanceType"] == {"StringValue": "ml.g5.2xlarge"}
+    assert component["Parameters"]["SageMaker.InstanceCount"] == {"NumberValue": 1.0}
 
 
 def test_a_processing_job_runs_on_the_first_and_says_so(bench: Bench) -> None:
