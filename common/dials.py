@@ -31,6 +31,7 @@ BUCKET = (
 S3_URI = rf"s3://{BUCKET}(?:/[\w.:/=+@-]*)?"
 INSTANCE_TYPE = r"ml\.[a-z0-9-]+\.[a-z0-9]+"
 INSTANCE_WORDS = "an ML instance type such as ml.g5.2xlarge"
+MOST_FALLBACKS = 4  # InstancePreferences and InstancePools have up to 5 members, the instance type itself among them
 
 
 class DialError(ValueError):

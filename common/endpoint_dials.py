@@ -5,11 +5,13 @@ Runs in AWS Lambda beside deploy.py, and on the author's machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, S3_URI, Dial
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, S3_URI, Dial
+from common.machines import fallback_problems
 
 SERVERLESS_MEMORY = (1024, 2048, 3072, 4096, 5120, 6144)
+WITH_FALLBACKS = ("real-time", "asynchronous")
 
 
 def _alarm_period(seconds: int) -> str | None:
@@ -38,6 +40,11 @@ ENDPOINT = (
         "endpoint.instance_type", "ml.g5.xlarge", "1 GPU of 24 GB, billed by the second until deleted",
         pattern=INSTANCE_TYPE, words=INSTANCE_WORDS, parameter="EndpointInstanceType",
         setting="endpoint_instance_type", shape="ProductionVariantInstanceType",
+    ),
+    Dial(
+        "endpoint.fallback_instance_types", [], "tried in order; modes real-time and asynchronous", low=0,
+        high=MOST_FALLBACKS, pattern=INSTANCE_TYPE, words=INSTANCE_WORDS, setting="endpoint_fallback_instance_types",
+        shape="ProductionVariantInstanceType",
     ),
     Dial(
         "endpoint.instance_count", 1, "to begin with, and at least; 0 in the modes adapter and asynchronous",
@@ -111,8 +118,21 @@ ENDPOINT = (
 )  # fmt: skip
 
 
-def between(mode: str, instances: int, maximum: int, traffic: str, step_percent: int) -> Iterator[tuple[str, str]]:
+def between(
+    mode: str,
+    machine: str,
+    fallbacks: Sequence[str],
+    instances: int,
+    maximum: int,
+    traffic: str,
+    step_percent: int,
+) -> Iterator[tuple[str, str]]:
     """What no single dial can say: (the dial's key, what is wrong), alike for pipeline.yaml and the deploy function."""
+    if fallbacks and mode not in WITH_FALLBACKS:
+        message = f"{', '.join(fallbacks)}, but only the modes {' and '.join(WITH_FALLBACKS)} take a list, not {mode}"
+        yield "endpoint.fallback_instance_types", message
+    for problem in fallback_problems(machine, fallbacks):
+        yield "endpoint.fallback_instance_types", problem
     if instances > maximum:
         yield "endpoint.instance_count", f"{instances} is above scaling.maximum {maximum}"
     if instances == 0 and mode not in ("adapter", "asynchronous"):

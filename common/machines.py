@@ -7,6 +7,7 @@ checks of overrides read the same table.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 _SIZES_G = {"xlarge": 1, "2xlarge": 1, "4xlarge": 1, "8xlarge": 1, "12xlarge": 4, "16xlarge": 1}
 GPUS: dict[str, dict[str, int]] = {
@@ -54,3 +55,25 @@ def is_accelerated(instance_type: str) -> bool:
 def has_local_storage(instance_type: str) -> bool:
     """Whether a type has NVMe disks, which its hardware encrypts: a request with a volume key is refused."""
     return _LOCAL_STORAGE.match(instance_type) is not None
+
+
+def emulates_bf16(instance_type: str) -> bool:
+    """Whether a type's GPUs only emulate bfloat16, so that all computes in fp32 there."""
+    return instance_type.removeprefix("ml.").split(".")[0] in WITHOUT_BF16
+
+
+def fallback_problems(first: str, others: Sequence[str]) -> Iterator[str]:
+    """What keeps each of `others` from standing in for the first type: the request, image and disks are the first's."""
+    for index, kind in enumerate(others):
+        if kind in (first, *others[:index]):
+            yield f"{kind} is there twice; allowed: instance_type, which is tried first, and up to 4 different others"
+        elif is_gpu(kind) != is_gpu(first):
+            yield (
+                f"{kind} has {'' if is_gpu(kind) else 'no '}GPUs, unlike instance_type {first}; the container image is "
+                "for one of the two; take types of the same sort"
+            )
+        elif has_local_storage(kind) != has_local_storage(first):
+            yield (
+                f"{kind} has {'' if has_local_storage(kind) else 'no '}local disks, unlike instance_type {first}; a "
+                "volume and its key are asked for with one of the two; take types of the same sort"
+            )

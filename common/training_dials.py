@@ -5,7 +5,7 @@ Runs in the GPU training container, and on the author's machine.
 
 from __future__ import annotations
 
-from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, Dial
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, Dial
 
 MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
 
@@ -90,6 +90,10 @@ TRAINING = (
     Dial(
         "training.instance_type", "ml.g5.2xlarge", "1 GPU of 24 GB; ml.g5.12xlarge has 4, ml.p4d.24xlarge 8 of 40 GB",
         pattern=INSTANCE_TYPE, words=INSTANCE_WORDS, parameter="TrainInstanceType", shape="TrainingInstanceType",
+    ),
+    Dial(
+        "training.fallback_instance_types", [], "tried in order when instance_type has no capacity; needs spot: false",
+        low=0, high=MOST_FALLBACKS, pattern=INSTANCE_TYPE, words=INSTANCE_WORDS, shape="TrainingInstanceType",
     ),
     Dial(
         "training.instance_count", 1, "every GPU of every machine is used", unit="machines", low=1, high=64,

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from common.dials import BUCKET
-from common.machines import gpu_count, is_gpu
+from common.machines import fallback_problems, is_gpu
 from configuration.endpoint_config import Endpoint
 from configuration.gate import KINDS, METRICS, threshold
 from configuration.names import Names
 from configuration.section import Section, value_of
-from configuration.serving_settings import LARGEST_LORA_RANK
+from configuration.serving_settings import LARGEST_LORA_RANK, machine_problems
 
 SPLIT_SHARES_SUM_TOLERANCE = 1e-6
 
@@ -132,6 +132,7 @@ class Training(Section):
     merge: bool = value_of("training.merge")
     precision: str = value_of("training.precision")
     instance_type: str = value_of("training.instance_type")
+    fallback_instance_types: list[str] = value_of("training.fallback_instance_types")
     instance_count: int = value_of("training.instance_count")
     volume_gb: int = value_of("training.volume_gb")
     spot: bool = value_of("training.spot")
@@ -145,6 +146,13 @@ class Training(Section):
                 f"max_wait_seconds: {self.max_wait_seconds} is less than max_runtime_seconds "
                 f"{self.max_runtime_seconds}; with spot it holds the waiting and the training"
             )
+        if self.spot and self.fallback_instance_types:
+            yield (
+                f"fallback_instance_types: {', '.join(self.fallback_instance_types)}, but spot is true, and SageMaker "
+                "chooses between instance types on demand only; set spot: false, or fallback_instance_types: []"
+            )
+        for problem in fallback_problems(self.instance_type, self.fallback_instance_types):
+            yield f"fallback_instance_types: {problem}"
         if self.method == "full" and not self.merge:
             yield "merge: false, but method full has no adapters that could be kept apart; set merge: true"
 
@@ -260,10 +268,8 @@ class Config(Section):
             machine = f"{endpoint.instance_type}, mode {endpoint.mode}"
             yield f"endpoint.server: 'lmi' needs a GPU, which there is none of ({machine}); set server: auto"
         elif self.server == "lmi":
-            try:
-                gpu_count(endpoint.instance_type)
-            except ValueError as error:
-                yield f"endpoint.instance_type: {error}; or set server: handler"
+            for key, problem in machine_problems(endpoint.instance_type, endpoint.fallback_instance_types):
+                yield f"endpoint.{key}: {problem}; or set server: handler"
         if endpoint.mode == "adapter" and not is_gpu(endpoint.instance_type):
             yield (
                 f"endpoint.mode: adapter needs a GPU for the LMI image, which {endpoint.instance_type} has not; set "

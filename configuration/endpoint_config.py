@@ -56,6 +56,7 @@ class Endpoint(Section):
     mode: str = value_of("endpoint.mode")
     server: str = value_of("endpoint.server")
     instance_type: str = value_of("endpoint.instance_type")
+    fallback_instance_types: list[str] = value_of("endpoint.fallback_instance_types")
     instance_count: int = value_of("endpoint.instance_count")
     scaling: Scaling = Field(default_factory=Scaling, description="instances that follow the traffic")
     rollout: Rollout = Field(default_factory=Rollout, description="the way of a new version to all traffic")
@@ -67,7 +68,13 @@ class Endpoint(Section):
 
     def rules(self) -> Iterator[str]:
         for key, problem in between(
-            self.mode, self.instance_count, self.scaling.maximum, self.rollout.traffic, self.rollout.step_percent
+            self.mode,
+            self.instance_type,
+            self.fallback_instance_types,
+            self.instance_count,
+            self.scaling.maximum,
+            self.rollout.traffic,
+            self.rollout.step_percent,
         ):
             yield f"{key.removeprefix('endpoint.')}: {problem}"
         if self.mode == "adapter" and self.server == "handler":

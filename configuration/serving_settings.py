@@ -11,7 +11,9 @@ itself, and no container has been started with it here.
 
 from __future__ import annotations
 
-from common.machines import GPUS, WITHOUT_BF16, gpu_count
+from collections.abc import Iterator, Sequence
+
+from common.machines import GPUS, emulates_bf16, gpu_count
 
 LMI_VERSION = "0.36.0"
 """`image_uris.retrieve("djl-lmi", region, version=LMI_VERSION)`: djl-inference:0.36.0-lmi27.0.0-cu130."""
@@ -44,7 +46,7 @@ def lmi_environment(
         "OPTION_ENTRYPOINT": "djl_python.lmi_vllm.vllm_async_service",
         # The one rule of precision (common/precision.py): what was evaluated is what is served. "auto" would follow the
         # weights' own type, and a g4dn would serve fp16.
-        "OPTION_DTYPE": "fp32" if instance_type.split(".")[1] in WITHOUT_BF16 else "bf16",
+        "OPTION_DTYPE": "fp32" if emulates_bf16(instance_type) else "bf16",
         # One copy of the model over all of them. It has to divide the attention heads, which are not known here: vLLM
         # refuses a wrong one when the model is loaded.
         "OPTION_TENSOR_PARALLEL_DEGREE": str(gpus),
@@ -65,3 +67,21 @@ def lmi_environment(
             "OPTION_MAX_LORA_RANK": str(rank),
         }
     return environment
+
+
+def machine_problems(machine: str, fallbacks: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong) with the machines of an LMI server: its settings are for so many GPUs and one precision."""
+    counts = {}
+    for kind in (machine, *fallbacks):
+        try:
+            counts[kind] = gpu_count(kind)
+        except ValueError as error:
+            yield "instance_type" if kind == machine else "fallback_instance_types", str(error)
+            return
+    for kind in fallbacks:
+        if counts[kind] != counts[machine]:
+            message = f"{kind} has {counts[kind]} GPUs, and instance_type {machine} {counts[machine]}; take as many"
+            yield "fallback_instance_types", message
+        elif emulates_bf16(kind) != emulates_bf16(machine):
+            message = f"of {kind} and instance_type {machine} only one has bf16; take types that agree"
+            yield "fallback_instance_types", message

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from aws import Refused, described, list_keys
-from documents import Package, Settings, s3_parts, version_of
+from documents import Package, Settings, machines, s3_parts, version_of
 from plan import adapter_uri
 
-from common.machines import gpu_count, is_accelerated, is_gpu
+from common.machines import emulates_bf16, gpu_count, is_accelerated, is_gpu
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-DEGREE = "OPTION_TENSOR_PARALLEL_DEGREE"
+DEGREE, DTYPE = "OPTION_TENSOR_PARALLEL_DEGREE", "OPTION_DTYPE"
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -23,10 +23,10 @@ def check_artifact(s3: Any, package: Package, settings: Settings) -> None:
     """Refused when the model's archive, or the adapter's files, are not in S3, or the machine can't run the server."""
     version = f"Version {version_of(package['ModelPackageArn'])}"
     containers = package.get("InferenceSpecification", {}).get("Containers", [])
-    machine = settings["endpoint_instance_type"]
     lmi = [item for item in containers if "/djl-inference:" in item.get("Image", "")]
-    if lmi and not is_accelerated(machine):
-        raise Refused(f"{version} can't be deployed on {machine}: its server is the LMI image, which needs a GPU.")
+    for machine in machines(settings):
+        if lmi and not is_accelerated(machine):
+            raise Refused(f"{version} can't be deployed on {machine}: its server is the LMI image, which needs a GPU.")
     problem = contradiction(lmi[0].get("Environment", {}), settings, package) if lmi else ""
     if problem:
         raise Refused(f"{version} can't be deployed: {problem}. Set it in pipeline.yaml, upsert and train: fmops start")
@@ -44,9 +44,12 @@ def check_artifact(s3: Any, package: Package, settings: Settings) -> None:
 
 def contradiction(server: Mapping[str, str], settings: Settings, package: Package) -> str:
     """What the server's settings, written at the registration, say against this deployment; empty: nothing."""
-    machine, degree = settings["endpoint_instance_type"], int(server.get(DEGREE, "1"))
-    if is_gpu(machine) and gpu_count(machine) != degree:
-        return f"its server was set up for {degree} GPUs ({DEGREE}), and {machine} has {gpu_count(machine)}"
+    degree = int(server.get(DEGREE, "1"))
+    for machine in machines(settings):
+        if is_gpu(machine) and gpu_count(machine) != degree:
+            return f"its server was set up for {degree} GPUs ({DEGREE}), and {machine} has {gpu_count(machine)}"
+        if server.get(DTYPE) == "bf16" and emulates_bf16(machine):
+            return f"its server was set up to compute in bf16 ({DTYPE}), which {machine} has not"
     if settings["endpoint_mode"] == "serverless":
         return "its server needs a GPU, and serverless endpoints have none"
     if settings["endpoint_mode"] != "adapter":

@@ -21,6 +21,7 @@ class Settings(TypedDict):
     endpoint_name: str
     endpoint_mode: str
     endpoint_instance_type: str
+    endpoint_fallback_instance_types: str
     endpoint_instance_count: int
     endpoint_maximum_instance_count: int
     endpoint_concurrent_requests: float
@@ -240,6 +241,11 @@ def answer(endpoint: str, action: str, reason: str = "", entry: Deployment | Non
         "action": action,
         "reason": reason,
     }
+
+
+def machines(settings: Settings) -> list[str]:
+    """The instance types that may be taken, in the order in which they are tried."""
+    return [settings["endpoint_instance_type"], *filter(None, settings["endpoint_fallback_instance_types"].split(","))]
 
 
 def version_of(arn: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from documents import Container, Deployment, Package, Plan, Request, S3Source, Settings, version_of
+from documents import Container, Deployment, Package, Plan, Request, S3Source, Settings, machines, version_of
 from ledger import now
 
 from common.machines import has_local_storage
@@ -200,9 +200,11 @@ def _variant(variant: str, model: str, weight: float, settings: Settings) -> Req
             "ServerlessConfig": serverless,
         }
     count = settings["endpoint_instance_count"]
+    kinds = machines(settings)
+    pools = [{"InstanceType": kind, "Priority": place} for place, kind in enumerate(kinds, 1)]
     request: Request = {
         "VariantName": variant,
-        "InstanceType": settings["endpoint_instance_type"],
+        **({"InstancePools": pools} if len(pools) > 1 else {"InstanceType": kinds[0]}),
         "InitialInstanceCount": max(count, 1),
         "ModelDataDownloadTimeoutInSeconds": START_TIMEOUT_SECONDS,
         "ContainerStartupHealthCheckTimeoutInSeconds": START_TIMEOUT_SECONDS,

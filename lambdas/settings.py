@@ -15,8 +15,8 @@ from common.dials import DialError
 from common.endpoint_dials import ENDPOINT, between
 
 SETTINGS = {dial.setting: dial for dial in ENDPOINT if dial.setting}
-# Names of further alarms travel as one text, separated by commas; the endpoint's name must be given.
-MAY_BE_EMPTY = ("endpoint_alarms", "endpoint_async_output_uri")
+# Alarms' names and instance types travel as one text, separated by commas; the endpoint's name must be given.
+MAY_BE_EMPTY = ("endpoint_alarms", "endpoint_async_output_uri", "endpoint_fallback_instance_types")
 
 
 def read_settings(event: dict[str, Any], metadata: dict[str, str], environment: dict[str, str]) -> dict[str, Any]:
@@ -49,9 +49,10 @@ def _between(settings: dict[str, Any]) -> list[str]:
     """What no single setting can say; looked at where all the settings that it needs were read."""
     names = {dial.key: name for name, dial in SETTINGS.items()}
     needed = (
-        "endpoint_mode", "endpoint_instance_count", "endpoint_maximum_instance_count", "endpoint_traffic",
-        "endpoint_step_percent",
+        "endpoint_mode", "endpoint_instance_type", "endpoint_fallback_instance_types", "endpoint_instance_count",
+        "endpoint_maximum_instance_count", "endpoint_traffic", "endpoint_step_percent",
     )  # fmt: skip
     if not settings.keys() >= set(needed):
         return []
-    return [f"{names[key]}: {problem}" for key, problem in between(*(settings[name] for name in needed))]
+    given = [SETTINGS[name].read(settings[name]) for name in needed]
+    return [f"{names[key]}: {problem}" for key, problem in between(*given)]

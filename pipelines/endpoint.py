@@ -71,13 +71,22 @@ def components(session: boto3.Session, name: str) -> list[dict[str, Any]]:
 
 def instances(endpoint: dict[str, Any], config: dict[str, Any]) -> dict[str, int]:
     """Instance type -> how many run now; empty for a serverless endpoint."""
-    types = {item["VariantName"]: item.get("InstanceType") for item in config["ProductionVariants"]}
+    asked = {item["VariantName"]: item for item in config["ProductionVariants"]}
     found: dict[str, int] = {}
     for variant in endpoint.get("ProductionVariants") or []:
-        kind = types.get(variant["VariantName"])
-        if kind:
-            found[kind] = found.get(kind, 0) + int(variant.get("CurrentInstanceCount") or 0)
+        for kind, count in machines(variant, asked.get(variant["VariantName"], {})).items():
+            found[kind] = found.get(kind, 0) + count
     return found
+
+
+def machines(variant: dict[str, Any], asked: dict[str, Any]) -> dict[str, int]:
+    """The same for one variant: DescribeEndpoint's summary, and what its configuration asks for."""
+    pools = variant.get("InstancePools")
+    if pools:
+        running = {pool["InstanceType"]: int(pool["CurrentInstanceCount"]) for pool in pools}
+        return {kind: count for kind, count in running.items() if count} or {pools[0]["InstanceType"]: 0}
+    kind = asked.get("InstanceType")
+    return {kind: int(variant.get("CurrentInstanceCount") or 0)} if kind else {}
 
 
 def set_traffic(session: boto3.Session, name: str, weights: dict[str, float]) -> None:

@@ -58,9 +58,10 @@ def _living(
     for variant in found.get("ProductionVariants") or []:
         share = (variant.get("CurrentWeight") or 0) / weights
         kind = kinds.get(variant["VariantName"], {})
+        running = endpoint.machines(variant, kind)
         machine = (
-            f"{kind['InstanceType']} x {variant.get('CurrentInstanceCount', 0)}"
-            if kind.get("InstanceType")
+            ", ".join(f"{name} x {count}" for name, count in running.items())
+            if running
             else f"serverless, {kind.get('ServerlessConfig', {}).get('MemorySizeInMB')} MB"
         )
         yield f"  traffic    {variant['VariantName']} {share:.0%}   {machine}{_scaling(serving)}"

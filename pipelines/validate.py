@@ -66,6 +66,9 @@ def _check_endpoint(config: Config) -> Iterator[Problem]:
     """What the deploy function would ask for after an approval, perhaps weeks from now."""
     for message in check_value("ProductionVariantInstanceType", config.endpoint.instance_type):
         yield Problem("Deploy", "endpoint.instance_type", message)
+    for kind in config.endpoint.fallback_instance_types:
+        for message in check_value("ProductionVariantInstanceType", kind):
+            yield Problem("Deploy", "endpoint.fallback_instance_types", message)
 
 
 def validate_definition(definition: dict[str, Any]) -> list[Problem]:
@@ -174,10 +177,11 @@ def _check_combinations(name: str, request: dict[str, Any]) -> Iterator[Problem]
     from common.machines import has_local_storage
 
     cluster = request.get("ResourceConfig") or request.get("ProcessingResources", {}).get("ClusterConfig") or {}
-    instance_type = cluster.get("InstanceType")
-    if isinstance(instance_type, str) and has_local_storage(instance_type) and cluster.get("VolumeKmsKeyId"):
-        message = f"{instance_type} has local disks, which its hardware encrypts; a volume key is refused"
-        yield Problem(name, "VolumeKmsKeyId", message)
+    for place in (cluster, *cluster.get("InstancePreferences", ())):
+        instance_type = place.get("InstanceType")
+        if isinstance(instance_type, str) and has_local_storage(instance_type) and cluster.get("VolumeKmsKeyId"):
+            message = f"{instance_type} has local disks, which its hardware encrypts; a volume key is refused"
+            yield Problem(name, "VolumeKmsKeyId", message)
     stopping = request.get("StoppingCondition", {})
     run, wait = stopping.get("MaxRuntimeInSeconds"), stopping.get("MaxWaitTimeInSeconds")
     if request.get("EnableManagedSpotTraining"):

@@ -85,7 +85,7 @@ def _trainer(build: Build, inputs: Any) -> Any:
         base_job_name="train",
         sagemaker_session=build.session,
         compute=Compute(
-            instance_type=build.parameters["TrainInstanceType"],
+            **_instance_types(build),
             instance_count=build.parameters["TrainInstanceCount"],
             volume_size_in_gb=training.volume_gb,
             enable_managed_spot_training=training.spot,
@@ -108,6 +108,16 @@ def _trainer(build: Build, inputs: Any) -> Any:
     return trainer.with_metric_definitions(
         [MetricDefinition(name=name, regex=rf"{name}={_NUMBER}") for name in METRICS]
     )
+
+
+def _instance_types(build: Build) -> dict[str, Any]:
+    """One instance type, or several in the order in which SageMaker looks for capacity."""
+    from sagemaker.core.shapes import InstancePreference
+
+    first, others = build.parameters["TrainInstanceType"], build.config.training.fallback_instance_types
+    if not others:
+        return {"instance_type": first}
+    return {"instance_preferences": [InstancePreference(instance_type=kind) for kind in (first, *others)]}
 
 
 def _trainer_class() -> type:

@@ -41,6 +41,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "data.shares.train": {"data.shares.validation": None, "data.shares.test": None},
     "training.max_runtime_seconds": {"training.max_wait_seconds": 2_419_200},
     "training.max_wait_seconds": {"training.max_runtime_seconds": 60},
+    "training.fallback_instance_types": {"training.spot": False},
     "training.merge": {"endpoint.instance_type": "ml.m5.large"},
     "endpoint.instance_count": {"endpoint.mode": "asynchronous", "endpoint.scaling.maximum": 64},
     "endpoint.scaling.maximum": {"endpoint.instance_count": 1},
@@ -68,11 +69,14 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
 }  # fmt: skip
+FALLBACKS = ["ml.g6.xlarge", "ml.g6.2xlarge", "ml.g6.4xlarge", "ml.g6.8xlarge"]
 COLUMNS = {f"data.columns.{name}" for name in ("messages", "prompt", "input", "completion", "system", "group", "slice")}
 LISTS = {
     "aws.vpc.subnets": (["subnet-01234567"], [], ["subnet-1"]),
     "aws.vpc.security_group_ids": (["sg-01234567"], [], ["sg-1"]),
     "endpoint.alarms.names": ([], ["a"] * 9, ["a,b"]),
+    "training.fallback_instance_types": (FALLBACKS, [*FALLBACKS, "ml.g6.16xlarge"], ["g5.xlarge"]),
+    "endpoint.fallback_instance_types": (FALLBACKS, [*FALLBACKS, "ml.g6.16xlarge"], ["ml.g5"]),
 }
 
 
@@ -311,7 +315,7 @@ def test_the_table_is_whole() -> None:
         assert (dial.default is None) == (dial.optional or key.startswith("aws.vpc")), key
     assert len(TABLE) == len(by_key()) >= 70
     assert len(by_parameter()) == sum(bool(dial.parameter) for dial in TABLE)
-    assert len(by_setting()) == 20
+    assert len(by_setting()) == 21
 
 
 def _fields(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:

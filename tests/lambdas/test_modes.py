@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
+from pipelines.endpoint import instances
 from tests.lambdas.support import load, settings
 
 deploy = load("deploy")
@@ -102,3 +103,29 @@ def test_asynchronous(
     tracking = by_type["TargetTrackingScaling"]["TargetTrackingScalingPolicyConfiguration"]
     metric = tracking["CustomizedMetricSpecification"]
     assert metric["MetricName"] == "ApproximateBacklogSizePerInstance"
+
+
+def test_a_list_of_instance_types(clients: Any, register: Callable[..., str], bring_up: Any) -> None:
+    """InstancePools as SageMaker reads them: the canary, the scaling and what `fmops endpoint` counts go with them."""
+    changes = {
+        "endpoint_instance_count": 2,
+        "endpoint_maximum_instance_count": 4,
+        "endpoint_traffic": "canary",
+        "endpoint_step_percent": 50,
+    }
+    lists = ("ml.c5.large,ml.m5.xlarge", "ml.c5.large")
+    for version, fallbacks in enumerate(lists):
+        arn = register(f"flexible-{version}")
+        bring_up(arn, "flexible", **changes, endpoint_fallback_instance_types=fallbacks)
+        endpoint = clients.sagemaker.describe_endpoint(EndpointName="flexible")
+        configuration = clients.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+        [variant] = configuration["ProductionVariants"]
+        pools = {pool["Priority"]: pool["InstanceType"] for pool in variant["InstancePools"]}
+        assert pools == dict(enumerate(["ml.m5.large", *fallbacks.split(",")], 1))
+        assert instances(endpoint, configuration) == {"ml.m5.large": 2}
+    [target] = clients.autoscaling.describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=["endpoint/flexible/variant/AllTraffic"]
+    )["ScalableTargets"]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 4)
+    with pytest.raises(deploy.Refused, match=r"the API knows no instance type 'ml\.c5\.huge'; did you mean ml\.c5"):
+        bring_up(register("flexible-2"), "flexible", **changes, endpoint_fallback_instance_types="ml.c5.huge")

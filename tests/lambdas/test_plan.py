@@ -155,6 +155,25 @@ def test_disks_get_the_key_unless_their_hardware_encrypts_them(machine: str, key
     assert request.get("KmsKeyId") == (ENVIRONMENT["KMS_KEY_ARN"] if keyed else None)
 
 
+@pytest.mark.parametrize("mode", ["real-time", "asynchronous"])
+@pytest.mark.parametrize("fallbacks", ["", "ml.c5.large", "ml.c5.large,ml.m5.xlarge,ml.c5.xlarge,ml.m5.2xlarge"])
+def test_fallbacks_become_pools_in_order(mode: str, fallbacks: str) -> None:
+    settings = read(
+        endpoint_mode=mode, endpoint_instance_type="ml.m5.large", endpoint_fallback_instance_types=fallbacks
+    )
+    request = plan.endpoint_config_request({"AllTraffic": ("m", 0.9), "Challenger": ("n", 0.1)}, settings, ENVIRONMENT)
+    valid("CreateEndpointConfig", request)
+    assert len(request["ProductionVariants"]) == 2
+    for variant in request["ProductionVariants"]:
+        if not fallbacks:
+            assert (variant["InstanceType"], "InstancePools" in variant) == ("ml.m5.large", False)
+            continue
+        assert "InstanceType" not in variant
+        assert [pool["InstanceType"] for pool in variant["InstancePools"]] == ["ml.m5.large", *fallbacks.split(",")]
+        assert [pool["Priority"] for pool in variant["InstancePools"]] == list(range(1, 2 + len(fallbacks.split(","))))
+    assert request["KmsKeyId"] == ENVIRONMENT["KMS_KEY_ARN"]
+
+
 @pytest.mark.parametrize("percentage", [0, 1, 37, 100])
 def test_as_many_requests_are_captured_as_were_asked_for(percentage: int) -> None:
     request = plan.endpoint_config_request(
@@ -199,6 +218,17 @@ SETTINGS = [
     ({"endpoint_alarm_period_seconds": 45}, "multiples of 60"),
     ({"endpoint_error_rate": 2}, "a number from 0 to 1"),
     ({"endpoint_serverless_memory_mb": 1500}, "allowed: 1024, 2048"),
+    ({"endpoint_fallback_instance_types": "g5"}, "endpoint_fallback_instance_types: .0.: 'g5' is refused"),
+    ({"endpoint_fallback_instance_types": ",".join(f"ml.c5.{n}xlarge" for n in range(5))}, "5 items are refused"),
+    ({"endpoint_fallback_instance_types": "ml.c5.large,ml.c5.large"}, "ml.c5.large is there twice"),
+    ({"endpoint_fallback_instance_types": "ml.m5.large"}, "ml.m5.large is there twice"),
+    ({"endpoint_fallback_instance_types": "ml.m5d.large"}, "ml.m5d.large has local disks"),
+    ({"endpoint_fallback_instance_types": "ml.p3.2xlarge"}, "ml.p3.2xlarge has GPUs"),
+    (
+        {"endpoint_fallback_instance_types": "ml.c5.large", "endpoint_mode": "serverless"},
+        "only the modes real-time and",
+    ),
+    ({"endpoint_fallback_instance_types": "ml.c5.large", "endpoint_mode": "adapter"}, "only the modes real-time and"),
 ]
 
 
@@ -217,3 +247,28 @@ def test_settings_come_from_input_then_package_then_environment() -> None:
     assert (both["endpoint_name"], both["endpoint_instance_count"]) == ("input", 1)
     with pytest.raises(ValueError, match="endpoint_mode is neither in the input"):
         reader.read_settings({}, metadata, {})
+
+
+LMI = {"OPTION_TENSOR_PARALLEL_DEGREE": "1", "OPTION_DTYPE": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "fallbacks", "words"),
+    [
+        ("ml.g5.xlarge", "", ""),
+        ("ml.g5.xlarge", "ml.g6.xlarge,ml.g6e.2xlarge", ""),
+        ("ml.g5.12xlarge", "", "set up for 1 GPUs (OPTION_TENSOR_PARALLEL_DEGREE), and ml.g5.12xlarge has 4"),
+        (
+            "ml.g5.xlarge",
+            "ml.g6.xlarge,ml.g5.12xlarge",
+            "set up for 1 GPUs (OPTION_TENSOR_PARALLEL_DEGREE), and ml.g5.12",
+        ),
+        ("ml.g4dn.xlarge", "", "set up to compute in bf16 (OPTION_DTYPE), which ml.g4dn.xlarge has not"),
+        ("ml.g5.xlarge", "ml.g6.xlarge,ml.g4dn.xlarge", "which ml.g4dn.xlarge has not"),
+    ],
+)
+def test_an_lmi_server_goes_with_every_machine_of_the_list(machine: str, fallbacks: str, words: str) -> None:
+    chosen = read(endpoint_instance_type=machine, endpoint_fallback_instance_types=fallbacks)
+    found = load("artifacts").contradiction(LMI, chosen, {})
+    assert words in found
+    assert bool(found) == bool(words)

@@ -24,6 +24,7 @@ from localcloud.hosting.model_files import Prepared, prepare
 from localcloud.hosting.model_server import Answer, ModelServer, Unanswered, check_machine
 from localcloud.hosting.pool import Pool, Retired
 from localcloud.hosting.serverless import ServerlessServer
+from localcloud.jobs.capacity import pools_of
 from localcloud.jobs.settings import Settings
 from localcloud.store import Document
 
@@ -81,8 +82,7 @@ class Fleet:
 
     def _files(self, item: Document) -> Prepared:
         prepared = prepare(self._ctx, item["Model"], self.root / item["Variant"]["VariantName"])
-        machine = item["Variant"].get("InstanceType")
-        if machine:
+        for machine in pools_of(item["Variant"])[:1]:
             check_machine(prepared, gpus_of(machine), machine)
         return prepared
 

@@ -10,6 +10,7 @@ from localcloud import events, tags
 from localcloud.context import Context
 from localcloud.hosting import serverless
 from localcloud.hosting.model_files import container_of
+from localcloud.jobs.capacity import pools_of
 from localcloud.jobs.states import REASON_LIMIT
 from localcloud.store import Document
 
@@ -63,10 +64,20 @@ def variant_summary(item: Document) -> dict[str, Any]:
     if variant.get("ServerlessConfig"):
         summary |= serverless.summary(variant)
     else:
-        summary |= dict.fromkeys(("CurrentInstanceCount", "DesiredInstanceCount"), variant["InitialInstanceCount"])
+        summary["DesiredInstanceCount"] = variant["InitialInstanceCount"]
+        if variant.get("InstancePools"):
+            summary["InstancePools"] = [{"InstanceType": kind} for kind in pools_of(variant)]
+        _count(summary, variant["InitialInstanceCount"])
     if "Model" in item:
         summary["DeployedImages"] = [deployed_image(item["Model"])]
     return summary | {key: variant[key] for key in ("RoutingConfig", "ManagedInstanceScaling") if key in variant}
+
+
+def _count(summary: dict[str, Any], instances: int) -> None:
+    """Show how many instances take requests: of InstancePools all are of the first, which has capacity here."""
+    summary["CurrentInstanceCount"] = instances
+    for place, pool in enumerate(summary.get("InstancePools") or []):
+        pool["CurrentInstanceCount"] = 0 if place else instances
 
 
 def deployed_image(model: Document) -> dict[str, Any]:
@@ -81,7 +92,9 @@ def pending(spec: Document) -> dict[str, Any]:
     for item in spec["Variants"]:
         summary = variant_summary(item)
         if "CurrentInstanceCount" in summary:
-            summary |= {"CurrentInstanceCount": 0, "InstanceType": item["Variant"]["InstanceType"]}
+            _count(summary, 0)
+            if "InstancePools" not in summary:
+                summary["InstanceType"] = item["Variant"]["InstanceType"]
         variants.append(summary)
     return {
         "EndpointConfigName": spec["EndpointConfigName"],
@@ -106,7 +119,7 @@ def stage(
             if text is not None:
                 variant["VariantStatus"] = [{"Status": status, "StatusMessage": text, "StartTime": time.time()}]
             if variant["VariantName"] in active and "CurrentInstanceCount" in variant:
-                variant["CurrentInstanceCount"] = active[variant["VariantName"]]
+                _count(variant, active[variant["VariantName"]])
 
     doc = change(ctx, name, apply)
     if doc is not None:

@@ -24,6 +24,8 @@ _END_SECONDS = 0.5
 _MEMORY = (1024, 2048, 3072, 4096, 5120, 6144)
 _WITH_INSTANCES = (
     "InstanceType",
+    "InstancePools",
+    "VariantInstanceProvisionTimeoutInSeconds",
     "InitialInstanceCount",
     "AcceleratorType",
     "VolumeSizeInGB",

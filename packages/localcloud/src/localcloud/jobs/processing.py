@@ -9,6 +9,7 @@ from typing import Any
 from localcloud.context import Context
 from localcloud.errors import validation
 from localcloud.jobs import environment as env
+from localcloud.jobs.capacity import check_preferences, note_selection, selected
 from localcloud.jobs.execution import Outcome, read_text, run_command, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink
@@ -25,11 +26,15 @@ _ROOT = "/opt/ml/processing/"
 
 def check(doc: Document) -> None:
     """ValidationException for what AWS refuses, and for what localcloud can't run (each by name)."""
-    count = doc["ProcessingResources"]["ClusterConfig"].get("InstanceCount", 1)
+    cluster = doc["ProcessingResources"]["ClusterConfig"]
+    check_preferences("ClusterConfig", cluster)
+    kind, count = selected(cluster)
     if count != 1:
         raise validation(f"localcloud runs one instance: ClusterConfig.InstanceCount is {count}; set it to 1")
-    check_cluster("ClusterConfig", doc["ProcessingResources"]["ClusterConfig"])
-    check_size("ClusterConfig", doc["ProcessingResources"]["ClusterConfig"])
+    if not kind:
+        raise validation("ClusterConfig needs an InstanceType or InstancePreferences.")
+    check_cluster("ClusterConfig", cluster)
+    check_size("ClusterConfig", cluster)
     if not doc["AppSpecification"].get("ContainerEntrypoint"):
         raise validation("localcloud has no container images: give AppSpecification.ContainerEntrypoint")
     for item in doc.get("ProcessingInputs") or []:
@@ -80,7 +85,11 @@ class _Run:
         self.words: list[str] = [*application["ContainerEntrypoint"], *(application.get("ContainerArguments") or [])]
 
     def run(self) -> None:
-        self.job.change(lambda doc: doc.update(_started=True))
+        def started(doc: Document) -> None:
+            doc["_started"] = True
+            note_selection(doc["ProcessingResources"]["ClusterConfig"])
+
+        self.job.change(started)
         self._inputs()
         self._config()
         self.control.check()

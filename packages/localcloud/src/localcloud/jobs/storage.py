@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localcloud.errors import validation
+from localcloud.jobs.capacity import pools_of
 
 # Of the instance types that SageMaker's API names; a `d` behind the generation says so in EC2's naming, the accelerated
 # families have none.
@@ -58,8 +59,8 @@ def check_size(member: str, cluster: Mapping[str, Any]) -> None:
 def check_variants(request: Mapping[str, Any]) -> None:
     """ValidationException when an endpoint configuration asks for a key or a size that its machines can't have."""
     for variant in request["ProductionVariants"]:
-        name, kind = variant["VariantName"], variant.get("InstanceType")
-        if not has_local_disks(kind or ""):
+        name, kind = variant["VariantName"], next(filter(has_local_disks, pools_of(variant)), None)
+        if not kind:
             continue
         if request.get("KmsKeyId"):
             raise validation(

@@ -12,6 +12,7 @@ from localcloud.context import Context
 from localcloud.errors import validation
 from localcloud.jobs import environment as env
 from localcloud.jobs.archive import pack, unpack
+from localcloud.jobs.capacity import check_preferences, note_selection, selected
 from localcloud.jobs.execution import Outcome, run_command, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink, MetricReader
@@ -39,7 +40,8 @@ _CODE_CHANNELS = {"code", "sm_drivers"}
 def check(doc: Document) -> None:
     """ValidationException for what AWS refuses, and for what localcloud can't run (each by name)."""
     resources = doc.get("ResourceConfig") or {}
-    count = resources.get("InstanceCount", 1)
+    check_preferences("ResourceConfig", resources, spot=bool(doc.get("EnableManagedSpotTraining")))
+    kind, count = selected(resources)
     if count != 1 or resources.get("InstanceGroups"):
         raise validation(
             f"localcloud runs one instance: ResourceConfig.InstanceCount is {count}; set it to 1, no InstanceGroups"
@@ -47,6 +49,8 @@ def check(doc: Document) -> None:
     check_cluster("ResourceConfig", resources)
     if doc.get("ServerlessJobConfig") or not doc.get("AlgorithmSpecification"):
         raise validation("localcloud needs an AlgorithmSpecification; ServerlessJobConfig is not supported here")
+    if not kind:
+        raise validation("ResourceConfig needs an InstanceType or InstancePreferences.")
     for channel in doc.get("InputDataConfig") or []:
         _check_channel(channel, doc["AlgorithmSpecification"]["TrainingInputMode"])
     condition = doc["StoppingCondition"]
@@ -95,6 +99,7 @@ class _Run:
     def run(self) -> None:
         def started(doc: Document) -> None:
             doc["_started"] = True
+            note_selection(doc.get("ResourceConfig") or {})
             secondary(doc, "Downloading", "Downloading input data")
 
         self.job.change(started)
@@ -164,7 +169,7 @@ class _Run:
         return config
 
     def _resources(self) -> dict[str, Any]:
-        return env.resource_config((self.doc.get("ResourceConfig") or {}).get("InstanceType", "local"))
+        return env.resource_config(selected(self.doc.get("ResourceConfig") or {})[0])
 
     def _environment(self) -> dict[str, str]:
         isolated = bool(self.doc.get("EnableNetworkIsolation"))

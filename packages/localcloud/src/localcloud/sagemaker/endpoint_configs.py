@@ -13,12 +13,13 @@ from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
 from localcloud.hosting import asynchronous, serverless
 from localcloud.hosting.model_files import container_of
+from localcloud.jobs.capacity import check_pools, pools_of
 from localcloud.jobs.storage import check_variants
 from localcloud.store import Document
 
 KIND = "endpoint-config"
 _REFUSED = ("ShadowProductionVariants", "ExplainerConfig")
-_REFUSED_VARIANT = ("InstancePools", "CoreDumpConfig")
+_REFUSED_VARIANT = ("CoreDumpConfig",)
 _NEVER_ZERO = frozenset({"eu-west-3"})
 """Regions where no variant may scale to no instance at all. Seen there; nothing is published about others."""
 _SUMMARY = paging.summary("EndpointConfigName", "EndpointConfigArn", "CreationTime")
@@ -55,8 +56,9 @@ def _check_variant(ctx: Context, variant: dict[str, Any]) -> None:
     for member in _REFUSED_VARIANT:
         if variant.get(member):
             raise validation(f"Variant {name}: {member} is not supported by localcloud")
+    check_pools(variant)
     has_instances = not variant.get("ServerlessConfig")
-    if has_instances and (not variant.get("InstanceType") or not variant.get("InitialInstanceCount")):
+    if has_instances and (not pools_of(variant) or not variant.get("InitialInstanceCount")):
         raise validation(f"Variant {name}: InstanceType and InitialInstanceCount are required.")
     if (variant.get("RoutingConfig") or {}).get("RoutingStrategy") == "PREFIX_AWARE":
         raise validation(f"Variant {name}: RoutingStrategy PREFIX_AWARE is not supported by localcloud")

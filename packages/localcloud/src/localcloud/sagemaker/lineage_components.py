@@ -11,6 +11,7 @@ from typing import Any
 from localcloud import paging
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import not_found, validation
+from localcloud.jobs.capacity import selected
 from localcloud.jobs.states import Kind
 from localcloud.sagemaker.lineage_entities import TRIAL_COMPONENT
 from localcloud.store import Document
@@ -59,9 +60,10 @@ def keep(ctx: Context, kind: Kind, job: Document, inputs: dict[str, str], output
 def _parameters(kind: Kind, job: Document) -> dict[str, Any]:
     resources = job.get("ResourceConfig") or (job.get("ProcessingResources") or {}).get("ClusterConfig") or {}
     found: dict[str, Any] = {key: {"StringValue": value} for key, value in (job.get("HyperParameters") or {}).items()}
-    if "InstanceType" in resources:
-        found["SageMaker.InstanceType"] = {"StringValue": resources["InstanceType"]}
-        found["SageMaker.InstanceCount"] = {"NumberValue": float(resources["InstanceCount"])}
+    kind_of_machine, count = selected(resources)
+    if kind_of_machine:
+        found["SageMaker.InstanceType"] = {"StringValue": kind_of_machine}
+        found["SageMaker.InstanceCount"] = {"NumberValue": float(count)}
     return found
 
 
