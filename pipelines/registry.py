@@ -72,8 +72,8 @@ def pinned(package: dict[str, Any]) -> str:
     """The digests that a version was registered with, shortened to compare them at a glance; empty without any."""
     metadata = package.get("CustomerMetadataProperties", {})
     found = {name: metadata[key] for key, name in DIGESTS.items() if metadata.get(key)}
-    # "etag:9b2c... bytes:120" and "sha256:4f1a...": the first 12 characters behind the colon.
-    return "  ".join(f"{name} {text.partition(':')[2].split(' ')[0][:12]}" for name, text in found.items())
+    # "etag:9b2c... bytes:120" and "sha256:4f1a...": the first 8 characters behind the colon.
+    return "  ".join(f"{name} {text.partition(':')[2].split(' ')[0][:8]}" for name, text in found.items())
 
 
 def set_status(session: boto3.Session, arn: str, status: str, comment: str | None) -> None:

@@ -46,14 +46,16 @@ def check_cluster(member: str, cluster: Mapping[str, Any]) -> None:
 
 def check_size(member: str, cluster: Mapping[str, Any]) -> None:
     """ValidationException when a processing job asks for a larger volume than its machine's own disks are."""
-    kind, wanted = cluster["InstanceType"], cluster["VolumeSizeInGB"]
-    _, family, size = kind.split(".")
-    most = _SIZES.get(family, {}).get(size.removesuffix("large"))
-    if most is not None and wanted > most:
-        raise validation(
-            f"{member}.VolumeSizeInGB {wanted} is greater than the total size of the local instance storage of {kind}: "
-            f"{most}"
-        )
+    wanted = cluster["VolumeSizeInGB"]
+    for place in (cluster, *(cluster.get("InstancePreferences") or [])):
+        kind = place.get("InstanceType") or ""
+        _, family, size = (kind.split(".") + ["", ""])[:3]
+        most = _SIZES.get(family, {}).get(size.removesuffix("large"))
+        if most is not None and wanted > most:
+            raise validation(
+                f"{member}.VolumeSizeInGB {wanted} is greater than the total size of the local instance storage of "
+                f"{kind}: {most}"
+            )
 
 
 def check_variants(request: Mapping[str, Any]) -> None:
