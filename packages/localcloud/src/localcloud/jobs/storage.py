@@ -49,7 +49,7 @@ def check_size(member: str, cluster: Mapping[str, Any]) -> None:
     wanted = cluster["VolumeSizeInGB"]
     for place in (cluster, *(cluster.get("InstancePreferences") or [])):
         kind = place.get("InstanceType") or ""
-        _, family, size = (kind.split(".") + ["", ""])[:3]
+        _, family, size = [*kind.split("."), "", ""][:3]
         most = _SIZES.get(family, {}).get(size.removesuffix("large"))
         if most is not None and wanted > most:
             raise validation(
