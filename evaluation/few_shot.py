@@ -47,8 +47,8 @@ class FewShot:
         shown = [message for example in self.examples for message in example["messages"] if message["role"] != "system"]
         if self.system:
             return [{"role": "system", "content": system}, *shown, *own]
-        first, *rest = [*shown, *own]
-        return [{"role": first["role"], "content": f"{system}\n\n{first['content']}"}, *rest]
+        messages = [*shown, *own]
+        return [{"role": messages[0]["role"], "content": f"{system}\n\n{messages[0]['content']}"}, *messages[1:]]
 
 
 def choose(training: Sequence[Row], count: int, seed: int, json_targets: bool) -> list[Row]:
