@@ -226,6 +226,26 @@ def test_a_package_holds_fifty_properties_also_when_they_come_one_by_one(sm: Any
         assert refused(sm.update_model_package, **wrong)[0] == "ValidationException", value
 
 
+@pytest.mark.parametrize(
+    ("operation", "request_"),
+    [
+        ("describe_image", {"ImageName": "own-image"}),
+        ("describe_image_version", {"ImageName": "own-image"}),
+        ("describe_project", {"ProjectName": "p-1"}),
+    ],
+)
+def test_what_official_templates_ask_for_is_not_there(sm: Any, operation: str, request_: dict[str, str]) -> None:
+    """Their code catches ResourceNotFound and goes on with the public image."""
+    assert refused(getattr(sm, operation), **request_)[0] == "ResourceNotFound"
+
+
+def test_tags_of_what_does_not_exist(sm: Any) -> None:
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:model/absent"
+    assert refused(sm.list_tags, ResourceArn=arn)[0] == "ValidationException"
+    assert refused(sm.add_tags, ResourceArn=arn, Tags=[{"Key": "k", "Value": "v"}])[0] == "ValidationException"
+    assert refused(sm.delete_tags, ResourceArn=arn, TagKeys=["k"])[0] == "ValidationException"
+
+
 def test_models(sm: Any, name: str) -> None:
     network = {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]}
     container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz", "Environment": {"K": "v"}}

@@ -15,6 +15,7 @@ from localcloud.sagemaker import (
     lineage,
     lineage_recorder,
     models,
+    nowhere,
     packages,
     pipelines,
     processing_jobs,
@@ -36,6 +37,7 @@ OPERATIONS: dict[str, Handler] = {
     **endpoints.OPERATIONS,
     **inference_components.OPERATIONS,
     **lineage.OPERATIONS,
+    **nowhere.OPERATIONS,
     **tagging.OPERATIONS,
 }
 RUNTIME_OPERATIONS: dict[str, Handler] = {**runtime.RUNTIME_OPERATIONS}

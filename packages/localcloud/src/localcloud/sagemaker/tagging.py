@@ -6,7 +6,7 @@ from typing import Any
 
 from localcloud import paging, tags
 from localcloud.context import Context, Handler, Request, Response
-from localcloud.errors import not_found
+from localcloud.errors import validation
 from localcloud.store import Document
 
 
@@ -30,7 +30,7 @@ def _delete(ctx: Context, request: Request) -> Response:
 
 
 def _existing(ctx: Context, arn: str) -> None:
-    """AwsError ResourceNotFound unless a resource of this caller has the ARN."""
+    """AwsError ValidationException unless a resource of this caller has the ARN."""
     _, _, _, region, account, resource = arn.split(":", 5)
     kind, _, name = resource.partition("/")
     if (account, region) == (ctx.account, ctx.region):
@@ -40,7 +40,7 @@ def _existing(ctx: Context, arn: str) -> None:
                 return
         if any(_has_arn(doc, arn) for doc in ctx.cloud.store.list(kind, account, region)):
             return
-    raise not_found(f"Resource {arn} does not exist.")
+    raise validation(f"Resource {arn} does not exist.")
 
 
 def _has_arn(doc: Document, arn: str) -> bool:
