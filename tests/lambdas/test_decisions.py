@@ -326,12 +326,7 @@ def test_what_was_abandoned_gives_way_to_what_was_decided_since(
         run(arn, endpoint)
         settled(endpoint)
 
-    def killed(document: dict[str, Any]) -> None:
-        begun = {**document["deployments"][0], "state": "starting", "by": "rollback"}
-        begun["approved"] = begun["created"] = begun["changed"] = ledger.now()
-        document["deployments"].append(begun)
-
-    log(endpoint).change(killed)
+    log(endpoint).change(lambda document: document["deployments"].append(_begun(first, document)))
     run(third, endpoint)
     monkeypatch.setattr(settling, "ABANDONED_SECONDS", 0)
     ended = settled(endpoint)
@@ -348,12 +343,7 @@ def test_an_abandoned_rollback_is_finished_by_the_timer_if_nothing_came_since(
         run(arn, endpoint)
         settled(endpoint)
 
-    def killed(document: dict[str, Any]) -> None:
-        begun = {**document["deployments"][0], "state": "starting", "by": "rollback"}
-        begun["approved"] = begun["created"] = begun["changed"] = ledger.now()
-        document["deployments"].append(begun)
-
-    log(endpoint).change(killed)
+    log(endpoint).change(lambda document: document["deployments"].append(_begun(first, document)))
     monkeypatch.setattr(settling, "ABANDONED_SECONDS", 0)
     assert states(settled(endpoint)) == ["replaced", "rolled_back", "in_service"]
     assert answer_of(session, endpoint) == "resumed-0"
