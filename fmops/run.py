@@ -52,12 +52,12 @@ class Run:
         Raises UserError with the reason unless the run succeeds.
         """
         from configuration.errors import UserError
-        from pipelines import results
+        from pipelines import executions, results
 
         ended = self._follow()
         if ended["PipelineExecutionStatus"] == "Succeeded":
             return
-        reason = ended.get("FailureReason") or "no reason given"
+        reason = executions.failure(self.pipeline.session, self.arn, ended) or "no reason given"
         rejected = results.rejected_rows_uri(self.pipeline.session, self.arn)
         raise UserError(
             f"The execution ended {ended['PipelineExecutionStatus']}: {reason}\n"

@@ -105,6 +105,16 @@ def steps(session: boto3.Session, arn: str) -> list[dict[str, Any]]:
     ]
 
 
+def failure(session: boto3.Session, arn: str, execution: dict[str, Any]) -> str | None:
+    """Why an execution failed: each failed step with its reason. The execution's own reason only says that one did."""
+    reasons = [f"{step['StepName']}: {step['FailureReason']}" for step in steps(session, arn) if _gave_reason(step)]
+    return "; ".join(reasons) or execution.get("FailureReason")
+
+
+def _gave_reason(step: dict[str, Any]) -> bool:
+    return step["StepStatus"] == "Failed" and bool(step.get("FailureReason"))
+
+
 def find_step(session: boto3.Session, arn: str, name: str) -> dict[str, Any] | None:
     """The step of that name; a cache hit is followed to the execution that did the work."""
     for step in steps(session, arn):

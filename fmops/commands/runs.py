@@ -52,6 +52,7 @@ def watch_or_leave(run: Run) -> None:
 @target_options
 def status(pipeline: Pipeline, execution: str | None, wait: bool) -> None:
     """Show an execution's steps (default: the latest)."""
+    from pipelines import executions
     from pipelines.terminal import console as new_console
     from pipelines.watch import Watch
 
@@ -67,8 +68,9 @@ def status(pipeline: Pipeline, execution: str | None, wait: bool) -> None:
         highlight=False,
     )
     console.print(Watch(pipeline.session, run.arn, console).table(run.steps()))
-    if answer.get("FailureReason"):
-        console.print(answer["FailureReason"], markup=False, highlight=False)
+    reason = executions.failure(pipeline.session, run.arn, answer)
+    if reason:
+        console.print(reason, markup=False, highlight=False)
 
 
 @click.command()

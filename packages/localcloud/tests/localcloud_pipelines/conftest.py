@@ -133,6 +133,13 @@ def steps_of(sm: Any, arn: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def reason(sm: Any, ended: dict[str, Any]) -> str:
+    """Why an execution failed, as its failed steps say; the execution itself says nothing more than that they did."""
+    assert ended["FailureReason"] == "Step failure: One or multiple steps failed."
+    found = steps_of(sm, ended["PipelineExecutionArn"]).values()
+    return "; ".join(step["FailureReason"] for step in found if "FailureReason" in step)
+
+
 def until(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """The first true answer of `check`."""
     end = time.monotonic() + seconds

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localcloud.engine.cache import cache_key, duration_seconds
-from localcloud_pipelines.conftest import IMAGE, fail, processing, steps_of, writes
+from localcloud_pipelines.conftest import IMAGE, fail, processing, reason, steps_of, writes
 
 CACHE = {"Enabled": True, "ExpireAfter": "PT1H"}
 EPOCHS = [{"Name": "Epochs", "Type": "Integer", "DefaultValue": 3}]
@@ -117,7 +117,7 @@ def test_a_hit_carries_the_earlier_outputs_downstream(sm: Any, pipeline: Any, ru
     first, second, third = run(name), run(name), run(name, {"Epochs": "4"})
     original = first["PipelineExecutionArn"]
     identifier = original.rsplit("/", 1)[1]
-    assert first["FailureReason"] == second["FailureReason"] == f"s3://{bucket}/{identifier} 7"
+    assert reason(sm, first) == reason(sm, second) == f"s3://{bucket}/{identifier} 7"
     ran = steps_of(sm, original)
     hit = steps_of(sm, second["PipelineExecutionArn"])
     missed = steps_of(sm, third["PipelineExecutionArn"])

@@ -48,6 +48,8 @@ def with_arguments(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (definition({"Name": "Q", "Type": "Magic", "Arguments": {}}), "'Magic' is not a step type"),
         (definition({**A, "DependsOn": ["B"]}), "DependsOn names the unknown step 'B'"),
         (definition({**A, "DependsOn": ["A"]}), "step 'A' depends on itself"),
+        (definition({**A, "DependsOn": ["F"]}, fail("F", "x")), "A can not depends on F"),
+        (definition({**A, "DependsOn": [{"Step": "F"}]}, fail("F", "x")), "A can not depends on F"),
         (definition({**A, "DependsOn": [{"Step": "A", "Trigger": "Failed"}]}), "run conditions"),
         (definition({**A, "DependsOn": ["B"]}, {**processing("B"), "DependsOn": ["A"]}), "cycle: A -> B -> A"),
         (

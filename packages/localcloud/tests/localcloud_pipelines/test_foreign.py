@@ -76,7 +76,8 @@ def test_a_scikit_learn_pipeline_through_the_sdk(environment: dict[str, str], cl
 
     bad = {step["StepName"]: step for step in answer["bad"]["steps"]}
     assert "terminal failure state" in answer["bad"]["waited"]
-    reason = answer["bad"]["describe"]["FailureReason"]
+    assert answer["bad"]["describe"]["FailureReason"] == "Step failure: One or multiple steps failed."
+    reason = bad["NotAccurate"]["FailureReason"]
     assert reason.startswith("accuracy 0.9") or reason.startswith("accuracy 1.0")
     assert reason.endswith("is below 1.5")
     assert bad["PrepareIris"]["CacheHitResult"] == {"SourcePipelineExecutionArn": answer["good"]["arn"]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from localcloud_pipelines.conftest import ROLE, fail, finished, steps_of, until
+from localcloud_pipelines.conftest import ROLE, fail, finished, reason, steps_of, until
 
 SOURCE = """
 import time
@@ -63,7 +63,7 @@ def test_outputs_reach_later_steps_with_their_types(sm: Any, pipeline: Any, run:
         {"Std:Join": {"On": "|", "Values": [output(name) for name in ("text", "count", "share", "yes", "code")]}},
     )
     ended = run(pipeline(call, show))
-    assert ended["FailureReason"] == "hello|3|0.5|true|200"
+    assert reason(sm, ended) == "hello|3|0.5|true|200"
     metadata = steps_of(sm, ended["PipelineExecutionArn"])["Call"]["Metadata"]["Lambda"]
     assert metadata["Arn"] == function
     assert {item["Name"]: item["Value"] for item in metadata["OutputParameters"]}["share"] == "0.5"
@@ -89,7 +89,7 @@ def test_what_goes_wrong_is_the_steps_reason(
 
 def test_an_absent_function(sm: Any, pipeline: Any, run: Any, function: str) -> None:
     ended = run(pipeline(step(function + "-absent", {})))
-    assert "Failed to invoke lambda:Invoke" in ended["FailureReason"]
+    assert "Failed to invoke lambda:Invoke" in reason(sm, ended)
 
 
 def test_a_running_function_ends_before_the_execution_stops(sm: Any, pipeline: Any, function: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud_pipelines.conftest import IMAGE, ROLE, processing, steps_of
+from localcloud_pipelines.conftest import IMAGE, ROLE, processing, reason, steps_of
 
 SPECIFICATION = {
     "Containers": [{"Image": IMAGE, "ModelDataUrl": "s3://b/model.tar.gz", "Environment": {"A": "1", "B": "1"}}],
@@ -328,7 +328,7 @@ def test_steps_that_register_and_make_a_model(sm: Any, pipeline: Any, run: Any, 
     identifier = ended["PipelineExecutionArn"].rsplit("/", 1)[1]
     assert made.startswith(f"pipelines-{identifier}-make-model-")
     unapproved = run(name, {"Approval": "Rejected"})
-    assert "only an Approved version can be used" in unapproved["FailureReason"]
+    assert "only an Approved version can be used" in reason(sm, unapproved)
     assert sm.describe_model_package_group(ModelPackageGroupName=group)
 
 

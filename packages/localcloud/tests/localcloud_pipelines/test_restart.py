@@ -16,7 +16,17 @@ from typing import Any
 import pytest
 
 from localcloud.keys import Keys
-from localcloud_pipelines.conftest import ACCOUNT, REGION, ROLE, definition, finished, processing, steps_of, until
+from localcloud_pipelines.conftest import (
+    ACCOUNT,
+    REGION,
+    ROLE,
+    definition,
+    finished,
+    processing,
+    reason,
+    steps_of,
+    until,
+)
 
 # Sleeps the first time, ends at once the next; takes the path of a marker file.
 ONCE = "import pathlib,time; m=pathlib.Path({!r}); ran=m.exists(); m.touch(); time.sleep(0 if ran else 60)"
@@ -113,7 +123,7 @@ def test_without_a_policy_the_lost_step_fails_and_a_retry_ends_well(process: Pro
     sm = process.start()
     ended = finished(sm, arn)
     assert ended["PipelineExecutionStatus"] == "Failed"
-    assert "InternalServerError" in ended["FailureReason"]
+    assert "InternalServerError" in reason(sm, ended)
     sm.retry_pipeline_execution(PipelineExecutionArn=arn)
     assert finished(sm, arn)["PipelineExecutionStatus"] == "Succeeded"
 

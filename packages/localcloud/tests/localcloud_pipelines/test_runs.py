@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from localcloud_pipelines.conftest import condition, equals, fail, processing, steps_of, writes
+import pytest
+
+from localcloud_pipelines.conftest import condition, equals, fail, processing, reason, steps_of, writes
 
 
 def test_two_steps_pass_data_and_the_gate_reads_the_report(sm: Any, pipeline: Any, run: Any, bucket: str) -> None:
@@ -37,7 +39,7 @@ def test_two_steps_pass_data_and_the_gate_reads_the_report(sm: Any, pipeline: An
 
     bad = run(name, {"Minimum": "0.8"})
     assert bad["PipelineExecutionStatus"] == "Failed"
-    assert bad["FailureReason"] == "f1 is 0.75"
+    assert reason(sm, bad) == "f1 is 0.75"
     found = steps_of(sm, bad["PipelineExecutionArn"])
     assert found["Missed"]["StepStatus"] == "Failed"
     assert found["Missed"]["Metadata"] == {"Fail": {"ErrorMessage": "f1 is 0.75"}}
@@ -59,6 +61,28 @@ def test_a_failed_step_stops_only_what_depends_on_it(sm: Any, pipeline: Any, run
         "After": "Succeeded",
     }
     assert ended["PipelineExecutionStatus"] == "Failed"
-    assert ended["FailureReason"].startswith("Step failure: One or multiple steps failed. Breaks: ")
-    assert found["Breaks"]["FailureReason"] in ended["FailureReason"]
+    assert reason(sm, ended) == found["Breaks"]["FailureReason"]
     assert equals(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("the gate is shut", "the gate is shut"),
+        ({"Std:Join": {"On": ": ", "Values": ["the gate is", {"Get": "Steps.Gate.Outcome"}]}}, "the gate is: false"),
+        ({"Get": "Steps.Gate.Outcome"}, "false"),
+        ("", ""),
+    ],
+)
+def test_a_fail_steps_message_stands_in_the_step_alone(
+    sm: Any, pipeline: Any, run: Any, message: Any, said: str
+) -> None:
+    ended = run(pipeline(condition("Gate", [equals(1, 2)], other=[fail("Stop", message)])))
+    assert reason(sm, ended) == said
+    found = steps_of(sm, ended["PipelineExecutionArn"])
+    assert found["Stop"]["Metadata"] == {"Fail": {"ErrorMessage": said}}
+    assert found["Gate"]["Metadata"] == {"Condition": {"Outcome": "False"}}
+    assert ("FailureReason" in found["Stop"]) is bool(said)
+    listed = sm.list_pipeline_executions(PipelineName=ended["PipelineArn"].rsplit("/", 1)[1])
+    (summary,) = listed["PipelineExecutionSummaries"]
+    assert summary["PipelineExecutionFailureReason"] == "Step failure: One or multiple steps failed."

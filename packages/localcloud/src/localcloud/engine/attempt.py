@@ -26,7 +26,8 @@ def perform(work: Work) -> None:
     except StepStopped:
         _end(work, {"StepStatus": "Stopped"})
     except StepFailed as failure:
-        _end(work, {"StepStatus": "Failed", "FailureReason": failure.reason[:MAX_REASON]})
+        reason = failure.reason[:MAX_REASON] or None  # a Fail step without a message has none
+        _end(work, {"StepStatus": "Failed", "FailureReason": reason})
     except ExpressionError as error:
         _end(work, {"StepStatus": "Failed", "FailureReason": f"ClientError: {error}"[:MAX_REASON]})
     except Exception as error:

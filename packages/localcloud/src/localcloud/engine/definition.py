@@ -199,6 +199,8 @@ def _depends_on_problems(step: Step, where: str, context: checks.Names) -> Itera
             yield f"{where} depends on itself"
         elif entry not in context.steps:
             yield f"{where}: DependsOn names the unknown step '{entry}'"
+        elif context.steps[entry]["Type"] == "Fail":
+            yield f"{where}: {step.name} can not depends on {entry}, a Fail step: nothing runs after it"
 
 
 def _cache_problems(step: Step, where: str) -> Iterator[str]:

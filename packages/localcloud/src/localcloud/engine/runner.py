@@ -23,6 +23,8 @@ from localcloud.store import Document
 # AWS's default is 50 at once; this machine is one machine.
 MAX_PARALLEL = 16
 MAX_REASON = 1300
+FAILED = "Step failure: One or multiple steps failed."
+"""All that an execution says; each step has its own reason."""
 _CLOSE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -166,7 +168,7 @@ class _Runner:
         failed = [doc for doc in docs.values() if doc["StepStatus"] != "Succeeded"]
         changes: dict[str, Any] = {"PipelineExecutionStatus": "Succeeded"}
         if failed:
-            changes = {"PipelineExecutionStatus": "Failed", "FailureReason": _reason(failed)[:MAX_REASON]}
+            changes = {"PipelineExecutionStatus": "Failed", "FailureReason": FAILED}
         journal.set_execution(self.ctx, self.key, changes, only_from=("Executing",))
 
 
@@ -177,13 +179,4 @@ def _ready(step: Step, docs: dict[str, Document]) -> bool:
     if step.parent is None:
         return True
     parent = docs.get(step.parent, {})
-    return parent.get("StepStatus") == "Succeeded" and parent["_output"]["Outcome"] == step.branch
-
-
-def _reason(failed: list[Document]) -> str:
-    """Why an execution failed: a Fail step's own message, or each failed step with its reason."""
-    fail = next((doc for doc in failed if doc["_type"] == "Fail"), None)
-    if fail is not None:
-        return str(fail.get("FailureReason", ""))
-    reasons = "; ".join(f"{doc['StepName']}: {doc.get('FailureReason', doc['StepStatus'])}" for doc in failed)
-    return f"Step failure: One or multiple steps failed. {reasons}"
+    return parent.get("StepStatus") == "Succeeded" and str(parent["_output"]["Outcome"]) == step.branch

@@ -254,12 +254,12 @@ def _whole(value: float) -> int:
 
 
 def _condition(work: Work, request: Request) -> Done:
-    outcome = str(all(conditions.evaluate(item, work.scope) for item in work.step.arguments["Conditions"]))
-    return {"Condition": {"Outcome": outcome}}, {"Outcome": outcome}
+    outcome = all(conditions.evaluate(item, work.scope) for item in work.step.arguments["Conditions"])
+    return {"Condition": {"Outcome": str(outcome)}}, {"Outcome": outcome}
 
 
 def _fail(work: Work, request: Request) -> Done:
-    message = text_of(request.get("ErrorMessage", "")) or "The Fail step was reached."
+    message = text_of(request.get("ErrorMessage", ""))
     work.note({"Metadata": {"Fail": {"ErrorMessage": message[:3072]}}})
     raise StepFailed(message)
 

@@ -115,6 +115,10 @@ def _keep(ctx: Context, doc: Document, pipeline: Document, version: Document) ->
 
 def _describe(ctx: Context, request: Request) -> Response:
     doc = find(ctx, request["PipelineExecutionArn"])
+    return _shown(doc)
+
+
+def _shown(doc: Document) -> Response:
     return {key: value for key, value in paging.public(doc).items() if value is not None}
 
 
@@ -144,7 +148,7 @@ def _list_steps(ctx: Context, request: Request) -> Response:
     doc = find(ctx, request["PipelineExecutionArn"])
     docs = journal.steps(ctx, journal.key_of(doc["PipelineExecutionArn"]))
     docs.sort(key=lambda step: (step["StartTime"], step["_order"]), reverse=request.get("SortOrder") != "Ascending")
-    return paging.page([paging.public(step) for step in docs], request, "PipelineExecutionSteps")
+    return paging.page([_shown(step) for step in docs], request, "PipelineExecutionSteps")
 
 
 def _list_parameters(ctx: Context, request: Request) -> Response:
