@@ -14,6 +14,7 @@ if typing.TYPE_CHECKING:
     import yaml
 
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 50
 MAX_VALUES = 20_000  # a few aliases of aliases stand for billions of values
 
 
@@ -43,6 +44,7 @@ def read_yaml(path: Path) -> Document:
         raise ConfigError(path, [Mistake("", None, str(error.strerror or error))]) from None
     reader = _Reader()
     try:
+        _check_depth(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = {} if node is None else reader.read(node, ())
     except yaml.MarkedYAMLError as error:
@@ -53,6 +55,21 @@ def read_yaml(path: Path) -> Document:
     if not isinstance(tree, dict):
         raise ConfigError(path, [Mistake("", 1, f"a mapping of keys is expected, not {shown(tree)}")])
     return Document(tree, reader.lines, reader.duplicates)
+
+
+def _check_depth(text: str) -> None:
+    """ValueError for a file that nests deeper than any configuration: composing it takes time without bound."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise ValueError(f"line {line}: nested more than {MAX_DEPTH} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 class _Reader:

@@ -222,5 +222,16 @@ def _train(trainer: PackedTrainer, run_dir: Path) -> int:
     return int(state.global_step)
 
 
+def _leave(code: int) -> None:
+    """End the process, with several processes at once: gloo's threads may still be ending, and C++ aborts the process
+    ("terminate called without an active exception") when an orderly exit finds one running. All is written by now.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())
