@@ -59,22 +59,25 @@ def next_queued(ledger: Ledger) -> Deployment | None:
 
     Older ones are overtaken by it, and all of them by what was decided later and is in service, or on its way there.
     """
-    log = ledger.read()
-    abandoned = [item for item in in_state(log, "starting") if age_seconds(item) > ABANDONED_SECONDS]
-    queued = [*in_state(log, "waiting"), *abandoned]
-    if not queued:
-        return None
-    newest = max([*queued, *in_state(log, "deploying", "in_service")], key=_decided)
-    names = {_name(item) for item in queued} - {_name(newest)}
+    chosen: list[Deployment] = []
 
-    def apply(found: Log) -> None:
-        for item in in_state(found, "waiting", "starting"):
-            if _name(item) in names:
+    def apply(log: Log) -> None:
+        # Within the atomic change: between a look and the verdict an approval may have come for what is queued.
+        chosen.clear()
+        abandoned = [item for item in in_state(log, "starting") if age_seconds(item) > ABANDONED_SECONDS]
+        queued = [*in_state(log, "waiting"), *abandoned]
+        if not queued:
+            return
+        newest = max([*queued, *in_state(log, "deploying", "in_service")], key=_decided)
+        for item in queued:
+            if item is newest:
+                chosen.append(item)
+            else:
                 version = version_of(newest["model_package_arn"])
                 move(item, "overtaken", f"version {version} overtook it while it was queued")
 
     ledger.change(apply)
-    return newest if newest in queued else None
+    return chosen[-1] if chosen else None
 
 
 def _decided(item: Deployment) -> tuple[str, str]:

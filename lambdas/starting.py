@@ -14,7 +14,7 @@ from aws import Busy, Clients, Refused, create, describe_package
 from digests import check_digests
 from documents import Answer, Deployment, Event, Log, Package, Plan, Settings, State, answer, version_of
 from endpoints import describe_endpoint, leads_to, put_endpoint
-from ledger import ENDED, UNDER_WAY, Ledger, find_deployment, in_state, now, timestamp
+from ledger import ENDED, UNDER_WAY, Ledger, find_deployment, in_state, move, now, timestamp
 from plan import Environment, make_plan
 from settings import read_settings
 
@@ -77,15 +77,26 @@ def start_queued(clients: Clients, queued: Deployment, environment: Environment)
     try:
         started = start(clients, event, environment, queued["by"])
     except (Refused, ValueError) as error:
-        ledger.set_state(queued["id"], "failed", str(error), only=QUEUED)
+        _end_queued(ledger, queued, "failed", str(error))
         return Started(answer(endpoint, "failed", str(error), queued))
     if started.answer["action"] == "ignored":
-        ledger.set_state(queued["id"], "overtaken", started.answer["reason"], only=QUEUED)
+        _end_queued(ledger, queued, "overtaken", started.answer["reason"])
         return Started({**started.answer, "action": "failed"})
     began = started.answer["endpoint_config_name"]
     if began != queued["endpoint_config_name"]:
-        ledger.set_state(queued["id"], "overtaken", f"the settings changed; it began as {began}", only=QUEUED)
+        _end_queued(ledger, queued, "overtaken", f"the settings changed; it began as {began}")
     return started
+
+
+def _end_queued(ledger: Ledger, queued: Deployment, state: State, reason: str) -> None:
+    """End a queued entry as it was read; one that was approved again meanwhile goes on."""
+
+    def apply(log: Log) -> None:
+        found = find_deployment(log, queued["id"])
+        if found and found["state"] in QUEUED and found["approved"] == queued["approved"]:
+            move(found, state, reason)
+
+    ledger.change(apply)
 
 
 def why_not(package: Package) -> str:

@@ -198,7 +198,11 @@ def test_two_hundred_shuffled_events_end_where_the_registry_says(
     wanted = [arn for arn in arns if status.get(arn) == "Approved" and arn not in refused]
     serving = ledger.in_state({"deployments": deployments}, "in_service")
     expected = [max(wanted, key=lambda arn: decided[arn])] if wanted else []
-    assert [item["model_package_arn"] for item in serving] == expected, deployments
+    told = [
+        (version(item["model_package_arn"]), item["state"], item["approved"][14:23], item["reason"][:60])
+        for item in deployments
+    ]
+    assert [item["model_package_arn"] for item in serving] == expected, told
     assert not [item for item in deployments if item["state"] in ("waiting", "starting", "deploying")]
     # Once: no configuration was asked for twice.
     asked = [config for _, config in flaky.done]
