@@ -26,6 +26,7 @@ GROUP = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models"
 BROKEN = "\n\ndef predict_fn(data, model):\n    raise RuntimeError('this version is broken')\n"
 SLOW = """
 import time as _time
+from tests.lambdas.support import load
 _predict = predict_fn
 def predict_fn(data, model):
     _time.sleep(3)
@@ -47,7 +48,11 @@ def spoil(house: House, version: int, extra: str) -> int:
         ModelPackageGroupName="fmops-models",
         ModelApprovalStatus="PendingManualApproval",
         CustomerMetadataProperties={
-            **package["CustomerMetadataProperties"],
+            **{
+                name: value
+                for name, value in package["CustomerMetadataProperties"].items()
+                if not name.startswith("digest_")
+            },
             "endpoint_wait_seconds": str(BAD_WAIT_SECONDS),
         },
         ModelMetrics=package["ModelMetrics"],
@@ -56,7 +61,11 @@ def spoil(house: House, version: int, extra: str) -> int:
             "Containers": [{**kept, "ModelDataUrl": f"s3://{bucket}/{key}"}],
         },
     )
-    return int(created["ModelPackageArn"].rsplit("/", 1)[1])
+    # As a run's Describe step does: the digests of what this version deploys.
+    arn = created["ModelPackageArn"]
+    pinned = load("digests").digests(s3, sagemaker.describe_model_package(ModelPackageName=arn))
+    sagemaker.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=pinned)
+    return int(arn.rsplit("/", 1)[1])
 
 
 def _spoiled(archive: bytes, extra: str) -> bytes:
