@@ -7,6 +7,8 @@ import tarfile
 import time
 from typing import TYPE_CHECKING
 
+from tests.lambdas.support import load
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import House
 
@@ -26,7 +28,6 @@ GROUP = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models"
 BROKEN = "\n\ndef predict_fn(data, model):\n    raise RuntimeError('this version is broken')\n"
 SLOW = """
 import time as _time
-from tests.lambdas.support import load
 _predict = predict_fn
 def predict_fn(data, model):
     _time.sleep(3)
