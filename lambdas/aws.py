@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from documents import Package, Request
+from documents import Package, Request, s3_parts
 
 ABSENT_CODES = (
     *("404", "NoSuchKey", "NoSuchBucket"),  # S3
@@ -120,8 +120,20 @@ def describe_package(sagemaker: Any, arn: str) -> Package:
 
 def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
     """The keys under an S3 prefix."""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+    return [item["Key"] for item in _objects(s3, bucket, prefix)]
+
+
+def stored(s3: Any, uri: str) -> dict[str, list[object]] | None:
+    """What lies under an S3 URI: the rest of the key -> [ETag, size]. None where there is no such bucket."""
+    bucket, prefix = s3_parts(uri)
+    if described(s3.head_bucket, Bucket=bucket) is None:
+        return None
+    return {item["Key"].removeprefix(prefix): [item["ETag"], item["Size"]] for item in _objects(s3, bucket, prefix)}
+
+
+def _objects(s3: Any, bucket: str, prefix: str) -> Iterator[Any]:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from page.get("Contents", [])
 
 
 def refusal(error: Any) -> Exception:

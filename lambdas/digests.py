@@ -10,13 +10,12 @@ changes with its content, and its version id with every write, so these are comp
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from aws import Refused, described
-from documents import Package, s3_parts, version_of
+from aws import Refused, described, stored
+from documents import Package, digest_of, s3_parts, version_of
+from plan import adapter_uri
 
 MODEL, ADAPTER, BASE, IMAGE, CONTAINER = (
     "digest_model",
@@ -36,19 +35,19 @@ NAMES = {
 DESCRIBED = ("Image", "ModelDataUrl", "Environment")
 
 
-def digests(s3: Any, package: Package, adapter_uri: str = "") -> dict[str, str]:
+def digests(s3: Any, package: Package, adapter: str = "") -> dict[str, str]:
     """The digest of everything that a version deploys; what is not there has none.
 
-    `adapter_uri` is where the adapter lies while the package doesn't name it yet.
+    `adapter` is where the adapter lies while the package doesn't name it yet.
     """
     containers = package.get("InferenceSpecification", {}).get("Containers", [])
     container: Mapping[str, Any] = containers[0] if containers else {}
     found = {
         MODEL: _object(s3, str(container.get("ModelDataUrl", ""))),
-        ADAPTER: _prefix(s3, adapter_uri or _adapter(package)),
+        ADAPTER: _prefix(s3, adapter or _adapter(package)),
         BASE: _prefix(s3, package.get("CustomerMetadataProperties", {}).get("base_model", "")),
         IMAGE: str(container.get("ImageDigest", "")),
-        CONTAINER: _sha256({key: container[key] for key in DESCRIBED if container.get(key)}),
+        CONTAINER: f"sha256:{digest_of({key: container[key] for key in DESCRIBED if container.get(key)})}",
     }
     return {name: value for name, value in found.items() if value}
 
@@ -64,20 +63,23 @@ def check_digests(s3: Any, package: Package) -> None:
             "is what was reviewed. Register it with the pipeline: fmops start"
         )
     now = digests(s3, package)
-    for name, digest in recorded.items():
-        if now.get(name) != digest:
+    # What has a digest now must have had one: else it was added, or its record was taken away. SageMaker itself may
+    # write the image's digest down later.
+    compared = [name for name in NAMES if name in recorded or (name in now and name != IMAGE)]
+    for name in compared:
+        if now.get(name) != recorded.get(name):
             change = "was changed after the registration" if name in now else "is gone"
             raise Refused(
-                f"{version} can't be deployed: {NAMES[name]} {change}. Registered {digest}, "
+                f"{version} can't be deployed: {NAMES[name]} {change}. Registered {recorded.get(name, 'nothing')}, "
                 f"found {now.get(name, 'nothing')}. Find out who wrote it, then train and review again: fmops start"
             )
 
 
 def _adapter(package: Package) -> str:
-    for specification in package.get("AdditionalInferenceSpecifications", []):
-        for container in specification.get("Containers", []):
-            return str(container.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri", ""))
-    return ""
+    try:
+        return adapter_uri(package)
+    except ValueError:  # registered without one
+        return ""
 
 
 def _object(s3: Any, uri: str) -> str:
@@ -88,7 +90,8 @@ def _object(s3: Any, uri: str) -> str:
     if found is None:
         return ""
     version = found.get("VersionId")
-    parts = [f"etag:{_tag(found)}", f"bytes:{found['ContentLength']}", *([f"version:{version}"] if version else [])]
+    tag = str(found["ETag"]).strip('"')
+    parts = [f"etag:{tag}", f"bytes:{found['ContentLength']}", *([f"version:{version}"] if version else [])]
     return " ".join(parts)
 
 
@@ -96,23 +99,5 @@ def _prefix(s3: Any, uri: str) -> str:
     """One digest of all objects under a prefix: their names, ETags and sizes."""
     if not uri.startswith("s3://"):
         return ""
-    bucket, prefix = s3_parts(uri if uri.endswith("/") else f"{uri}/")
-    if described(s3.head_bucket, Bucket=bucket) is None:
-        return ""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    objects = {
-        item["Key"].removeprefix(prefix): [_tag(item), item["Size"]]
-        for page in pages
-        for item in page.get("Contents", [])
-    }
-    return _sha256(objects)
-
-
-def _tag(found: Mapping[str, Any]) -> str:
-    return str(found["ETag"]).strip('"')
-
-
-def _sha256(content: Mapping[str, Any]) -> str:
-    if not content:
-        return ""
-    return f"sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
+    content = stored(s3, uri if uri.endswith("/") else f"{uri}/")
+    return f"sha256:{digest_of(content)}" if content else ""

@@ -6,6 +6,8 @@ A `Request` is what boto3 is called with. Of what AWS describes, only the member
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
@@ -251,6 +253,11 @@ def machines(settings: Settings) -> list[str]:
 def version_of(arn: str) -> str:
     """The version number at the end of a model package's ARN."""
     return arn.rsplit("/", 1)[-1]
+
+
+def digest_of(content: object) -> str:
+    """SHA-256, in hex, of something that JSON can hold; the order of keys has no part in it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def s3_parts(uri: str) -> tuple[str, str]:

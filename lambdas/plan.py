@@ -6,11 +6,10 @@ first created, and two different deployments never share a name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 
-from documents import Container, Deployment, Package, Plan, Request, S3Source, Settings, machines, version_of
+from documents import Container, Deployment, Package, Plan, Request, S3Source, Settings, digest_of, machines, version_of
 from ledger import now
 
 from common.machines import has_local_storage
@@ -285,7 +284,7 @@ def vpc(environment: Environment) -> Request:
 
 def name(base: str, content: Request) -> str:
     """`base` and a hash of the content, at most 63 characters."""
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    digest = digest_of(content)[:12]
     return f"{base[: MAX_NAME - len(digest) - 1].rstrip('-')}-{digest}"
 
 

@@ -13,16 +13,16 @@ given no other run's, and a run that is started again goes on from its own.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from aws import described
-from documents import s3_parts
+from aws import list_keys, stored
+from documents import digest_of, s3_parts
 
-MANIFEST, RUN = 64, 32
-"""Hex characters; a run is part of a key."""
+RUN = 32
+"""Hex characters of a run's name, which is part of a key."""
+AT_ONCE = 1000
+"""Objects that one DeleteObjects takes."""
 CHECKPOINTS = "/checkpoints/"
 
 
@@ -38,29 +38,22 @@ def handler(event: Mapping[str, object], context: object = None) -> dict[str, st
 
 def look(s3: Any, run: Mapping[str, str]) -> dict[str, str]:
     """Digests of what lies under the inputs, alone and together with everything else that decides about a training."""
-    rows = objects(s3, run["input_data_uri"])
+    rows, model = _found(s3, run["input_data_uri"]), {}
     if not rows:
         raise ValueError(f"There is nothing under {run['input_data_uri']}, so there is nothing to train on.")
-    model = objects(s3, run["base_model"])
-    if not model and run["base_model"].startswith("s3://"):
-        raise ValueError(f"There is no base model under {run['base_model']}; upload one in Hugging Face layout.")
+    if run["base_model"].startswith("s3://"):  # else it is on a hub
+        model = _found(s3, run["base_model"])
+        if not model:
+            raise ValueError(f"There is no base model under {run['base_model']}; upload one in Hugging Face layout.")
     whole = {**run, "rows": rows, "model": model}
-    return {
-        "manifest": _digest(rows)[:MANIFEST],
-        "run": _digest(whole)[:RUN],
-        "objects": str(len(rows)),
-    }
+    return {"manifest": digest_of(rows), "run": digest_of(whole)[:RUN], "objects": str(len(rows))}
 
 
-def objects(s3: Any, uri: str) -> dict[str, list[object]]:
-    """Key -> [ETag, size] of everything under an S3 prefix; nothing for a name on a hub or an absent bucket."""
-    if not uri.startswith("s3://"):
-        return {}
-    bucket, prefix = s3_parts(uri)
-    if described(s3.head_bucket, Bucket=bucket) is None:
-        raise ValueError(f"There is no bucket {bucket}, which {uri} names.")
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return {item["Key"]: [item["ETag"], item["Size"]] for page in pages for item in page.get("Contents", [])}
+def _found(s3: Any, uri: str) -> dict[str, list[object]]:
+    found = stored(s3, uri)
+    if found is None:
+        raise ValueError(f"There is no bucket {s3_parts(uri)[0]}, which {uri} names.")
+    return found
 
 
 def clear(s3: Any, uri: str) -> dict[str, str]:
@@ -68,15 +61,10 @@ def clear(s3: Any, uri: str) -> dict[str, str]:
     bucket, prefix = s3_parts(uri)
     if CHECKPOINTS not in uri or not prefix.endswith("/"):
         raise ValueError(f"{uri} is not a run's folder of checkpoints; nothing else is cleared")
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    gone, left = 0, 0
-    for page in pages:
-        keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-        if keys:
-            errors = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", [])
-            gone, left = gone + len(keys) - len(errors), left + len(errors)
+    keys = [{"Key": key} for key in list_keys(s3, bucket, prefix)]
+    left = 0
+    for begin in range(0, len(keys), AT_ONCE):
+        request = {"Objects": keys[begin : begin + AT_ONCE], "Quiet": True}
+        left += len(s3.delete_objects(Bucket=bucket, Delete=request).get("Errors", []))
+    gone = len(keys) - left
     return {"cleared": f"{gone} objects" + (f", {left} could not be deleted" if left else "")}
-
-
-def _digest(content: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

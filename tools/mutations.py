@@ -250,7 +250,7 @@ MUTATIONS = (
     Mutation(
         "digests: what was swapped is deployed",
         "lambdas/digests.py",
-        "if now.get(name) != digest:",
+        "if now.get(name) != recorded.get(name):",
         "if name not in now:",
         (f"{DECISIONS}::test_what_else_is_pinned",),
     ),
@@ -263,7 +263,7 @@ MUTATIONS = (
     ),
     Mutation(
         "storage: new rows of the same size are a cache hit",
-        "lambdas/storage.py",
+        "lambdas/aws.py",
         '[item["ETag"], item["Size"]]',
         '[item["Size"]]',
         ("tests/lambdas/test_storage.py::test_every_change_under_the_inputs_is_another_run",),

@@ -18,7 +18,7 @@ from configuration.names import Names
 from pipelines.bootstrap import bootstrap
 from pipelines.publish import publish
 from tests.author.cloud import running
-from tests.lambdas.support import GROUP, load
+from tests.lambdas.support import GROUP, load, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu"
@@ -120,6 +120,24 @@ def register(session: boto3.Session, config: Config, environment: dict[str, str]
         return arn
 
     return make
+
+
+@pytest.fixture(scope="module")
+def clients(session: boto3.Session) -> Any:
+    """The deploy function's own clients: boto3 reads the environment that `session` set."""
+    return load("deploy").Clients()
+
+
+@pytest.fixture(scope="module")
+def run(clients: Any, environment: dict[str, str]) -> Callable[..., Any]:
+    """`run(arn, "chat", endpoint_traffic="canary")` deploys as `fmops deploy` does; `run({...})` is any event."""
+
+    def call(event: str | dict[str, Any], endpoint: str = "", **changes: Any) -> Any:
+        if isinstance(event, str):
+            event = {"model_package_arn": event, "by": "command", **settings(endpoint, **changes)}
+        return load("deploy").route(clients, event, environment)
+
+    return call
 
 
 def wait_for(client: Any, endpoint: str, status: str = "InService") -> dict[str, Any]:

@@ -92,11 +92,6 @@ def _register(session: boto3.Session, config: Config, adapter: str, base_uri: st
 
 
 @pytest.fixture(scope="module")
-def clients(session: boto3.Session) -> Any:
-    return deploy.Clients()
-
-
-@pytest.fixture(scope="module")
 def run(clients: Any, environment: dict[str, str]) -> Callable[..., Any]:
     def call(event: str | dict[str, Any]) -> Any:
         if isinstance(event, str):

@@ -25,21 +25,6 @@ Register = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def clients(session: boto3.Session) -> Any:
-    return deploy.Clients()
-
-
-@pytest.fixture(scope="module")
-def run(clients: Any, environment: dict[str, str]) -> Callable[..., Any]:
-    def call(event: str | dict[str, Any], endpoint: str = "", **changes: Any) -> Any:
-        if isinstance(event, str):
-            event = {"model_package_arn": event, "by": "command", **settings(endpoint, **changes)}
-        return deploy.route(clients, event, environment)
-
-    return call
-
-
-@pytest.fixture(scope="module")
 def log(clients: Any, environment: dict[str, str]) -> Callable[[str], Any]:
     return lambda endpoint: ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
 
@@ -260,11 +245,13 @@ def test_a_swapped_archive_is_refused_at_the_approval_in_the_queue_and_on_the_wa
     assert answer_of(session, endpoint) == "swapped-3"
 
 
-@pytest.mark.parametrize("what", ["image", "environment", "nothing recorded", "base"])
+@pytest.mark.parametrize(
+    "what", ["image", "environment", "nothing recorded", "archive's record", "added adapter", "base"]
+)
 def test_what_else_is_pinned(
     session: boto3.Session, sagemaker: Any, register: Register, run: Any, environment: dict[str, str], what: str
 ) -> None:
-    endpoint = f"pinned-{what.split(' ')[0]}"
+    endpoint = f"pinned-{what.split(' ')[0].partition(chr(39))[0]}"
     bucket = environment["DEPLOYMENTS_URI"].split("/")[2]
     s3 = session.client("s3")
     s3.put_object(Bucket=bucket, Key=f"base-models/{endpoint}/model.safetensors", Body=b"one")
@@ -279,6 +266,16 @@ def test_what_else_is_pinned(
     elif what == "base":
         s3.put_object(Bucket=bucket, Key=f"base-models/{endpoint}/model.safetensors", Body=b"two")
         words = "its base model was changed"
+    elif what == "archive's record":
+        words = "its model archive was changed .* Registered nothing"
+        sagemaker.update_model_package(ModelPackageArn=arn, CustomerMetadataPropertiesToRemove=["digest_model"])
+    elif what == "added adapter":
+        words = "its adapter was changed .* Registered nothing"
+        source = {"S3Uri": more["base_model"], "S3DataType": "S3Prefix", "CompressionType": "None"}
+        added = {**specification["Containers"][0], "ModelDataSource": {"S3DataSource": source}}
+        added.pop("ModelDataUrl")
+        one = {**specification, "Name": "Adapter", "Containers": [added]}
+        sagemaker.update_model_package(ModelPackageArn=arn, AdditionalInferenceSpecificationsToAdd=[one])
     else:
         names = list(load("digests").NAMES)
         sagemaker.update_model_package(ModelPackageArn=arn, CustomerMetadataPropertiesToRemove=names)

@@ -23,24 +23,6 @@ Register = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def clients(session: boto3.Session) -> Any:
-    """The function's own clients: boto3 reads the environment that `session` set."""
-    return deploy.Clients()
-
-
-@pytest.fixture(scope="module")
-def run(clients: Any, environment: dict[str, str]) -> Callable[..., Any]:
-    """`run(arn, "chat", endpoint_traffic="canary")` deploys as `fmops deploy` does; `run({...})` is any event."""
-
-    def call(event: str | dict[str, Any], endpoint: str = "", **changes: Any) -> Any:
-        if isinstance(event, str):
-            event = {"model_package_arn": event, "by": "command", **settings(endpoint, **changes)}
-        return deploy.route(clients, event, environment)
-
-    return call
-
-
-@pytest.fixture(scope="module")
 def log(clients: Any, environment: dict[str, str]) -> Callable[[str], list[dict[str, Any]]]:
     def read(endpoint: str) -> list[dict[str, Any]]:
         found = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint).read()["deployments"]

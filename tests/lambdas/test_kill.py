@@ -60,11 +60,6 @@ def killed(session: Any, environment: dict[str, str], tmp_path_factory: pytest.T
     killer.close()
 
 
-@pytest.fixture(scope="module")
-def clients(session: Any) -> Any:
-    return deploy.Clients()
-
-
 def owned(clients: Any, arns: list[str]) -> dict[str, int]:
     """How many models and endpoint configurations were made of these packages, and of this endpoint."""
     prefixes = tuple(f"{GROUP}-{arn.rsplit('/', 1)[1]}-" for arn in arns)

@@ -17,11 +17,6 @@ deploy = load("deploy")
 
 
 @pytest.fixture(scope="module")
-def clients(session: boto3.Session) -> Any:
-    return deploy.Clients()
-
-
-@pytest.fixture(scope="module")
 def bring_up(clients: Any, environment: dict[str, str]) -> Callable[..., None]:
     """Deploy a package and wait until the endpoint is in service and its guards are there."""
 
