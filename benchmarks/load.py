@@ -33,10 +33,12 @@ def prepare(directory: Path) -> House:
 
     from examples.home_assistant import build_rows
     from tests.e2e.conftest import start_house
-    from tests.support.canary import ENDPOINT
+    from tests.support.canary import CLOCK_SPEED, ENDPOINT
 
     rows = build_rows()[:400]
-    house = start_house(directory, [text for row in rows for text in (row["prompt"], row["completion"])], ENDPOINT)
+    house = start_house(
+        directory, [text for row in rows for text in (row["prompt"], row["completion"])], ENDPOINT, CLOCK_SPEED
+    )
     data = directory / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parameters = [word for pair in TRAINING for word in ("-p", pair)]

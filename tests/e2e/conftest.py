@@ -83,8 +83,11 @@ def write_config(directory: Path, gate: str = GATE, endpoint: str = "", environm
     return path
 
 
-def start_house(directory: Path, texts: list[str], endpoint: str = "") -> House:
-    """localcloud up on a free port, the foundation deployed, a tiny model as the base model."""
+def start_house(directory: Path, texts: list[str], endpoint: str = "", clock_speed: int = 1) -> House:
+    """localcloud up on a free port, the foundation deployed, a tiny model as the base model.
+
+    With a `clock_speed` what SageMaker and CloudWatch wait for is so many times shorter.
+    """
     from configuration.layers import load_config
     from configuration.names import base_model
     from pipelines.data import upload_directory
@@ -92,7 +95,9 @@ def start_house(directory: Path, texts: list[str], endpoint: str = "") -> House:
 
     config_path = write_config(directory, endpoint=endpoint)
     house = House(directory)
-    house.run("local", "up", "--port", str(free_port()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALCLOUD_CLOCK_SPEED", str(clock_speed))
+        house.run("local", "up", "--port", str(free_port()))
     house.url = json.loads((house.home / "localcloud.json").read_text())["url"]
     house.run("bootstrap")
     session = house.session()

@@ -12,13 +12,15 @@ from tests.lambdas.support import load
 if TYPE_CHECKING:
     from tests.e2e.conftest import House
 
-BAD_WAIT_SECONDS = 40
+CLOCK_SPEED = 6
+"""localcloud's: alarms look at whole minutes, which last ten seconds here."""
+BAD_WAIT_SECONDS = 240
 """How long the canary of a spoiled version would serve its share, if no alarm rolled it back."""
 ENDPOINT = f"""endpoint:
   instance_type: ml.m5.large
   scaling: {{maximum: 1}}
-  rollout: {{traffic: canary, step_percent: 10, wait_seconds: {BAD_WAIT_SECONDS}, keep_seconds: 5}}
-  alarms: {{error_rate: 0.01, latency_seconds: 1.5, period_seconds: 10}}
+  rollout: {{traffic: canary, step_percent: 10, wait_seconds: {BAD_WAIT_SECONDS}, keep_seconds: 30}}
+  alarms: {{error_rate: 0.01, latency_seconds: 1.5}}
   network_isolation: true
 """
 BODY = {"inputs": "turn on the kitchen light", "parameters": {"max_new_tokens": 2}}
