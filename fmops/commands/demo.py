@@ -30,7 +30,7 @@ def demo(path: str) -> None:
     """
     from localcloud import control
 
-    pipeline = Pipeline(path, LOCAL, say=say)
+    pipeline = Pipeline(path, LOCAL)
     was_up = control.status(pipeline.home) is not None
     try:
         run(pipeline)
