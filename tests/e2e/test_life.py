@@ -59,6 +59,11 @@ def test_two_versions_are_registered_with_all_that_is_needed_to_judge_them(train
     assert re.search(r"2 +pending", shown), shown
     assert re.search(r"1 +pending", shown), shown
     assert "exact match" in shown
+    digests = "  ".join(f"{part} [0-9a-f]{{8}}" for part in ("archive", "adapter", "base", "settings"))
+    assert re.search(f"1: {digests}", shown), shown
+    trained.client("sagemaker").create_model_package_group(ModelPackageGroupName="fmops-others")
+    assert "fmops versions --group fmops-others --local" in trained.run("versions").stdout
+    assert "No version of fmops-others" in trained.run("versions", "--group", "fmops-others").stdout
     sagemaker, s3 = trained.client("sagemaker"), trained.client("s3")
     group = "arn:aws:sagemaker:us-east-1:111122223333:model-package/fmops-models"
     first, second = (sagemaker.describe_model_package(ModelPackageName=f"{group}/{number}") for number in (1, 2))

@@ -15,6 +15,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from configuration.config import Config
+from pipelines import endpoint_view
 from tests.lambdas.conftest import wait_for
 from tests.lambdas.support import approval, load, rest, settings, states
 
@@ -457,7 +459,15 @@ def test_one_bad_endpoint_stops_nobody_elses_timer(
 
 
 def test_what_was_deleted_by_hand_is_named_and_repaired_by_the_next_deployment(
-    session: boto3.Session, sagemaker: Any, register: Register, run: Any, settled: Any, log: Any, clients: Any
+    session: boto3.Session,
+    sagemaker: Any,
+    register: Register,
+    run: Any,
+    settled: Any,
+    log: Any,
+    clients: Any,
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     endpoint = "by-hand"
     first, second = register("by-hand-1"), register("by-hand-2")
@@ -478,6 +488,12 @@ def test_what_was_deleted_by_hand_is_named_and_repaired_by_the_next_deployment(
     sagemaker.delete_model(ModelName=name["model_name"])
     sagemaker.delete_endpoint_config(EndpointConfigName=name["endpoint_config_name"])
     clients.cloudwatch.delete_alarms(AlarmNames=[f"{endpoint}-errors", f"{endpoint}-latency"])
+    # People see it, and the endpoint still answers them.
+    told = "\n".join(endpoint_view.summary(config, session, endpoint, local=True))
+    assert f"{name['endpoint_config_name']} was deleted by hand" in told
+    assert f"fmops deploy {version(first)}" in told
+    monkeypatch.setattr(endpoint_view.endpoint, "_text", str)  # the tests' model answers in a form of its own
+    assert "by-hand-1" in endpoint_view.endpoint.invoke(session, endpoint, "hello")
     assert run(first, endpoint)["action"] == "unchanged"
     assert sagemaker.describe_model(ModelName=name["model_name"])
     assert sagemaker.describe_endpoint_config(EndpointConfigName=name["endpoint_config_name"])

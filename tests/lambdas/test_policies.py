@@ -40,11 +40,17 @@ def own(session: boto3.Session) -> boto3.Session:
 
 
 @pytest.fixture
-def pipeline(own: boto3.Session, config: Config, tmp_path: Path) -> Pipeline:
+def said() -> list[str]:
+    """What people are told."""
+    return []
+
+
+@pytest.fixture
+def pipeline(own: boto3.Session, said: list[str], tmp_path: Path) -> Pipeline:
     """In the account of the tests, as somebody without localcloud's conveniences sees it."""
     path = tmp_path / "pipeline.yaml"
     path.write_text((ROOT / "pipeline.yaml").read_text("utf-8").partition("\n# Environments:")[0])
-    made = Pipeline(path)
+    made = Pipeline(path, say=said.append)
     made.__dict__["session"] = own
     return made
 
@@ -69,7 +75,7 @@ def recorded(session: boto3.Session) -> Iterator[set[str]]:
 
 
 def test_a_reviewer_can_look_decide_and_follow(
-    own: boto3.Session, pipeline: Pipeline, register: Callable[..., str]
+    own: boto3.Session, pipeline: Pipeline, said: list[str], register: Callable[..., str]
 ) -> None:
     endpoint = "fmops-endpoint"
     metadata = {key: str(value) for key, value in settings(endpoint).items()}
@@ -86,7 +92,11 @@ def test_a_reviewer_can_look_decide_and_follow(
         with contextlib.suppress(KeyError):  # the tests' model answers in a form of its own
             pipeline.endpoint.invoke("hello")
         pipeline.version(newest).reject("wrong units")
+        assert f"Back to version {newest - 1}: fmops rollback" in said[-1]
         pipeline.endpoint.rollback(reason="wrong units", wait=True)
+        # The way back is the registry's: the version that was rejected is none.
+        pipeline.version(newest - 1).reject("this one, too")
+        assert "no earlier version" in said[-1]
         version.lineage()
         version.deployments()
         from pipelines.registry import other_groups
