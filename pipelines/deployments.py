@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Deployment = dict[str, Any]
 UNDER_WAY = ("waiting", "starting", "deploying")
+LOCAL_POLL_SECONDS, AWS_POLL_SECONDS = 0.5, 15.0
 WORDS = {
     "waiting": "queued",
     "starting": "starting",
@@ -83,7 +84,7 @@ def patience(config: Config, local: bool, on_status: Callable[[str], None]) -> P
     rollout = config.endpoint.rollout
     steps = -(-100 // rollout.step_percent) if rollout.traffic in ("linear", "rolling") else 1
     shift = steps * rollout.wait_seconds + rollout.keep_seconds
-    timeout, poll = (shift + 300.0, 0.5) if local else (shift + 3600.0, 15.0)
+    timeout, poll = (shift + 300.0, LOCAL_POLL_SECONDS) if local else (shift + 3600.0, AWS_POLL_SECONDS)
     return Patience(timeout, poll, on_status)
 
 

@@ -15,6 +15,7 @@ from configuration.config import Config
 from configuration.errors import UserError
 from configuration.names import Names
 from fmops.pipeline import Pipeline
+from pipelines import deployments
 from tests.author.test_infrastructure import allowed, people
 from tests.lambdas.conftest import ROOT
 from tests.lambdas.support import settings
@@ -75,8 +76,13 @@ def recorded(session: boto3.Session) -> Iterator[set[str]]:
 
 
 def test_a_reviewer_can_look_decide_and_follow(
-    own: boto3.Session, pipeline: Pipeline, said: list[str], register: Callable[..., str]
+    own: boto3.Session,
+    pipeline: Pipeline,
+    said: list[str],
+    register: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(deployments, "AWS_POLL_SECONDS", deployments.LOCAL_POLL_SECONDS)
     endpoint = "fmops-endpoint"
     metadata = {key: str(value) for key, value in settings(endpoint).items()}
     for number in (1, 2):
