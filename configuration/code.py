@@ -12,6 +12,7 @@ run it.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,15 +72,16 @@ def _imported_from_common(files: dict[str, bytes]) -> dict[str, bytes]:
     return found
 
 
-def _imports(source: bytes) -> set[str]:
-    """Every module that is imported, wherever in the file."""
+@functools.lru_cache(maxsize=256)
+def _imports(source: bytes) -> frozenset[str]:
+    """Every module that is imported, wherever in the file; a definition asks for the same files ten times."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def read_code(path: Path, folder: str) -> Code:
