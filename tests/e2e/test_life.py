@@ -36,10 +36,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -
 
 @pytest.fixture(scope="module")
 def trained(home: House, csv_file: Path) -> House:
-    """Two runs that differ, two versions."""
-    for seed in (17, 23):
-        wait = f"EndpointWaitSeconds={GOOD_WAIT_SECONDS}"
-        home.run("start", "--data", str(csv_file), "--wait", "-p", f"Seed={seed}", "-p", wait, *SMALL)
+    """Two runs that differ and run at the same time, two versions."""
+    wait = f"EndpointWaitSeconds={GOOD_WAIT_SECONDS}"
+    started = [
+        home.run("start", "--data", str(csv_file), "-p", f"Seed={seed}", "-p", wait, *SMALL).stdout for seed in (17, 23)
+    ]
+    for text in started:
+        found = re.search(r"execution (\w+)\.", text)
+        assert found, text
+        home.run("status", found[1], "--wait")
     return home
 
 
