@@ -224,52 +224,6 @@ def test_many_objects_are_deleted_at_once(s3: Any, bucket: str) -> None:
     assert [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["29"]
 
 
-def test_a_multipart_upload_is_assembled_and_readable_by_part(s3: Any, bucket: str) -> None:
-    first, second = os.urandom(PART), os.urandom(1234)
-    upload = s3.create_multipart_upload(Bucket=bucket, Key="m", ContentType="x/y", Metadata={"a": "b"})["UploadId"]
-    tags = [
-        s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=number, Body=body)["ETag"]
-        for number, body in ((2, second), (1, b"replaced"), (1, first))
-    ]
-    listed = s3.list_parts(Bucket=bucket, Key="m", UploadId=upload)["Parts"]
-    assert [(part["PartNumber"], part["Size"]) for part in listed] == [(1, PART), (2, 1234)]
-    assert [u["UploadId"] for u in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [upload]
-    parts = [{"PartNumber": 1, "ETag": tags[2]}, {"PartNumber": 2, "ETag": tags[0]}]
-    done = s3.complete_multipart_upload(Bucket=bucket, Key="m", UploadId=upload, MultipartUpload={"Parts": parts})
-    digest = hashlib.md5(hashlib.md5(first).digest() + hashlib.md5(second).digest()).hexdigest()
-    assert done["ETag"] == f'"{digest}-2"'
-    got = s3.get_object(Bucket=bucket, Key="m")
-    assert got["Body"].read() == first + second
-    assert (got["ContentType"], got["Metadata"]) == ("x/y", {"a": "b"})
-    part = s3.get_object(Bucket=bucket, Key="m", PartNumber=2)
-    assert (part["Body"].read(), part["PartsCount"]) == (second, 2)
-    attributes = s3.get_object_attributes(Bucket=bucket, Key="m", ObjectAttributes=["ObjectParts", "ObjectSize"])
-    assert (attributes["ObjectParts"]["TotalPartsCount"], attributes["ObjectSize"]) == (2, PART + 1234)
-    assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
-
-
-def test_a_wrong_completion_is_refused_and_the_upload_stays(s3: Any, bucket: str) -> None:
-    upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
-    tags = [
-        s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=number, Body=b"small")["ETag"]
-        for number in (1, 2)
-    ]
-    one, two = ({"PartNumber": number, "ETag": tags[number - 1]} for number in (1, 2))
-    for parts, expected in (
-        ([one, two], "EntityTooSmall"),
-        ([two, one], "InvalidPartOrder"),
-        ([{"PartNumber": 3, "ETag": tags[0]}], "InvalidPart"),
-        ([{"PartNumber": 1, "ETag": '"0"'}], "InvalidPart"),
-    ):
-        with pytest.raises(ClientError) as error:
-            s3.complete_multipart_upload(Bucket=bucket, Key="m", UploadId=upload, MultipartUpload={"Parts": parts})
-        assert code(error) == expected
-    s3.abort_multipart_upload(Bucket=bucket, Key="m", UploadId=upload)
-    with pytest.raises(ClientError) as error:
-        s3.list_parts(Bucket=bucket, Key="m", UploadId=upload)
-    assert code(error) == "NoSuchUpload"
-
-
 def test_copies_keep_or_replace_metadata(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="from ü", Body=b"data", Metadata={"a": "1"}, ContentType="x/y", Tagging="t=1")
     source = {"Bucket": bucket, "Key": "from ü"}

@@ -24,7 +24,8 @@ KEPT = (
 """Request headers that an object keeps and answers with."""
 _OVERRIDES = ("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires")
 _MAXIMUM_TAGS = 10
-_FAILED = "At least one of the pre-conditions you specified did not hold"
+MINIMUM_PART_BYTES = 5 << 20
+"""Of a multipart upload's parts but the last; of what a part may be copied from."""
 
 
 def kept_headers(request: Request) -> dict[str, str]:
@@ -86,9 +87,9 @@ def check_read(stored: StoredObject, headers: dict[str, str], answer: dict[str, 
     """Raise 412 or 304 for a conditional read, tags before dates, as RFC 9110 orders them."""
     if "if-match" in headers:
         if not _matches(headers["if-match"], stored.etag):
-            raise AwsError("PreconditionFailed", _FAILED, 412)
+            raise _failed("If-Match")
     elif (since := _date(headers.get("if-unmodified-since"))) is not None and int(stored.modified) > since:
-        raise AwsError("PreconditionFailed", _FAILED, 412)
+        raise _failed("If-Unmodified-Since")
     validators: tuple[str, ...] = ("ETag", "Last-Modified")
     unchanged = {name: answer[name] for name in validators if name in answer}
     if "if-none-match" in headers:
@@ -103,12 +104,18 @@ def check_write(current: StoredObject | None, request: Request) -> None:
     exists = current is not None and not current.marker
     wanted, unwanted = request.headers.get("if-match"), request.headers.get("if-none-match")
     if unwanted is not None and exists and current is not None and _matches(unwanted, current.etag):
-        raise AwsError("PreconditionFailed", _FAILED, 412)
+        raise _failed("If-None-Match")
     if wanted is not None:
         if not exists or current is None:
             raise no_such_key(request.key)
         if not _matches(wanted, current.etag):
-            raise AwsError("PreconditionFailed", _FAILED, 412)
+            raise _failed("If-Match")
+
+
+def _failed(condition: str) -> AwsError:
+    """412, with the header that it is about, as S3 names it."""
+    words = "At least one of the pre-conditions you specified did not hold"
+    return AwsError("PreconditionFailed", words, 412, {"Condition": condition})
 
 
 def check_copy(source: StoredObject, headers: dict[str, str]) -> None:
@@ -117,8 +124,9 @@ def check_copy(source: StoredObject, headers: dict[str, str]) -> None:
     renamed = {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
     try:
         check_read(source, renamed, {})
-    except AwsError:
-        raise AwsError("PreconditionFailed", _FAILED, 412) from None
+    except AwsError as error:
+        told = error.extra.get("Condition") or ("If-None-Match" if "if-none-match" in renamed else "If-Modified-Since")
+        raise _failed(f"{prefix}{told}") from None
 
 
 def _matches(stated: str, etag: str) -> bool:
@@ -163,6 +171,31 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
             {"Content-Range": f"bytes */{size}"},
         )
     return start, length
+
+
+def copied_range(text: str | None, size: int) -> tuple[int, int]:
+    """The part of an object that UploadPartCopy takes: start and length; AwsError InvalidArgument, InvalidRequest.
+
+    Unlike a read's range it is never ignored, cut short or open. https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html
+    """
+    if text is None:
+        return 0, size
+    said = {"ArgumentName": "x-amz-copy-source-range", "ArgumentValue": text}
+    first, dash, last = text.removeprefix("bytes=").partition("-")
+    if not text.startswith("bytes=") or not dash or not is_number(first) or not is_number(last):
+        raise AwsError(
+            "InvalidArgument",
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the"
+            " zero-based offsets of the first and last bytes to copy",
+            extra=said,
+        )
+    if int(first) > int(last) or int(last) >= size:
+        raise AwsError("InvalidArgument", f"Range specified is not valid for source object of size: {size}", extra=said)
+    if size <= MINIMUM_PART_BYTES:
+        raise AwsError(
+            "InvalidRequest", "The specified copy source is not supported as a byte-range copy source", extra=said
+        )
+    return int(first), int(last) - int(first) + 1
 
 
 def checked_tags(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from xml.etree.ElementTree import Element
 
 from localcloud.errors import AwsError
 from localcloud.s3 import conditions, hashing, listing, xml
 from localcloud.s3.access import Access
-from localcloud.s3.objects import Part, Upload
+from localcloud.s3.objects import Part, StoredObject, Upload
 from localcloud.s3.request import Request, is_number, no_such_key
 from localcloud.wire import Reply
 
 _XML = {"Content-Type": "application/xml"}
-_MINIMUM_PART_BYTES = 5 << 20
 _MAXIMUM_PARTS = 10_000
 
 
@@ -91,8 +91,7 @@ def add_part(access: Access, request: Request, path: Path, etag: str, checksums:
 def _copy_part(access: Access, request: Request) -> Reply:
     upload, number = _find(access, request), _number(request)
     source = access.copy_source(request)
-    asked = request.headers.get("x-amz-copy-source-range")
-    start, size = conditions.parse_range(asked, source.size) or (0, source.size)
+    start, size = conditions.copied_range(request.headers.get("x-amz-copy-source-range"), source.size)
     algorithm = upload.meta.get("algorithm")
     digests = hashing.Digests({algorithm} if algorithm else frozenset())
     path = access.store.new_file()
@@ -111,38 +110,76 @@ def _copy_part(access: Access, request: Request) -> Reply:
 
 
 def _complete(access: Access, request: Request, body: bytes) -> Reply:
+    again = _completed_before(access, request, body)
+    if again is not None:
+        return again
     upload = _find(access, request)
     parts = _chosen(access.store.parts(upload.upload), body)
     conditions.check_write(access.store.get(request.bucket, request.key), request)
     algorithm, kind = upload.meta.get("algorithm"), upload.meta.get("checksum_type", "COMPOSITE")
     whole = hashing.Digests({algorithm} if algorithm and kind == "FULL_OBJECT" else frozenset())
     path = _assemble(access, parts, whole)
-    digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False).hexdigest()
     meta: dict[str, Any] = {key: value for key, value in upload.meta.items() if key != "algorithm"}
     meta["parts"] = [part.size for part in parts]
     meta["checksums"] = _checksums(algorithm, kind, parts, whole, request)
-    etag = f"{digest}-{len(parts)}"
+    meta["numbers"] = [str(part.number) for part in parts]
+    meta["upload"], etag = upload.upload, _etag([part.etag for part in parts])
     check = functools.partial(conditions.check_write, request=request)
     try:
         stored = access.store.complete(upload, path, etag, meta, request.versioning, check)
     except AwsError:
         path.unlink(missing_ok=True)
         raise
-    if stored is None:
-        _find(access, request)
+    if stored is None:  # completed meanwhile, by this request's twin or with other parts
+        again = _completed_before(access, request, body)
+        if again is not None:
+            return again
         raise AwsError("NoSuchUpload", "The specified multipart upload was completed by another request.", 404)
     access.buckets.notify(request.account, stored, "s3:ObjectCreated:CompleteMultipartUpload")
+    return _completed(access, request, stored)
+
+
+def _completed(access: Access, request: Request, stored: StoredObject) -> Reply:
     members = [
         ("Location", f"/{quote(f'{request.bucket}/{request.key}')}"),
         ("Bucket", request.bucket),
         ("Key", request.key),
-        ("ETag", f'"{etag}"'),
+        ("ETag", f'"{stored.etag}"'),
     ]
-    members += [(f"Checksum{name}", value) for name, value in meta["checksums"].items()]
-    if meta["checksums"]:
-        members.append(("ChecksumType", kind))
+    checksums = stored.meta["checksums"]
+    members += [(f"Checksum{name}", value) for name, value in checksums.items()]
+    if checksums:
+        members.append(("ChecksumType", stored.meta.get("checksum_type", "COMPOSITE")))
     headers = {**_XML, **access.write_headers(request, stored)}
     return Reply(200, xml.document("CompleteMultipartUploadResult", members), headers)
+
+
+def _completed_before(access: Access, request: Request, body: bytes) -> Reply | None:
+    """The answer once more to a request that is sent again after it was done, as clients do that didn't hear it.
+
+    It isn't known how long S3 keeps to that: here while the object is the one that the upload became.
+    """
+    stored = access.store.get(request.bucket, request.key)
+    if stored is None or stored.meta.get("upload") != request.query["uploadId"]:
+        return None
+    listed = [_stated(element) for element in xml.parse(body).findall("Part")]
+    if [number for number, _ in listed] != stored.meta["numbers"] or _etag([tag for _, tag in listed]) != stored.etag:
+        return None
+    return _completed(access, request, stored)
+
+
+def _etag(parts: list[str]) -> str:
+    """Of the whole, from its parts' ETags: the MD5 of their MD5s, a dash and their number; "" for what are none."""
+    try:
+        digests = b"".join(bytes.fromhex(etag) for etag in parts)
+    except ValueError:
+        return ""
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _stated(element: Element) -> tuple[str, str]:
+    """Number and ETag of a part, as a request lists it."""
+    return element.findtext("PartNumber") or "", (element.findtext("ETag") or "").strip().strip('"')
 
 
 def _chosen(uploaded: list[Part], body: bytes) -> list[Part]:
@@ -150,7 +187,7 @@ def _chosen(uploaded: list[Part], body: bytes) -> list[Part]:
     known = {part.number: part for part in uploaded}
     chosen: list[Part] = []
     for element in xml.parse(body).findall("Part"):
-        number, etag = element.findtext("PartNumber") or "", (element.findtext("ETag") or "").strip().strip('"')
+        number, etag = _stated(element)
         part = known.get(int(number)) if is_number(number) else None
         if part is None or part.etag != etag:
             raise AwsError(
@@ -163,7 +200,7 @@ def _chosen(uploaded: list[Part], body: bytes) -> list[Part]:
         chosen.append(part)
     if not chosen:
         raise AwsError("MalformedXML", "A multipart upload is completed with at least one part")
-    if any(part.size < _MINIMUM_PART_BYTES for part in chosen[:-1]):
+    if any(part.size < conditions.MINIMUM_PART_BYTES for part in chosen[:-1]):
         raise AwsError("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size")
     return chosen
 

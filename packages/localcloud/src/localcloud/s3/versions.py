@@ -19,7 +19,10 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One version of a key. `meta` keys: headers, metadata, checksums, checksum_type, tags, parts (sizes)."""
+    """One version of a key.
+
+    `meta` keys: headers, metadata, checksums, checksum_type, tags; parts (sizes), numbers, upload of a multipart one.
+    """
 
     bucket: str
     key: str
