@@ -297,13 +297,22 @@ def test_what_cannot_run_is_refused_by_name(bench: Bench, changes: dict[str, Any
         bench.call("DescribeTrainingJob", TrainingJobName="refused")
 
 
-def test_a_name_is_taken_once_and_missing_data_fails_the_job(bench: Bench) -> None:
-    name = bench.train("twice", "", InputDataConfig=[channel("train", "s3://data/nothing/")])
+def test_a_name_is_taken_once_in_whatever_case(bench: Bench) -> None:
+    bench.training_end(bench.train("twice", ""))
+    for name in ("twice", "Twice"):
+        with pytest.raises(AwsError) as raised:
+            bench.train(name, "")
+        assert raised.value.code == "ResourceInUse"
+
+
+@pytest.mark.parametrize("uri", ["s3://data/nothing/", "s3://there-is-none/x"])
+def test_a_channel_with_nothing_in_it_is_refused_before_a_machine_starts(bench: Bench, uri: str) -> None:
     with pytest.raises(AwsError) as raised:
-        bench.train("twice", "")
-    assert raised.value.code == "ResourceInUse"
-    reason = bench.training_end(name)["FailureReason"]
-    assert reason.startswith("ClientError: Data download failed: s3://data/nothing/: No S3 objects found")
+        bench.train("empty", "", InputDataConfig=[channel("train", uri)])
+    assert raised.value.code == "ValidationException"
+    assert raised.value.message.startswith(f'No S3 objects found under S3 URL "{uri}" given in input data source.')
+    with pytest.raises(AwsError, match="Requested resource not found"):
+        bench.call("DescribeTrainingJob", TrainingJobName="empty")
 
 
 def test_only_so_many_jobs_run_at_once_and_a_waiting_one_can_be_stopped(bench: Bench) -> None:

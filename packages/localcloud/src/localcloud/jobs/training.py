@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from localcloud.context import Context
-from localcloud.errors import validation
+from localcloud.errors import AwsError, validation
 from localcloud.jobs import environment as env
 from localcloud.jobs.archive import pack, unpack
 from localcloud.jobs.capacity import check_preferences, note_selection, selected
@@ -70,6 +70,26 @@ def check(doc: Document) -> None:
             "localcloud has no container images: give AlgorithmSpecification.ContainerEntrypoint, or the "
             "hyperparameters sagemaker_program and sagemaker_submit_directory"
         )
+
+
+def check_inputs(ctx: Context, doc: Document) -> None:
+    """ValidationException for a channel with nothing in it, as CreateTrainingJob answers it.
+
+    https://github.com/aws/amazon-sagemaker-examples/issues/2489
+    """
+    for channel in doc.get("InputDataConfig") or []:
+        uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
+        bucket, prefix = split_uri(uri)
+        try:
+            found = ctx.cloud.delegate.list_objects(ctx.account, bucket, prefix)
+        except AwsError:
+            found = []
+        if not found:
+            raise validation(
+                f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the bucket '
+                f"exists in the selected region ({ctx.region}), that objects exist under that S3 prefix, and that the "
+                f'role "{doc["RoleArn"]}" has "s3:ListBucket" permissions on bucket "{bucket}".'
+            )
 
 
 def run(ctx: Context, name: str, control: Control) -> None:

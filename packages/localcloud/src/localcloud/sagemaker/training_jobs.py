@@ -34,6 +34,7 @@ def create(ctx: Context, request: Request) -> Response:
         doc["CheckpointConfig"] = {"LocalPath": training.CHECKPOINTS, **doc["CheckpointConfig"]}
     images.check_training(doc["AlgorithmSpecification"])
     training.check(doc)
+    training.check_inputs(ctx, doc)
     check_metric_definitions(doc["AlgorithmSpecification"].get("MetricDefinitions") or [])
     doc |= {
         "TrainingJobArn": ctx.arn(f"training-job/{name}"),
