@@ -39,6 +39,7 @@ _REST_OURS = ("sagemaker-runtime",)
 _REST_REFUSED = ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge")
 _FREQUENT = frozenset({"Invoke", "PutLogEvents", "PutMetricData"})
 """Changes that may wait a second for the next checkpoint."""
+_REQUEST_IDS = (b"x-amzn-requestid", b"x-amz-request-id")
 _TOO_DEEP = AwsError("SerializationException", "The request is nested too deeply")
 _READ_ONLY = ("Get", "List", "Describe", "Head", "Receive", "Filter", "Lookup", "Simulate", "Decrypt", "Verify")
 
@@ -90,7 +91,7 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": _without_cors(message.get("headers", []))}
+                message = {**message, "headers": _answered(message.get("headers", []), caller)}
             await send(message)
 
         try:
@@ -122,7 +123,7 @@ class Front:
         if caller.service == "s3":
             reply = Reply(error.status, xml.error(error, caller.path), {"Content-Type": "application/xml"})
         else:
-            reply = wire.write_error(error, caller.protocol or service_protocol(caller.service))
+            reply = wire.write_error(error, caller.protocol or service_protocol(caller.service), caller.request_id)
         await send_reply(reply, send, self._control)
 
     async def _come_in(self, scope: Scope, caller: Caller, incoming: Incoming, send: Send) -> None:
@@ -226,9 +227,12 @@ class Front:
         await self._delegate.app(presented(scope, caller), receive, checked)
 
 
-def _without_cors(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """No web page may read an answer."""
-    return [(name, value) for name, value in headers if not name.lower().startswith(b"access-control-")]
+def _answered(headers: list[tuple[bytes, bytes]], caller: Caller) -> list[tuple[bytes, bytes]]:
+    """An answer's headers: an id, which clients show with each error, and nothing that lets a web page read it."""
+    kept = [(name, value) for name, value in headers if not name.lower().startswith(b"access-control-")]
+    if not any(name.lower() in _REQUEST_IDS for name, _ in kept):
+        kept.append((_REQUEST_IDS[0], caller.request_id.encode()))
+    return kept
 
 
 def _is_unsupported(body: bytes) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -36,6 +37,7 @@ class Caller:
     action: str = ""
     payload: Payload | None = None
     """What the body has to be, once the signature is verified; S3's only, other bodies are verified before."""
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 def identify(scope: dict[str, Any]) -> Caller:

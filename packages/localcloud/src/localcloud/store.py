@@ -53,15 +53,24 @@ class Store:
                     self._connection.execute("rollback")
                 raise
 
-    def create(self, kind: str, account: str, region: str, name: str, doc: Document) -> bool:
-        """Keep a new document; False (and no change) when the name is taken."""
-        with self._lock:
+    def create(self, kind: str, account: str, region: str, name: str, doc: Document, *, any_case: bool = False) -> bool:
+        """Keep a new document; False (and no change) when the name is taken, in any case of its letters if so asked."""
+        with self.transaction():
+            if any_case and self._taken(kind, account, region, name):
+                return False
             cursor = self._connection.execute(
                 "insert into documents (kind, account, region, name, doc, created) values (?, ?, ?, ?, ?, ?)"
                 " on conflict do nothing",
                 (kind, account, region, name, json.dumps(doc), time.time()),
             )
             return cursor.rowcount == 1
+
+    def _taken(self, kind: str, account: str, region: str, name: str) -> bool:
+        row = self._connection.execute(
+            "select 1 from documents where kind = ? and account = ? and region = ? and name = ? collate nocase limit 1",
+            (kind, account, region, name),
+        ).fetchone()
+        return row is not None
 
     def get(self, kind: str, account: str, region: str, name: str) -> Document | None:
         with self._lock:

@@ -20,7 +20,7 @@ def keep(ctx: Context, arn: str, tags: list[dict[str, str]] | None) -> None:
         raise validation("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
     if any(tag["Key"].lower().startswith("aws:") for tag in tags):
         raise validation("Tag keys that begin with 'aws:' are reserved.")
-    store, name = ctx.cloud.store, arn.lower()
+    store, name = ctx.cloud.store, arn
     with store.transaction():
         merged = {tag["Key"]: tag["Value"] for tag in [*of(ctx, arn), *tags]}
         if len(merged) > MAX_TAGS:
@@ -30,10 +30,10 @@ def keep(ctx: Context, arn: str, tags: list[dict[str, str]] | None) -> None:
 
 def of(ctx: Context, arn: str) -> list[dict[str, str]]:
     """A resource's tags, `[{"Key", "Value"}]`, in the order they came."""
-    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, arn.lower())
+    doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, arn)
     return list(doc["Tags"]) if doc else []
 
 
 def drop(ctx: Context, arn: str) -> None:
     """Forget a deleted resource's tags."""
-    ctx.cloud.store.delete(KIND, ctx.account, ctx.region, arn.lower())
+    ctx.cloud.store.delete(KIND, ctx.account, ctx.region, arn)

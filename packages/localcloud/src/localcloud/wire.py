@@ -13,7 +13,6 @@ import json
 import math
 import re
 import struct
-import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,13 +217,13 @@ def write_rest(model: OperationModel, members: dict[str, Any]) -> Reply:
     return reply
 
 
-def write_error(error: AwsError, protocol: str = "json") -> Reply:
+def write_error(error: AwsError, protocol: str = "json", request_id: str = "") -> Reply:
     """An AWS error. `protocol` is the service's own: JSON, or XML for query, ec2 and rest-xml.
 
     Its `extra` members are written beside code and message (ModelError's OriginalStatusCode ...).
     """
     if protocol in ("query", "ec2", "rest-xml"):
-        return Reply(error.status, _xml_error(error), {"Content-Type": "text/xml"})
+        return Reply(error.status, _xml_error(error, request_id), {"Content-Type": "text/xml"})
     body = {"__type": error.code, "message": error.message, "Message": error.message}
     content_type = "application/json" if protocol == "rest-json" else "application/x-amz-json-1.1"
     return Reply(
@@ -234,12 +233,12 @@ def write_error(error: AwsError, protocol: str = "json") -> Reply:
     )
 
 
-def _xml_error(error: AwsError) -> bytes:
+def _xml_error(error: AwsError, request_id: str) -> bytes:
     from xml.sax.saxutils import escape
 
     return (
         f"<ErrorResponse><Error><Type>Sender</Type><Code>{escape(error.code)}</Code>"
-        f"<Message>{escape(error.message)}</Message></Error><RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
+        f"<Message>{escape(error.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
     ).encode()
 
 

@@ -62,7 +62,9 @@ def test_a_scikit_learn_pipeline_through_the_sdk(environment: dict[str, str], cl
     assert (parameters["Depth"], parameters["Trees"], parameters["MinAccuracy"]) == ("5", "20", "0.8")
 
     sm, s3 = client("sagemaker"), client("s3")
-    job = sm.describe_training_job(TrainingJobName=job_name(sm, answer["good"]["arn"]))
+    job = sm.describe_training_job(
+        TrainingJobName=good["TrainForest"]["Metadata"]["TrainingJob"]["Arn"].rpartition("/")[2]
+    )
     assert job["TrainingJobStatus"] == "Completed"
     assert job["HyperParameters"]["max_depth"] == "5"
     package = sm.describe_model_package(ModelPackageName=good["RegisterForest"]["Metadata"]["RegisterModel"]["Arn"])
@@ -87,10 +89,3 @@ def test_a_scikit_learn_pipeline_through_the_sdk(environment: dict[str, str], cl
     assert [item["PipelineExecutionStatus"] for item in answer["executions"]] == ["Failed", "Succeeded"]
     assert answer["executions"][0]["PipelineExecutionDisplayName"] == "too-strict"
     assert sm.list_tags(ResourceArn=answer["created"])["Tags"] == [{"Key": "team", "Value": "science"}]
-
-
-def job_name(sm: Any, execution: str) -> str:
-    """The name, case kept, of an execution's training job: ARNs are lower-cased."""
-    found = sm.list_training_jobs(NameContains=execution.rsplit("/", 1)[1])["TrainingJobSummaries"]
-    assert len(found) == 1
-    return str(found[0]["TrainingJobName"])

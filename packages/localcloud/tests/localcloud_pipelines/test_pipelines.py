@@ -25,8 +25,10 @@ def test_create_describe_update_delete(sm: Any, name: str) -> None:
     arn = sm.create_pipeline(
         PipelineName=name, PipelineDefinition=TEXT, RoleArn=ROLE, ClientRequestToken=token, **more
     )["PipelineArn"]
-    assert arn == f"arn:aws:sagemaker:us-east-1:123456789012:pipeline/{name.lower()}"
-    repeated = sm.create_pipeline(PipelineName=name, PipelineDefinition=TEXT, RoleArn=ROLE, ClientRequestToken=token)
+    assert arn == f"arn:aws:sagemaker:us-east-1:123456789012:pipeline/{name}"
+    repeated = sm.create_pipeline(
+        PipelineName=name, PipelineDefinition=TEXT, RoleArn=ROLE, ClientRequestToken=token, **more
+    )
     assert repeated["PipelineArn"] == arn
     with pytest.raises(ClientError) as caught:
         sm.create_pipeline(PipelineName=name.upper(), PipelineDefinition=TEXT, RoleArn=ROLE)

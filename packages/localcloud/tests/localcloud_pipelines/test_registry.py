@@ -38,7 +38,7 @@ def test_groups(sm: Any, name: str) -> None:
     arn = sm.create_model_package_group(ModelPackageGroupName=name, ModelPackageGroupDescription="d")[
         "ModelPackageGroupArn"
     ]
-    assert arn.endswith(f":model-package-group/{name.lower()}")
+    assert arn.endswith(f":model-package-group/{name}")
     code, message = refused(sm.create_model_package_group, ModelPackageGroupName=name)
     assert (code, "already exists" in message) == ("ValidationException", True)
     for key in (name, arn):
@@ -326,7 +326,7 @@ def test_steps_that_register_and_make_a_model(sm: Any, pipeline: Any, run: Any, 
     assert package["ModelPackageGroupName"] == group
     made = found["Make_Model"]["Metadata"]["Model"]["Arn"].rsplit("/", 1)[1]
     identifier = ended["PipelineExecutionArn"].rsplit("/", 1)[1]
-    assert made.startswith(f"pipelines-{identifier}-make-model-")
+    assert made.startswith(f"pipelines-{identifier}-Make-Model-")
     unapproved = run(name, {"Approval": "Rejected"})
     assert "only an Approved version can be used" in reason(sm, unapproved)
     assert sm.describe_model_package_group(ModelPackageGroupName=group)
@@ -386,5 +386,5 @@ def test_steps_that_bring_a_model_to_an_endpoint(
         found = steps_of(sm, ended["PipelineExecutionArn"])
         endpoint = sm.describe_endpoint(EndpointName=name)
         assert found["Deploy"]["Metadata"]["Endpoint"]["Arn"] == endpoint["EndpointArn"]
-        assert found["Configure"]["Metadata"]["EndpointConfig"]["Arn"].endswith(endpoint["EndpointConfigName"].lower())
+        assert found["Configure"]["Metadata"]["EndpointConfig"]["Arn"].endswith(endpoint["EndpointConfigName"])
     sm.delete_endpoint(EndpointName=name)

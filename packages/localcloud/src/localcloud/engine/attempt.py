@@ -95,4 +95,4 @@ def _hit(work: Work, key: str) -> bool:
 
 
 def _pipeline(work: Work) -> str:
-    return work.arn.split(":pipeline/", 1)[1].partition("/execution/")[0].lower()
+    return work.arn.split(":pipeline/", 1)[1].partition("/execution/")[0]

@@ -27,7 +27,7 @@ FINAL = ("Succeeded", "Failed", "Stopped")
 def key_of(arn: str) -> str:
     """`arn:...:pipeline/x/execution/abc` -> `x/abc`."""
     name, _, execution = arn.split(":pipeline/", 1)[-1].partition("/execution/")
-    return f"{name.lower()}/{execution}"
+    return f"{name}/{execution}"
 
 
 def steps(ctx: Context, key: str) -> list[Document]:

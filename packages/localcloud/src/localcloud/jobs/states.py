@@ -58,7 +58,9 @@ class Job:
 
     def create(self, doc: Document) -> None:
         """Keep a new job; ResourceInUse when the name is taken."""
-        if not self.ctx.cloud.store.create(self.kind.kind, self.ctx.account, self.ctx.region, self.name, doc):
+        if not self.ctx.cloud.store.create(
+            self.kind.kind, self.ctx.account, self.ctx.region, self.name, doc, any_case=True
+        ):
             word = self.kind.prefix
             raise in_use(
                 f"{word} job names must be unique within an AWS account and region, and a {word.lower()} job "

@@ -28,7 +28,7 @@ KIND = "inference-component"
 
 def arn_of(ctx: Context, name: str) -> str:
     """A component's ARN."""
-    return ctx.arn(f"inference-component/{name.lower()}")
+    return ctx.arn(f"inference-component/{name}")
 
 
 def find(ctx: Context, name: str) -> Document:

@@ -39,13 +39,13 @@ def _create(ctx: Context, request: Request) -> Response:
     _check_hosting(request)
     serverless.check(request, lambda model: model_of(ctx, model))
     asynchronous.check(request)
-    arn = ctx.arn(f"endpoint-config/{name.lower()}")
+    arn = ctx.arn(f"endpoint-config/{name}")
     doc: Document = {key: value for key, value in request.items() if key != "Tags"}
     doc["ProductionVariants"] = [{"InitialVariantWeight": 1.0, **variant} for variant in variants]
     doc |= {"EndpointConfigArn": arn, "CreationTime": time.time()}
     doc.setdefault("EnableNetworkIsolation", False)
     with ctx.cloud.store.transaction():
-        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc):
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc, any_case=True):
             raise validation(f'Cannot create already existing endpoint configuration "{arn}".')
         tags.keep(ctx, arn, request.get("Tags"))
     return {"EndpointConfigArn": arn}
@@ -91,7 +91,7 @@ def model_of(ctx: Context, name: str) -> Document:
     """A model's document; ValidationException as AWS when it is absent."""
     doc = ctx.cloud.store.get("model", ctx.account, ctx.region, name)
     if doc is None:
-        raise validation(f'Could not find model "{ctx.arn(f"model/{name.lower()}")}".')
+        raise validation(f'Could not find model "{ctx.arn(f"model/{name}")}".')
     return paging.public(doc)
 
 
@@ -99,7 +99,7 @@ def find(ctx: Context, name: str) -> Document:
     """An endpoint configuration's document; ValidationException as AWS when it is absent."""
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
     if doc is None:
-        raise validation(f'Could not find endpoint configuration "{ctx.arn(f"endpoint-config/{name.lower()}")}".')
+        raise validation(f'Could not find endpoint configuration "{ctx.arn(f"endpoint-config/{name}")}".')
     return doc
 
 

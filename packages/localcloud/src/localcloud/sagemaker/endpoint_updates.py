@@ -53,7 +53,7 @@ def find(ctx: Context, name: str) -> Document:
 
 def absent(ctx: Context, name: str) -> Exception:
     """What AWS answers for an endpoint that isn't there."""
-    return validation(f'Could not find endpoint "{ctx.arn(f"endpoint/{name.lower()}")}".')
+    return validation(f'Could not find endpoint "{ctx.arn(f"endpoint/{name}")}".')
 
 
 def _update(ctx: Context, request: Request) -> Response:

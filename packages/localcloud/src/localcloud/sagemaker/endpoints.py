@@ -38,7 +38,7 @@ def _create(ctx: Context, request: Request) -> Response:
     policy.check(ctx, request.get("DeploymentConfig"), counts, counts)
     endpoint_updates.check_limit(ctx, 0, sum(counts.values()))
     now = time.time()
-    arn = ctx.arn(f"endpoint/{name.lower()}")
+    arn = ctx.arn(f"endpoint/{name}")
     doc: Document = {
         "EndpointName": name,
         "EndpointArn": arn,
@@ -53,7 +53,7 @@ def _create(ctx: Context, request: Request) -> Response:
     if request.get("DeploymentConfig"):
         doc["LastDeploymentConfig"] = request["DeploymentConfig"]
     with ctx.cloud.store.transaction():
-        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc):
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc, any_case=True):
             raise validation(f'Cannot create already existing endpoint "{arn}".')
         tags.keep(ctx, arn, request.get("Tags"))
     record.tell(ctx, doc)
@@ -117,7 +117,7 @@ def _remove(ctx: Context, name: str) -> None:
     def done() -> None:
         with ctx.cloud.store.transaction():
             ctx.cloud.store.delete(KIND, ctx.account, ctx.region, name)
-            tags.drop(ctx, ctx.arn(f"endpoint/{name.lower()}"))
+            tags.drop(ctx, ctx.arn(f"endpoint/{name}"))
 
     host(ctx.cloud).remove(ctx, name, done)
 

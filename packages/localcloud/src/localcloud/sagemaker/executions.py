@@ -12,11 +12,11 @@ import string
 import time
 from typing import Any
 
-from localcloud import paging
+from localcloud import paging, tokens
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.engine import definition, expressions, journal, runner
 from localcloud.engine.parameters import resolve_parameters
-from localcloud.errors import AwsError, not_found, validation
+from localcloud.errors import not_found, validation
 from localcloud.sagemaker import pipelines
 from localcloud.store import Document
 
@@ -27,7 +27,7 @@ _ALPHABET = string.ascii_lowercase + string.digits
 def find(ctx: Context, arn: str) -> Document:
     """An execution by ARN; AwsError ResourceNotFound."""
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, journal.key_of(arn))
-    if doc is None or doc["PipelineExecutionArn"].lower() != arn.lower():
+    if doc is None or doc["PipelineExecutionArn"] != arn:
         raise not_found(f"Pipeline execution '{arn}' does not exist.")
     return doc
 
@@ -39,12 +39,11 @@ def _start(ctx: Context, request: Request) -> Response:
         raise validation(
             "SelectiveExecutionConfig is not supported here: start the whole pipeline, it reuses cached steps."
         )
-    asked = {key: value for key, value in request.items() if key != "ClientRequestToken"}
     store, known = ctx.cloud.store, (pipelines.START_KIND, ctx.account, ctx.region, f"{name}/{token}")
     with store.transaction():
         earlier = store.get(*known) if token else None
-        if earlier is not None:
-            return _same_start(earlier, asked)
+        if earlier is not None and tokens.repeats(earlier.get("asked"), request, "ClientRequestToken"):
+            return {"PipelineExecutionArn": earlier["PipelineExecutionArn"]}
         found = pipelines.version(ctx, pipeline, request.get("PipelineVersionId"))
         parsed = definition.parse(found["PipelineDefinition"])
         values = resolve_parameters(parsed.parameters, request.get("PipelineParameters", []))
@@ -53,17 +52,11 @@ def _start(ctx: Context, request: Request) -> Response:
         doc["PipelineExperimentConfig"] = _experiment(ctx, parsed, doc)
         _keep(ctx, doc, pipeline, found)
         if token:
-            kept = {"PipelineExecutionArn": arn, "request": asked}
-            store.put(*known, kept)
+            asked = tokens.asked(request, "ClientRequestToken")
+            store.put(*known, {"PipelineExecutionArn": arn, "asked": asked})
     journal.emit_execution(ctx, doc, "Executing", None)
     runner.launch(ctx, arn)
     return {"PipelineExecutionArn": arn}
-
-
-def _same_start(earlier: Document, asked: Request) -> Response:
-    if earlier["request"] != asked:
-        raise AwsError("ConflictException", "ClientRequestToken was used before with another request.")
-    return {"PipelineExecutionArn": earlier["PipelineExecutionArn"]}
 
 
 def _document(
@@ -177,13 +170,14 @@ def _stop(ctx: Context, request: Request) -> Response:
 
 
 def _retry(ctx: Context, request: Request) -> Response:
-    arn, token = request["PipelineExecutionArn"], request.get("ClientRequestToken")
-    changes: dict[str, Any] = {"PipelineExecutionStatus": "Executing", "FailureReason": None, "_retry_token": token}
+    arn = request["PipelineExecutionArn"]
+    asked = tokens.asked(request, "ClientRequestToken")
+    changes: dict[str, Any] = {"PipelineExecutionStatus": "Executing", "FailureReason": None, "_retried": asked}
     if "ParallelismConfiguration" in request:
         changes["ParallelismConfiguration"] = request["ParallelismConfiguration"]
     with ctx.cloud.store.transaction():
         doc = find(ctx, arn)
-        if token and doc.get("_retry_token") == token:
+        if tokens.repeats(doc.get("_retried"), request, "ClientRequestToken"):
             return {"PipelineExecutionArn": arn}
         if doc["PipelineExecutionStatus"] not in ("Failed", "Stopped"):
             raise validation(

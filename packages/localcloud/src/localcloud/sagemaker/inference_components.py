@@ -67,7 +67,7 @@ def _create(ctx: Context, request: Request) -> Response:
     with ctx.cloud.store.transaction():
         # It may be gone by now.
         _variant(endpoint_updates.find(ctx, endpoint["EndpointName"]), variant["VariantName"])
-        if not ctx.cloud.store.create(documents.KIND, ctx.account, ctx.region, name, doc):
+        if not ctx.cloud.store.create(documents.KIND, ctx.account, ctx.region, name, doc, any_case=True):
             raise validation(f'Cannot create already existing inference component "{arn}".')
         tags.keep(ctx, arn, request.get("Tags"))
     work.start(ctx, name, spec)

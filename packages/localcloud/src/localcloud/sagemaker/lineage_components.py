@@ -34,7 +34,7 @@ def keep(ctx: Context, kind: Kind, job: Document, inputs: dict[str, str], output
     source = {"SourceArn": job[f"{kind.noun}Arn"], "SourceType": f"SageMaker{kind.noun}"}
     doc: Document = {
         "TrialComponentName": name,
-        "TrialComponentArn": ctx.arn(f"{TRIAL_COMPONENT}/{name.lower()}"),
+        "TrialComponentArn": ctx.arn(f"{TRIAL_COMPONENT}/{name}"),
         "DisplayName": name,
         "Source": source,
         "Sources": [source],
@@ -53,7 +53,7 @@ def keep(ctx: Context, kind: Kind, job: Document, inputs: dict[str, str], output
     for member, given in (("StartTime", f"{kind.prefix}StartTime"), ("EndTime", f"{kind.prefix}EndTime")):
         if given in job:
             doc[member] = job[given]
-    ctx.cloud.store.put(TRIAL_COMPONENT, ctx.account, ctx.region, name.lower(), doc)
+    ctx.cloud.store.put(TRIAL_COMPONENT, ctx.account, ctx.region, name, doc)
     return str(doc["TrialComponentArn"])
 
 
@@ -82,7 +82,7 @@ def _metric(job: Document, kind: Kind, metric: Document) -> Document:
 
 
 def _describe(ctx: Context, request: Request) -> Response:
-    name = request["TrialComponentName"].rpartition("/")[2].lower()
+    name = request["TrialComponentName"].rpartition("/")[2]
     doc = ctx.cloud.store.get(TRIAL_COMPONENT, ctx.account, ctx.region, name)
     if doc is None:
         raise not_found(f"Trial component {ctx.arn(f'{TRIAL_COMPONENT}/{name}')} does not exist.")

@@ -1,6 +1,6 @@
 """Artifacts, contexts and actions: the vertices of the lineage graph that the API creates, beside trial components.
 
-Document kinds "artifact" (name = a hash of its source), "context" and "action" (name = its name in lower case), doc =
+Document kinds "artifact" (name = a hash of its source), "context" and "action" (name = its name), doc =
 the Describe answer. `Entity` is what all four kinds have in common, as associations and QueryLineage show them.
 """
 
@@ -90,7 +90,7 @@ def by_arn(ctx: Context, arn: str) -> Entity:
     prefix, _, name = arn.partition("/")
     kind = prefix.rpartition(":")[2]
     if prefix == ctx.arn(kind):
-        doc = ctx.cloud.store.get(kind, ctx.account, ctx.region, name.lower())
+        doc = ctx.cloud.store.get(kind, ctx.account, ctx.region, name)
         if doc is not None and kind == TRIAL_COMPONENT:
             return component_entity(doc)
         for found in KINDS:
@@ -136,7 +136,7 @@ def change(ctx: Context, kind: Kind, key: str, apply: Callable[[Document], None]
 
 
 def _key(kind: Kind, members: Document) -> str:
-    return artifact_key(members["Source"]) if kind is ARTIFACT else str(members[kind.name]).lower()
+    return artifact_key(members["Source"]) if kind is ARTIFACT else str(members[kind.name])
 
 
 def _document(ctx: Context, kind: Kind, key: str, members: Document) -> Document:
@@ -151,7 +151,7 @@ def _create(kind: Kind) -> Handler:
         key = _key(kind, request)
         doc = _document(ctx, kind, key, request)
         with ctx.cloud.store.transaction():
-            if not ctx.cloud.store.create(kind.kind, ctx.account, ctx.region, key, doc):
+            if not ctx.cloud.store.create(kind.kind, ctx.account, ctx.region, key, doc, any_case=True):
                 raise validation(f"{kind.noun} already exists: {doc[kind.arn]}")
             tags.keep(ctx, doc[kind.arn], request.get("Tags"))
         return {kind.arn: doc[kind.arn]}
@@ -167,7 +167,7 @@ def _asked(ctx: Context, kind: Kind, request: Request) -> str:
         key = artifact_key(request["Source"])
     else:
         named = str(request[kind.arn if kind is ARTIFACT else kind.name])
-        key = (by_arn(ctx, named).arn.partition("/")[2] if named.startswith("arn:") else named).lower()
+        key = by_arn(ctx, named).arn.partition("/")[2] if named.startswith("arn:") else named
     if ctx.cloud.store.get(kind.kind, ctx.account, ctx.region, key) is None:
         raise not_found(f"{kind.noun} {ctx.arn(f'{kind.kind}/{key}')} does not exist.")
     return key

@@ -122,7 +122,7 @@ def _package(ctx: Context, detail: dict[str, Any]) -> None:
         return
     context = {
         "ContextName": f"{group}-aws-model-package-group",
-        "Source": {"SourceUri": ctx.arn(f"model-package-group/{group.lower()}"), "SourceType": "ARN"},
+        "Source": {"SourceUri": ctx.arn(f"model-package-group/{group}"), "SourceType": "ARN"},
         "ContextType": "ModelGroup",
         "Properties": {},
     }
@@ -174,7 +174,7 @@ def _endpoint(ctx: Context, detail: dict[str, Any]) -> None:
     def shown(doc: Document) -> None:
         doc["Properties"]["EndpointStatus"] = status
 
-    change(ctx, CONTEXT, f"{name}-aws-endpoint".lower(), shown)
+    change(ctx, CONTEXT, f"{name}-aws-endpoint", shown)
     current = endpoint.get("_next") or endpoint["_fleet"]
     deployment = _deployment(ctx, endpoint, current)
     if status == "InService":

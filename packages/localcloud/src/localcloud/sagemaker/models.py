@@ -23,7 +23,7 @@ def _create(ctx: Context, request: Request) -> Response:
     name = request["ModelName"]
     if bool(request.get("PrimaryContainer")) == bool(request.get("Containers")):
         raise validation("Requires exactly one of PrimaryContainer and Containers.")
-    arn = ctx.arn(f"model/{name.lower()}")
+    arn = ctx.arn(f"model/{name}")
     doc: Document = {key: value for key, value in request.items() if key != "Tags"}
     if "PrimaryContainer" in doc:
         doc["PrimaryContainer"] = _container(ctx, doc["PrimaryContainer"])
@@ -32,7 +32,7 @@ def _create(ctx: Context, request: Request) -> Response:
     doc |= {"ModelArn": arn, "CreationTime": time.time()}
     doc.setdefault("EnableNetworkIsolation", False)
     with ctx.cloud.store.transaction():
-        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc):
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc, any_case=True):
             raise validation(f'Cannot create already existing model "{arn}".')
         tags.keep(ctx, arn, request.get("Tags"))
     _emit(ctx, arn, name)
@@ -90,7 +90,7 @@ def _delete(ctx: Context, request: Request) -> Response:
 def _find(ctx: Context, name: str) -> Document:
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
     if doc is None:
-        raise validation(f'Could not find model "{ctx.arn(f"model/{name.lower()}")}".')
+        raise validation(f'Could not find model "{ctx.arn(f"model/{name}")}".')
     return doc
 
 

@@ -1,6 +1,6 @@
 """Model packages: versions in a group, their approval, and the events that both send.
 
-Document kind "model-package", name = `<group>/<version>`, or the package's name when it has no group; in lower case.
+Document kind "model-package", name = `<group>/<version>`, or the package's name when it has no group.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from localcloud import events, paging, tags
+from localcloud import events, paging, tags, tokens
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import AwsError, validation
 from localcloud.sagemaker import model_card, registry
@@ -45,10 +45,10 @@ _SUMMARY = paging.summary(
 
 def find(ctx: Context, name_or_arn: str) -> Document:
     """A package by ARN, `group/version` or name; AwsError ValidationException when it isn't there."""
-    name = registry.short_name(name_or_arn).lower()
+    name = registry.short_name(name_or_arn)
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
     arn = name_or_arn if name_or_arn.startswith("arn:") else ctx.arn(f"model-package/{name}")
-    if doc is None or doc["ModelPackageArn"].lower() != arn.lower():
+    if doc is None or doc["ModelPackageArn"] != arn:
         raise validation(f"ModelPackage {arn} does not exist.")
     return doc
 
@@ -67,9 +67,9 @@ def _create(ctx: Context, request: Request) -> Response:
         earlier = _same_token(ctx, request)
         if earlier is not None:
             return {"ModelPackageArn": earlier["ModelPackageArn"]}
-        key = _numbered(ctx, doc, group) if group else str(name).lower()
+        key = _numbered(ctx, doc, group) if group else str(name)
         doc["ModelPackageArn"] = ctx.arn(f"model-package/{key}")
-        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, key, doc):
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, key, doc, any_case=True):
             raise AwsError("ConflictException", f"Model package already exists: {doc['ModelPackageArn']}")
         tags.keep(ctx, doc["ModelPackageArn"], request.get("Tags"))
     _emit(ctx, doc)
@@ -86,7 +86,7 @@ def _document(request: Request) -> Document:
         "ModelPackageStatus": "Completed",
         "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
         "CertifyForMarketplace": bool(request.get("CertifyForMarketplace")),
-        "_token": request.get("ClientToken"),
+        "_created": tokens.asked(request, "ClientToken"),
     }
 
 
@@ -94,7 +94,7 @@ def _numbered(ctx: Context, doc: Document, group: str) -> str:
     """Give the package the group's next version; a version is never used twice, not even after a delete."""
     found = registry.find(ctx, group)
     found["_last_version"] += 1
-    key = found["ModelPackageGroupName"].lower()
+    key = found["ModelPackageGroupName"]
     ctx.cloud.store.put(registry.KIND, ctx.account, ctx.region, key, found)
     doc["ModelPackageGroupName"] = found["ModelPackageGroupName"]
     doc["ModelPackageVersion"] = found["_last_version"]
@@ -103,11 +103,8 @@ def _numbered(ctx: Context, doc: Document, group: str) -> str:
 
 
 def _same_token(ctx: Context, request: Request) -> Document | None:
-    token = request.get("ClientToken")
-    if not token:
-        return None
     docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region)
-    return next((doc for doc in docs if doc.get("_token") == token), None)
+    return next((doc for doc in docs if tokens.repeats(doc.get("_created"), request, "ClientToken")), None)
 
 
 def _describe(ctx: Context, request: Request) -> Response:
@@ -130,7 +127,7 @@ def _batch_describe(ctx: Context, request: Request) -> Response:
 def _list(ctx: Context, request: Request) -> Response:
     group = request.get("ModelPackageGroupName")
     if group:
-        prefix = registry.find(ctx, group)["ModelPackageGroupName"].lower() + "/"
+        prefix = registry.find(ctx, group)["ModelPackageGroupName"] + "/"
         docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region, prefix)
     else:
         docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region)
@@ -151,18 +148,24 @@ def _update(ctx: Context, request: Request) -> Response:
     find(ctx, request["ModelPackageArn"])
     if "ModelCard" in request:
         model_card.check(request["ModelCard"])
-    key = registry.short_name(request["ModelPackageArn"]).lower()
-    changed: list[str] = []
+    key = registry.short_name(request["ModelPackageArn"])
+    changed: list[str] | None = []
 
     def apply(found: Document) -> None:
+        nonlocal changed
+        if tokens.repeats(found.get("_updated"), request, "ClientToken"):
+            changed = None
+            return
+        found["_updated"] = tokens.asked(request, "ClientToken")
         before = dict(found)
         _change(found, request)
-        changed.extend(field for field in UPDATED_FIELDS if found.get(field) != before.get(field))
+        changed = [field for field in UPDATED_FIELDS if found.get(field) != before.get(field)]
 
     doc = ctx.cloud.store.update(KIND, ctx.account, ctx.region, key, apply)
     if doc is None:
         raise validation(f"ModelPackage {request['ModelPackageArn']} does not exist.")
-    _emit(ctx, doc, changed)
+    if changed is not None:
+        _emit(ctx, doc, changed)
     return {"ModelPackageArn": doc["ModelPackageArn"]}
 
 
@@ -196,7 +199,7 @@ def _change(doc: Document, request: Request) -> None:
 
 def _delete(ctx: Context, request: Request) -> Response:
     doc = find(ctx, request["ModelPackageName"])
-    ctx.cloud.store.delete(KIND, ctx.account, ctx.region, registry.short_name(request["ModelPackageName"]).lower())
+    ctx.cloud.store.delete(KIND, ctx.account, ctx.region, registry.short_name(request["ModelPackageName"]))
     tags.drop(ctx, doc["ModelPackageArn"])
     return {}
 

@@ -1,7 +1,7 @@
 """Pipelines and their versions: create, update, describe, list, delete.
 
-Documents: kind "pipeline", name = PipelineName in lower case (AWS lower-cases the ARN, so names that differ only in
-case are one); kind "pipeline-version", name = `<pipeline>/<version, 9 digits>`, with the definition.
+Documents: kind "pipeline", name = PipelineName; kind "pipeline-version", name = `<pipeline>/<version, 9 digits>`,
+with the definition.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from localcloud import paging, tags
+from localcloud import paging, tags, tokens
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.engine import cache, definition, journal
 from localcloud.errors import AwsError, not_found, validation
@@ -26,14 +26,14 @@ def find(ctx: Context, name_or_arn: str) -> Document:
     name = key_of(name_or_arn)
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
     arn = name_or_arn if name_or_arn.startswith("arn:") else ctx.arn(f"pipeline/{name}")
-    if doc is None or doc["PipelineArn"].lower() != arn.lower():
+    if doc is None or doc["PipelineArn"] != arn:
         raise not_found(f"Pipeline '{arn}' does not exist.")
     return doc
 
 
 def key_of(name_or_arn: str) -> str:
     """The name that a pipeline's documents are kept under."""
-    return (name_or_arn.split("/", 1)[1] if name_or_arn.startswith("arn:") else name_or_arn).lower()
+    return name_or_arn.split("/", 1)[1] if name_or_arn.startswith("arn:") else name_or_arn
 
 
 def version(ctx: Context, pipeline: Document, number: int | None = None) -> Document:
@@ -51,15 +51,15 @@ def _create(ctx: Context, request: Request) -> Response:
     text = _definition_text(ctx, request)
     if text is None:
         raise validation("One of PipelineDefinition and PipelineDefinitionS3Location must be given.")
-    existing = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name.lower())
+    existing = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
     if existing is not None:
-        if existing["_token"] == request.get("ClientRequestToken"):
+        if tokens.repeats(existing.get("_created"), request, "ClientRequestToken"):
             return {"PipelineArn": existing["PipelineArn"]}
         raise _taken(name)
     definition.parse(text)
     now = time.time()
     doc: Document = {
-        "PipelineArn": ctx.arn(f"pipeline/{name.lower()}"),
+        "PipelineArn": ctx.arn(f"pipeline/{name}"),
         "PipelineName": name,
         "PipelineDisplayName": request.get("PipelineDisplayName", name),
         "PipelineDescription": request.get("PipelineDescription"),
@@ -70,12 +70,12 @@ def _create(ctx: Context, request: Request) -> Response:
         "CreatedBy": {},
         "LastModifiedBy": {},
         "ParallelismConfiguration": request.get("ParallelismConfiguration"),
-        "_token": request.get("ClientRequestToken"),
+        "_created": tokens.asked(request, "ClientRequestToken"),
         "_version": 0,
     }
     with ctx.cloud.store.transaction():
         _add_version(ctx, doc, text)
-        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name.lower(), doc):
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc, any_case=True):
             raise _taken(name)
         tags.keep(ctx, doc["PipelineArn"], request.get("Tags"))
     return {"PipelineArn": doc["PipelineArn"]}
@@ -147,7 +147,7 @@ def _describe(ctx: Context, request: Request) -> Response:
 
 
 def _list(ctx: Context, request: Request) -> Response:
-    docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region, request.get("PipelineNamePrefix", "").lower())
+    docs = ctx.cloud.store.list(KIND, ctx.account, ctx.region, request.get("PipelineNamePrefix", ""))
     docs = paging.within(docs, request, "Created")
     docs = paging.ordered(docs, request, {"CreationTime": "CreationTime", "Name": "PipelineName"})
     shown = paging.summary(

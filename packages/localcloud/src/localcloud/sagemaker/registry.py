@@ -1,6 +1,6 @@
 """Model package groups: create, describe, list, delete.
 
-Document kind "model-package-group", name = the group's name in lower case.
+Document kind "model-package-group", name = the group's name.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def short_name(name_or_arn: str) -> str:
 
 def find(ctx: Context, name_or_arn: str) -> Document:
     """A group's document; AwsError ValidationException when it isn't there."""
-    name = short_name(name_or_arn).lower()
+    name = short_name(name_or_arn)
     doc = ctx.cloud.store.get(KIND, ctx.account, ctx.region, name)
     arn = name_or_arn if name_or_arn.startswith("arn:") else ctx.arn(f"model-package-group/{name}")
-    if doc is None or doc["ModelPackageGroupArn"].lower() != arn.lower():
+    if doc is None or doc["ModelPackageGroupArn"] != arn:
         raise validation(f"ModelPackageGroup {arn} does not exist.")
     return doc
 
 
 def _create(ctx: Context, request: Request) -> Response:
     name = request["ModelPackageGroupName"]
-    arn = ctx.arn(f"model-package-group/{name.lower()}")
+    arn = ctx.arn(f"model-package-group/{name}")
     doc: Document = {key: value for key, value in request.items() if key != "Tags"}
     doc |= {
         "ModelPackageGroupArn": arn,
@@ -43,7 +43,7 @@ def _create(ctx: Context, request: Request) -> Response:
         "_last_version": 0,
     }
     with ctx.cloud.store.transaction():
-        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name.lower(), doc):
+        if not ctx.cloud.store.create(KIND, ctx.account, ctx.region, name, doc, any_case=True):
             raise validation(f"Model Package Group already exists: {arn}")
         tags.keep(ctx, arn, request.get("Tags"))
     return {"ModelPackageGroupArn": arn}
@@ -74,7 +74,7 @@ def _delete(ctx: Context, request: Request) -> Response:
     store = ctx.cloud.store
     with store.transaction():
         doc = find(ctx, request["ModelPackageGroupName"])
-        name = doc["ModelPackageGroupName"].lower()
+        name = doc["ModelPackageGroupName"]
         versions = len(store.list(PACKAGE_KIND, ctx.account, ctx.region, f"{name}/"))
         if versions:
             raise AwsError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from localcloud import paging, tags
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.errors import validation
@@ -25,7 +23,7 @@ def _delete(ctx: Context, request: Request) -> Response:
     _existing(ctx, request["ResourceArn"])
     gone = set(request["TagKeys"])
     left = [tag for tag in tags.of(ctx, request["ResourceArn"]) if tag["Key"] not in gone]
-    ctx.cloud.store.put(tags.KIND, ctx.account, ctx.region, request["ResourceArn"].lower(), {"Tags": left})
+    ctx.cloud.store.put(tags.KIND, ctx.account, ctx.region, request["ResourceArn"], {"Tags": left})
     return {}
 
 
@@ -34,19 +32,15 @@ def _existing(ctx: Context, arn: str) -> None:
     _, _, _, region, account, resource = arn.split(":", 5)
     kind, _, name = resource.partition("/")
     if (account, region) == (ctx.account, ctx.region):
-        # Names are kept as given or in lower case, ARNs in lower case: look under both, then under the ARN itself.
-        for key in (name, name.lower()):
-            if ctx.cloud.store.get(kind, account, region, key) is not None:
-                return
-        if any(_has_arn(doc, arn) for doc in ctx.cloud.store.list(kind, account, region)):
+        doc = ctx.cloud.store.get(kind, account, region, name)
+        docs = [doc] if doc else ctx.cloud.store.list(kind, account, region)  # a package's documents have other names
+        if any(_has_arn(found, arn) for found in docs):
             return
     raise validation(f"Resource {arn} does not exist.")
 
 
 def _has_arn(doc: Document, arn: str) -> bool:
-    wanted = arn.lower()
-    values: list[Any] = [value for key, value in doc.items() if key.endswith("Arn")]
-    return any(isinstance(value, str) and value.lower() == wanted for value in values)
+    return any(value == arn for key, value in doc.items() if key.endswith("Arn"))
 
 
 OPERATIONS: dict[str, Handler] = {"AddTags": _add, "ListTags": _list, "DeleteTags": _delete}
