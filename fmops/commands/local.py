@@ -23,13 +23,13 @@ def up(pipeline: Pipeline, port: int | None) -> None:
     from localcloud import control
     from localcloud.home import ControlError
 
+    aws = pipeline.config.aws  # read before anything starts
     try:
         info = control.up(pipeline.home, **({} if port is None else {"port": port}))
     except ControlError as error:
         raise UserError(str(error)) from None
     say(f"localcloud answers at {info.url} (process {info.pid}, state in {pipeline.home}).")
     say("\nTo point boto3, the SageMaker SDK or the AWS CLI at it:")
-    aws = pipeline.config.aws
     for name, value in control.shell_environment(pipeline.home, info, aws.account_id, aws.region).items():
         say(f"  export {name}={value}")
 

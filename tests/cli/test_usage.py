@@ -144,3 +144,27 @@ def test_local_status_and_down_when_nothing_runs(tmp_path: Path) -> None:
     assert (status.returncode, status.stdout) == (1, "localcloud is not running. Start it with: fmops local up\n")
     down = fmops("local", "down", FMOPS_HOME=str(tmp_path))
     assert (down.returncode, down.stdout) == (0, "localcloud was not running.\n")
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS, "local up"} - {"demo", "local"}))
+def test_a_folder_without_a_pipeline_stays_as_it_is(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, to be quick: nothing is written, and no localcloud runs behind the message."""
+    from click.testing import CliRunner
+    from localcloud import control
+
+    from configuration.errors import UserError
+    from fmops.cli import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FMOPS_HOME", str(tmp_path / "home"))
+    arguments = [*command.split(), *([] if command == "local up" else ["--local"])]
+    needed = {"approve": ["1"], "reject": ["1"], "deploy": ["1"], "invoke": ["a prompt"], "lineage": ["1"]}.get(
+        command, []
+    )
+    result = CliRunner().invoke(cli, [*arguments, *needed])
+    assert isinstance(result.exception, UserError), result
+    assert "there is no such file; name it with --config" in str(result.exception)
+    assert control.status(tmp_path / "home") is None
+    assert list(tmp_path.iterdir()) == []

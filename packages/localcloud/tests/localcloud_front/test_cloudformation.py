@@ -250,3 +250,49 @@ def test_a_model_package_group_that_exists_rolls_the_stack_back(aws: Clients) ->
 def test_an_unknown_type_is_refused_by_name(aws: Clients) -> None:
     with pytest.raises(ClientError, match="AWS::SageMaker::Coffee"):
         deploy(aws, "unknown", {"X": {"Type": "AWS::SageMaker::Coffee"}})
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete", None])
+def test_what_an_update_replaces_stays_or_goes_as_the_template_says(aws: Clients, policy: str | None) -> None:
+    kept: dict[str, Any] = {} if policy is None else {"UpdateReplacePolicy": policy}
+    stem = f"replaced-{policy or 'default'}".lower()
+    statement = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = {"Version": "2012-10-17", "Statement": [statement]}
+
+    def resources(name: str) -> dict[str, Any]:
+        group = {"ModelPackageGroupName": name}
+        return {
+            "Bucket": {**bucket(name), **kept},
+            "Group": {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": group, **kept},
+            "Log": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": name}, **kept},
+            "Role": {
+                "Type": "AWS::IAM::Role",
+                "Properties": {"RoleName": name, "AssumeRolePolicyDocument": trust},
+                **kept,
+            },
+        }
+
+    def there() -> list[tuple[str, str]]:
+        groups = aws("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"]
+        logs = aws("logs").describe_log_groups(logGroupNamePrefix=stem)["logGroups"]
+        found = [("Bucket", item["Name"]) for item in aws("s3").list_buckets()["Buckets"]]
+        found += [("Group", item["ModelPackageGroupName"]) for item in groups]
+        found += [("Log", item["logGroupName"]) for item in logs]
+        found += [("Role", item["RoleName"]) for item in aws("iam").list_roles()["Roles"]]
+        return sorted((kind, name.removeprefix(f"{stem}-")) for kind, name in found if name.startswith(stem))
+
+    kinds = ("Bucket", "Group", "Log", "Role")
+    assert deploy(aws, stem, resources(f"{stem}-old"))["StackStatus"] == "CREATE_COMPLETE"
+    assert there() == [(kind, "old") for kind in kinds]
+    assert deploy(aws, stem, resources(f"{stem}-new"))["StackStatus"] == "UPDATE_COMPLETE"
+    names = ("new", "old") if policy == "Retain" else ("new",)
+    assert there() == [(kind, name) for kind in kinds for name in names]
+
+
+def test_a_replaced_bucket_that_is_not_empty_stays_and_is_named(aws: Clients) -> None:
+    deploy(aws, "full", {"Bucket": bucket("full-old")})
+    aws("s3").put_object(Bucket="full-old", Key="k", Body=b"x")
+    stack = deploy(aws, "full", {"Bucket": bucket("full-new")})
+    assert stack["StackStatus"] == "UPDATE_COMPLETE"
+    assert "full-old" in reasons(aws, stack)
+    assert aws("s3").get_object(Bucket="full-old", Key="k")["Body"].read() == b"x"

@@ -56,9 +56,7 @@ def _model_package_group(cloud: Cloud) -> dict[str, Callable[..., Any]]:
         if any(old.get(name) != new.get(name) for name in named):
             if old.get("ModelPackageGroupName") == new.get("ModelPackageGroupName"):
                 raise ValueError(f"{_GROUP}: changing the description replaces the group, which needs another name")
-            replaced = create("", new, stack)
-            delete(physical_id, old)
-            return replaced
+            return create("", new, stack)  # the old one is deleted after the update, unless the template keeps it
         ctx = _context(cloud)
         kept = {tag["Key"] for tag in new.get("Tags", [])}
         gone = [tag["Key"] for tag in old.get("Tags", []) if tag["Key"] not in kept]
