@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -152,13 +153,14 @@ def test_a_folder_without_a_pipeline_stays_as_it_is(
 ) -> None:
     """In this process, to be quick: nothing is written, and no localcloud runs behind the message."""
     from click.testing import CliRunner
-    from localcloud import control
 
     from configuration.errors import UserError
     from fmops.cli import cli
+    from localcloud import control
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FMOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOCALCLOUD_PARENT", str(os.getpid()))
     arguments = [*command.split(), *([] if command == "local up" else ["--local"])]
     needed = {"approve": ["1"], "reject": ["1"], "deploy": ["1"], "invoke": ["a prompt"], "lineage": ["1"]}.get(
         command, []
