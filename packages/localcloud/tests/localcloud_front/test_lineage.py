@@ -199,7 +199,7 @@ def test_an_endpoint_leads_up_to_the_raw_data(aws: Clients, flow: Flow) -> None:
 def test_the_raw_data_leads_down_to_the_endpoint(aws: Clients, flow: Flow) -> None:
     found = query(aws, artifact(aws, RAW), "Descendants")
     assert ("Endpoint", "chat-aws-endpoint") in found
-    assert ("ModelGroup", "chat-aws-model-package-group") in found
+    assert ("ModelGroup", "Chat-aws-model-package-group") in found
     assert ("Model", flow.package) in found
     only = {"LineageTypes": ["Context"], "Types": ["Endpoint"]}
     assert query(aws, artifact(aws, RAW), "Descendants", IncludeEdges=False, Filters=only) == [
@@ -341,7 +341,7 @@ def test_contexts_actions_and_associations_of_a_user(aws: Clients) -> None:
     ]
     project = client.create_context(ContextName="Project", ContextType="Project", Source=source)["ContextArn"]
     words = client.create_artifact(ArtifactType="Words", Source={"SourceUri": "s3://mine/w"})["ArtifactArn"]
-    assert review == f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:action/review"
+    assert review == f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:action/Review"
     assert refused(lambda: client.create_action(ActionName="review", ActionType="x", Source=source))[0] == (
         "ValidationException"
     )
@@ -363,9 +363,9 @@ def test_contexts_actions_and_associations_of_a_user(aws: Clients) -> None:
     assert found["AssociationType"] == "ContributedTo"
     listed = client.list_associations(DestinationArn=project, SourceType="Review")["AssociationSummaries"]
     assert [one["SourceArn"] for one in listed] == [review]
-    assert query(aws, words, "Descendants") == [("Review", "review"), ("Project", "project")]
+    assert query(aws, words, "Descendants") == [("Review", "Review"), ("Project", "Project")]
     filters = {"Properties": {"p": "1"}}
-    assert query(aws, words, "Descendants", IncludeEdges=False, Filters=filters) == [("Project", "project")]
+    assert query(aws, words, "Descendants", IncludeEdges=False, Filters=filters) == [("Project", "Project")]
 
     code, message = refused(lambda: client.delete_action(ActionName="Review"))
     assert (code, "has associations" in message) == ("ValidationException", True)
