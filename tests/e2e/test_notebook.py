@@ -46,3 +46,13 @@ def test_the_notebook_is_committed_without_outputs() -> None:
     notebook = nbformat.read(Path(ROOT / "notebooks" / "upsert_and_start.ipynb"), as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)
     assert len(notebook.cells) >= 14
+
+
+def test_the_install_cell_brings_what_the_code_asks_for() -> None:
+    """That a kernel goes on with what it had loaded was seen in an empty environment: it has to be restarted."""
+    from examples.base_model import INSTALL
+
+    notebook = nbformat.read(ROOT / "notebooks" / "upsert_and_start.ipynb", as_version=4)
+    install = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert INSTALL.removeprefix("pip install ") in install
+    assert install.rstrip().splitlines()[-1].lstrip().startswith('raise SystemExit("Installed. Now restart the kernel')
