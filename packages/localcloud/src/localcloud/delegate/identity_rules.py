@@ -27,7 +27,7 @@ _NAMED = (
 )
 _UNCHECKED_NAMES = frozenset({"CreateVirtualMFADevice", "CreateServiceLinkedRole", "DeleteServiceLinkedRole"})
 _INLINE = {"user": 2048, "role": 10240, "group": 5120}
-_MANAGED, _TRUST, _ATTACHED, _VERSIONS, _ACCESS_KEYS, _GROUPS, _TAGS = 6144, 2048, 10, 5, 2, 10, 50
+_MANAGED, _TRUST, ATTACHED, _VERSIONS, _ACCESS_KEYS, _GROUPS, _TAGS = 6144, 2048, 10, 5, 2, 10, 50
 
 
 def not_found(message: str) -> AwsError:
@@ -77,18 +77,18 @@ def check_policies(operation: str, request: Request) -> None:
 
 def check_sizes(operation: str, request: Request) -> None:
     """Documents are no longer than IAM's quotas, which count no white space."""
-    if operation in ("CreatePolicy", "CreatePolicyVersion") and _size(request["PolicyDocument"]) > _MANAGED:
+    if operation in ("CreatePolicy", "CreatePolicyVersion") and size(request["PolicyDocument"]) > _MANAGED:
         raise exceeded("PolicySize", _MANAGED)
     trust = request.get("AssumeRolePolicyDocument") or (
         request["PolicyDocument"] if operation == "UpdateAssumeRolePolicy" else ""
     )
-    if _size(trust) > _TRUST:
+    if size(trust) > _TRUST:
         raise exceeded("ACLSizePerRole", _TRUST)
     for kind, most in _INLINE.items():
         if operation == f"Put{kind.capitalize()}Policy":
             name = request[f"{kind.capitalize()}Name"]
             others = {**_inline(kind, name), request["PolicyName"]: request["PolicyDocument"]}
-            if sum(map(_size, others.values())) > most:
+            if sum(map(size, others.values())) > most:
                 reason = f"Maximum policy size of {most} bytes exceeded for {kind} {name}"
                 raise AwsError("LimitExceeded", reason, 409)
 
@@ -99,8 +99,8 @@ def check_numbers(operation: str, request: Request) -> None:
         shown = kind.capitalize()
         if operation == f"Attach{shown}Policy":
             attached = identities.kept(kind)[request[f"{shown}Name"]].get("AttachedPolicies", [])
-            if request["PolicyArn"] not in attached and len(attached) >= _ATTACHED:
-                raise exceeded(f"PoliciesPer{shown}", _ATTACHED)
+            if request["PolicyArn"] not in attached and len(attached) >= ATTACHED:
+                raise exceeded(f"PoliciesPer{shown}", ATTACHED)
     if operation == "CreatePolicyVersion" and len(_versions(request)) >= _VERSIONS:
         reason = (
             f"A managed policy can have up to {_VERSIONS} versions. Before you create a new version, you must delete "
@@ -206,5 +206,6 @@ def _versions(request: Request) -> dict[str, Any]:
     return record["Versions"] if record else {}
 
 
-def _size(document: str) -> int:
+def size(document: str) -> int:
+    """Its characters as the quotas count them."""
     return len("".join(document.split()))

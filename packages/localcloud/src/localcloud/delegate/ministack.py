@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from localcloud.clock import Clock
 from localcloud.context import Cloud, MetricPoint
-from localcloud.delegate import identities, lambdas, stacks
+from localcloud.delegate import identities, lambdas, stack_identities, stacks
 from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint
@@ -55,12 +55,12 @@ class MiniStack:
         lambdas.install(cloud.url, cloud.keys, self._clock, self._patches)
         credentials.accounts_of_users(self._patches)
         credentials.keep_sessions(self._patches)
-        identities.install(self._patches)
         buckets.read_objects_with(self._patches, self._object_data)
         states.take_logs_cheaply(self._patches)
         self._events.install(cloud, self._patches)
         self.alarms.install()
         stacks.install(cloud, self.objects, self._patches)
+        stack_identities.install(self._patches, identities.install(self._patches))
         self.checkpoint.start()
 
     def stopping(self) -> None:
