@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from localcloud_front.conftest import ACCOUNT, TRUST, Clients
-from localcloud_front.test_cloudformation import deploy, reasons
+from localcloud_front.conftest import ACCOUNT, REGION, TRUST, Clients
+from localcloud_front.test_cloudformation import deploy, ended, reasons
 
 TRUSTED: dict[str, Any] = {
     "Version": "2012-10-17",
@@ -103,12 +104,58 @@ def test_a_stack_with_awss_managed_policies_and_its_own_deploys_and_updates(aws:
     }
     stack = deploy(aws, "identities", resources)
     assert (stack["StackStatus"], reasons(aws, stack)) == ("CREATE_COMPLETE", "")
-    resources["Role"]["Properties"]["Description"] = "changed"
+    resources["Role"]["Properties"]["Description"] = "R&D <changed>"
     stack = deploy(aws, "identities", resources)
     assert stack["StackStatus"] == "UPDATE_COMPLETE"
     found = aws("iam").get_role(RoleName="of-a-stack")["Role"]
-    assert (found["Description"], found["Path"], found["MaxSessionDuration"]) == ("changed", "/service-role/", 7200)
+    assert (found["Description"], found["Path"], found["MaxSessionDuration"]) == (
+        "R&D <changed>",
+        "/service-role/",
+        7200,
+    )
     resources["Role"]["Properties"]["Policies"] = [{"PolicyName": "p", "PolicyDocument": BROKEN}]
     stack = deploy(aws, "identities", resources)
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert "Policy statement must contain resources." in reasons(aws, stack)
+
+
+def test_conditions_see_what_functions_stand_for(aws: Clients) -> None:
+    joined: dict[str, Any] = {"Fn::Join": ["", {"Ref": "Elsewhere"}]}
+    here = {"Fn::Equals": [{"Ref": "AWS::Region"}, REGION]}
+    mine = {"Fn::Equals": [{"Fn::Sub": "${AWS::AccountId}-x"}, f"{ACCOUNT}-x"]}
+    template = {
+        "Parameters": {"Elsewhere": {"Type": "CommaDelimitedList", "Default": ""}},
+        "Conditions": {
+            "Reads": {"Fn::Not": [{"Fn::Equals": [joined, ""]}]},
+            "Mine": {"Fn::And": [here, mine]},
+        },
+        "Resources": {
+            "Policy": {
+                "Type": "AWS::IAM::ManagedPolicy",
+                "Properties": {
+                    "PolicyDocument": {
+                        "Version": "2012-10-17",
+                        "Statement": [
+                            {"Sid": "Always", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"},
+                            {"Fn::If": ["Reads", elsewhere("Reads"), {"Ref": "AWS::NoValue"}]},
+                            {"Fn::If": ["Mine", {**elsewhere("Mine"), "Resource": "*"}, {"Ref": "AWS::NoValue"}]},
+                        ],
+                    }
+                },
+            }
+        },
+    }
+    for values, expected in (([], ["Always", "Mine"]), (["arn:aws:s3:::b/*"], ["Always", "Reads", "Mine"])):
+        name = f"conditions-{len(values)}"
+        parameters = [{"ParameterKey": "Elsewhere", "ParameterValue": ",".join(values)}]
+        request = {"StackName": name, "TemplateBody": json.dumps(template), "Parameters": parameters}
+        stack = ended(aws, aws("cloudformation").create_stack(**request)["StackId"])
+        assert (stack["StackStatus"], reasons(aws, stack)) == ("CREATE_COMPLETE", "")
+        resource = aws("cloudformation").describe_stack_resource(StackName=name, LogicalResourceId="Policy")
+        arn = resource["StackResourceDetail"]["PhysicalResourceId"]
+        document = aws("iam").get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]["Document"]
+        assert [statement["Sid"] for statement in document["Statement"]] == expected
+
+
+def elsewhere(sid: str) -> dict[str, Any]:
+    return {"Sid": sid, "Effect": "Allow", "Action": "s3:GetObject", "Resource": {"Ref": "Elsewhere"}}

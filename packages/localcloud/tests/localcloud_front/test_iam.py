@@ -216,6 +216,22 @@ def test_what_is_not_there_is_named(iam: Any, role: str, user: str, group: str) 
     assert refused(iam.get_role, RoleName="none") == ("NoSuchEntity", "The role with name none cannot be found.")
 
 
+def test_descriptions_come_back_as_they_were(iam: Any, role: str) -> None:
+    text = "R&D's <roles>"
+    iam.update_role(RoleName=role, Description=text)
+    assert iam.get_role(RoleName=role)["Role"]["Description"] == text
+    iam.update_role(RoleName=role, Description="")
+    assert iam.get_role(RoleName=role)["Role"].get("Description", "") == ""
+    made = iam.create_role(RoleName=f"{role}2", AssumeRolePolicyDocument=policy(TRUST), Description=text)["Role"]
+    assert made["Description"] == text
+    assert text in [
+        one.get("Description") for page in iam.get_paginator("list_roles").paginate() for one in page["Roles"]
+    ]
+    found = iam.create_policy(PolicyName=role, PolicyDocument=policy(LEAST), Description=text)["Policy"]
+    assert iam.get_policy(PolicyArn=found["Arn"])["Policy"]["Description"] == text
+    assert refused(iam.create_user, UserName="path", Path="/a&b/")[0] == "NotImplemented"
+
+
 def test_a_role_goes_when_nothing_is_left_on_it(iam: Any, role: str) -> None:
     arn = iam.create_policy(PolicyName=role, PolicyDocument=policy(LEAST))["Policy"]["Arn"]
     iam.attach_role_policy(RoleName=role, PolicyArn=arn)

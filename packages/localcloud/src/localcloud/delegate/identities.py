@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.sax.saxutils import escape
 
 from localcloud.delegate import identity_pages, identity_rules, simulation
 from localcloud.delegate.managed_policies import ManagedPolicies, unknown
@@ -46,6 +47,8 @@ class Identities:
         request = checked("iam", asked)
         self._managed.load()
         self._check(asked.operation, request)
+        if "Description" in request:
+            asked.form["Description"] = [kept_text(request["Description"])]
         if asked.operation in simulation.OPERATIONS:
             reply = simulation.simulate(asked, request, self._managed)
         else:
@@ -67,6 +70,8 @@ class Identities:
             raise AwsError("NotImplemented", "localcloud makes no access keys of an account itself: name a user", 501)
 
     def _check(self, operation: str, request: Request) -> None:
+        if any(sign in request.get("Path", "") for sign in "&<>"):
+            raise AwsError("NotImplemented", "localcloud does not implement & < > in the paths of IAM", 501)
         identity_rules.check_names(operation, request)
         if operation in _PERMISSIONS:
             check_permissions(request["PolicyDocument"])
@@ -85,6 +90,11 @@ class Identities:
                 for record in identities.kept(kind).values():
                     for arn in record.get("AttachedPolicies", []):
                         self._managed.document(arn)
+
+
+def kept_text(text: str) -> str:
+    """How MiniStack has to keep a text: it writes it into its XML as it is."""
+    return escape(text)
 
 
 def exists(arn: str) -> bool:

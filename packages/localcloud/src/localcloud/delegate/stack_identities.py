@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from localcloud.delegate import identity_rules
-from localcloud.delegate.identities import exists
+from localcloud.delegate.identities import exists, kept_text
 from localcloud.delegate.managed_policies import ManagedPolicies
 from localcloud.delegate.policy_grammar import check_permissions, check_trust
 from localcloud.errors import AwsError
@@ -53,6 +53,7 @@ def install(patches: Patches, managed: ManagedPolicies) -> None:
         managed.load()
         _identity(props, 2048)
 
+    stacks.resolve_conditions(patches)  # of statements that a policy has or hasn't
     stacks.put_type(patches, "AWS::IAM::Role", _with_boundary(_checked(stacks.type_of("AWS::IAM::Role"), role)))
     stacks.put_type(patches, "AWS::IAM::User", _checked(stacks.type_of("AWS::IAM::User"), user))
     for name in ("AWS::IAM::ManagedPolicy", "AWS::IAM::Policy"):
@@ -104,16 +105,21 @@ def _checked(original: Document, check: Check) -> Document:
 
     def create(logical_id: str, props: Document, stack: str) -> Resource:
         run(props, {})
-        created: Resource = original["create"](logical_id, props, stack)
+        created: Resource = original["create"](logical_id, _kept(props), stack)
         return created
 
     def update(physical_id: str, old: Document, new: Document, stack: str, logical_id: str | None = None) -> Resource:
         run(new, old)
+        old, new = _kept(old), _kept(new)
         extra = {"logical_id": logical_id} if original.get("update_with_logical_id") else {}
         updated: Resource = original["update"](physical_id, old, new, stack, **extra)
         return updated
 
     return {**original, "create": create, "update": update}
+
+
+def _kept(props: Document) -> Document:
+    return {**props, "Description": kept_text(str(props["Description"]))} if "Description" in props else props
 
 
 def _with_boundary(original: Document) -> Document:

@@ -168,7 +168,18 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_S3_BUCKET_CONFIGURATIONS": "tuple",
         "_cw_metric_alarm_record": "(name, props)",
     },
+    "services.cloudformation.engine": {
+        "_evaluate_conditions": "(template, params)",
+        "_resolve_refs": "(value, resources, params, conditions, mappings, stack_name, stack_id)",
+    },
+    "services.cloudformation.changesets": {
+        "_evaluate_conditions": "(template, params)",
+    },
+    "services.cloudformation.handlers": {
+        "_evaluate_conditions": "(template, params)",
+    },
     "services.cloudformation.stacks": {
+        "_evaluate_conditions": "(template, params)",
         "_runs_on_worker_thread": "(resource_type)",
     },
 }
