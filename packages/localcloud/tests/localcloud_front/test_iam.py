@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from localcloud import control
-from localcloud_front.conftest import Clients
+from localcloud_front.conftest import Clients, signed
 
 LEAST: dict[str, Any] = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
 TRUST: dict[str, Any] = {
@@ -230,6 +232,22 @@ def test_descriptions_come_back_as_they_were(iam: Any, role: str) -> None:
     found = iam.create_policy(PolicyName=role, PolicyDocument=policy(LEAST), Description=text)["Policy"]
     assert iam.get_policy(PolicyArn=found["Arn"])["Policy"]["Description"] == text
     assert refused(iam.create_user, UserName="path", Path="/a&b/")[0] == "NotImplemented"
+
+
+def test_what_would_be_ignored_is_refused_by_name(running: control.Info, iam: Any, user: str) -> None:
+    linked = {"AWSServiceName": "autoscaling.amazonaws.com", "CustomSuffix": "x"}
+    code, said = refused(iam.create_service_linked_role, **linked)
+    assert (code, "CustomSuffix" in said) == ("NotImplemented", True)
+    serial = iam.create_virtual_mfa_device(VirtualMFADeviceName=user)["VirtualMFADevice"]["SerialNumber"]
+    codes = {"AuthenticationCode1": "123456", "AuthenticationCode2": "654321"}
+    assert refused(iam.enable_mfa_device, UserName=user, SerialNumber=serial, **codes)[0] == "NotImplemented"
+    headers = {"X-Amz-Target": "IAMService.ListUsers", "Content-Type": "application/x-amz-json-1.1"}
+    request = urllib.request.Request(f"{running.url}/", b"{}", signed(running, "iam", "POST", "/", headers, b"{}"))
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request)
+    answer = error.value.read()
+    error.value.close()
+    assert b"<Code>InvalidAction" in answer
 
 
 def test_a_role_goes_when_nothing_is_left_on_it(iam: Any, role: str) -> None:

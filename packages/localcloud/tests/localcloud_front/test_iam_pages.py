@@ -124,3 +124,22 @@ def test_a_marker_of_another_request_is_refused(iam: Any) -> None:
             call(**request)
     with pytest.raises(ClientError, match="ValidationError"):
         iam.list_roles(MaxItems=1001)
+
+
+def test_filters_of_policies_are_read(iam: Any) -> None:
+    def names(**request: Any) -> set[str]:
+        return {policy["PolicyName"] for policy in iam.list_policies(**request)["Policies"]}
+
+    assert names(Scope="Local", OnlyAttached=True) == set(NAMES[:10])
+    iam.create_policy(PolicyName="path", Path="/team/", PolicyDocument=DOCUMENT)
+    arn = "arn:aws:iam::666677778888:policy/team/path"
+    iam.put_user_permissions_boundary(UserName="n01", PermissionsBoundary=arn)
+    assert names(Scope="Local", PolicyUsageFilter="PermissionsBoundary") == {"path"}
+    assert names(Scope="Local", PolicyUsageFilter="PermissionsPolicy") == set(NAMES[:10])
+    iam.attach_user_policy(UserName="n01", PolicyArn=arn)
+    iam.attach_user_policy(UserName="n01", PolicyArn=POLICY)
+    found = iam.list_attached_user_policies(UserName="n01", PathPrefix="/team/")["AttachedPolicies"]
+    assert [policy["PolicyName"] for policy in found] == ["path"]
+    iam.detach_user_policy(UserName="n01", PolicyArn=arn)
+    iam.delete_user_permissions_boundary(UserName="n01")
+    iam.delete_policy(PolicyArn=arn)

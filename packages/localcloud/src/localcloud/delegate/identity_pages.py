@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,6 +15,8 @@ from botocore.model import OperationModel, StructureShape
 from localcloud.errors import AwsError
 from localcloud.s3 import xml
 
+Keep = Callable[[str, dict[str, Any], dict[str, str]], bool]
+"""Whether an item (its texts by name) is in the list that an operation was asked for with a request."""
 _DEFAULT = 100
 _NAMES = ("Arn", "PolicyArn", "AccessKeyId", "SerialNumber", "VersionId", "Key")
 """What tells the items of a list apart, in this order; then their whole content."""
@@ -27,8 +30,8 @@ def is_paged(model: OperationModel) -> bool:
     return "Marker" in asked.members and "IsTruncated" in answered.members
 
 
-def page(model: OperationModel, request: dict[str, Any], body: bytes) -> bytes:
-    """One page of an answer; AwsError ValidationError for a Marker that is not of this request.
+def page(model: OperationModel, request: dict[str, Any], body: bytes, keep: Keep) -> bytes:
+    """One page of an answer, of what `keep` keeps; AwsError ValidationError for a Marker of another request.
 
     A page begins after the item that the one before ended with, in an order of their names: what is made or deleted
     in between neither doubles nor hides anything else.
@@ -40,7 +43,12 @@ def page(model: OperationModel, request: dict[str, Any], body: bytes) -> bytes:
     lists = [name for name, shape in output.members.items() if shape.type_name == "list"]
     found = [(element, lists.index(element.tag)) for element in result if element.tag in lists]
     items = sorted(
-        (((place, _identity(item)), element, item) for element, place in found for item in element),
+        (
+            ((place, _identity(item)), element, item)
+            for element, place in found
+            for item in element
+            if keep(model.name, request, _texts(item))
+        ),
         key=lambda entry: entry[0],
     )
     mark = _mark(model.name, request)
@@ -60,12 +68,16 @@ def page(model: OperationModel, request: dict[str, Any], body: bytes) -> bytes:
 
 
 def _identity(item: ElementTree.Element) -> str:
-    children = {child.tag: child.text or "" for child in item}
+    children = _texts(item)
     for name in _NAMES:
         if name in children:
             # v10 comes after v9.
             return children[name].zfill(4) if name == "VersionId" else children[name]
     return "".join(item.itertext())
+
+
+def _texts(item: ElementTree.Element) -> dict[str, str]:
+    return {child.tag: child.text or "" for child in item}
 
 
 def _mark(operation: str, request: dict[str, Any]) -> str:

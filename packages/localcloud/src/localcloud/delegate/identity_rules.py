@@ -122,6 +122,19 @@ def check_numbers(operation: str, request: Request) -> None:
                 raise AwsError("LimitExceeded", f"The number of tags has reached the maximum limit: {_TAGS}", 409)
 
 
+def is_asked_for(operation: str, request: Request, item: dict[str, str]) -> bool:
+    """Whether a policy belongs into a list, by the filters that MiniStack doesn't read."""
+    if operation == "ListPolicies":
+        permissions, boundary = item["AttachmentCount"] != "0", item["PermissionsBoundaryUsageCount"] != "0"
+        uses = {"PermissionsPolicy": permissions, "PermissionsBoundary": boundary}
+        wanted = request.get("PolicyUsageFilter")
+        return uses.get(str(wanted), True) and (not request.get("OnlyAttached") or permissions or boundary)
+    if operation.startswith("ListAttached"):
+        path = (identities.policy(item["PolicyArn"]) or {}).get("Path", "/")
+        return bool(path.startswith(request.get("PathPrefix", "/")))
+    return True
+
+
 def check_deleted(operation: str, request: Request) -> None:
     """What is deleted has nothing left on it."""
     check = _DELETED.get(operation)
