@@ -53,7 +53,8 @@ def test_the_projects_ground_deploys_updates_and_deletes(aws: Clients) -> None:
     s3.put_object(Bucket="cfn-code", Key="f.zip", Body=archive.getvalue())
     trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
     allow = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-    boundary = f"arn:aws:iam::{ACCOUNT}:policy/limit"
+    limit = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    boundary = aws("iam").create_policy(PolicyName="limit", PolicyDocument=limit)["Policy"]["Arn"]
     resources: dict[str, Any] = {
         "Key": {
             "Type": "AWS::KMS::Key",

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud, control
 from localcloud.home import ControlError, prepare_home
-from localcloud_front.conftest import Clients, free_port, function, invoke
+from localcloud_front.conftest import TRUST, Clients, free_port, function, invoke
 
 
 @pytest.fixture
@@ -53,12 +53,11 @@ def test_up_is_idempotent_and_down_leaves_nothing(home: Path) -> None:
 def test_everything_survives_kill_9(home: Path) -> None:
     info = control.up(home, free_port())
     aws = Clients(info)
-    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
     aws("s3").create_bucket(Bucket="kept-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     aws("s3").put_object(Bucket="kept-bucket", Key="k", Body=b"data")
     upload = aws("s3").create_multipart_upload(Bucket="kept-bucket", Key="m")["UploadId"]
     tag = aws("s3").upload_part(Bucket="kept-bucket", Key="m", UploadId=upload, PartNumber=1, Body=b"part")["ETag"]
-    aws("iam").create_role(RoleName="kept-role", AssumeRolePolicyDocument=trust)
+    aws("iam").create_role(RoleName="kept-role", AssumeRolePolicyDocument=TRUST)
     aws("kms").create_alias(AliasName="alias/kept", TargetKeyId=aws("kms").create_key()["KeyMetadata"]["KeyId"])
     aws("sqs").create_queue(QueueName="kept-queue")
     aws("events").put_rule(Name="kept-rule", EventPattern='{"source":["x"]}')

@@ -9,9 +9,10 @@ from typing import Any
 from botocore.model import ListShape, Shape, StructureShape
 
 from localcloud.delegate.alarm_rules import COMPARISONS, MISSING, Rule
-from localcloud.delegate.cloudwatch_wire import checked, refusal, scalar
+from localcloud.delegate.cloudwatch_wire import checked, refusal
 from localcloud.delegate.series import STATISTICS, percentile_of
 from localcloud.errors import AwsError
+from localcloud.forms import scalar
 from localcloud.protocol import operation_model
 
 Document = dict[str, Any]

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from xml.sax.saxutils import escape
 
-from botocore.model import ListShape, Shape, StructureShape
-
+from localcloud import forms
 from localcloud.errors import AwsError
 from localcloud.hooks import metrics
 from localcloud.hooks.metrics import Operation, Reply
@@ -34,7 +33,7 @@ def checked(operation: str, params: Document, members: Document, form: bool) -> 
     """
     shape = operation_model("cloudwatch", operation).input_shape
     try:
-        return check_request(shape, _from_form(shape, params, "") or {} if form else members)
+        return check_request(shape, forms.members(shape, params) if form else members)
     except AwsError as error:
         code = "ValidationError" if error.code == "ValidationException" else error.code
         raise AwsError(code, error.message, error.status) from None
@@ -91,35 +90,3 @@ def _xml(value: Any) -> str:
 
 def _xml_map(value: Document) -> str:
     return "".join(f"<entry><key>{name}</key><value>{item}</value></entry>" for name, item in value.items())
-
-
-def _from_form(shape: Shape | None, params: Document, prefix: str) -> Any:
-    """The value of a shape in a form: `Dimensions.member.1.Name=x`; None where it is absent."""
-    if isinstance(shape, StructureShape):
-        start = f"{prefix}." if prefix else ""
-        if prefix and not any(name.startswith(start) for name in params):
-            return None
-        found = {name: _from_form(member, params, start + name) for name, member in shape.members.items()}
-        return {name: value for name, value in found.items() if value is not None}
-    if isinstance(shape, ListShape):
-        items: list[Any] = []
-        while (item := _from_form(shape.member, params, f"{prefix}.member.{len(items) + 1}")) is not None:
-            items.append(item)
-        return items or None
-    value = params.get(prefix)
-    text = value[0] if isinstance(value, list) else value
-    return None if text is None or shape is None else scalar(shape, text)
-
-
-def scalar(shape: Shape, text: Any) -> Any:
-    """A number or boolean that came as text, as a form and a template have it; unreadable text stays, to be refused."""
-    if not isinstance(text, str):
-        return text
-    if shape.type_name == "boolean" and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if shape.type_name in ("integer", "long", "double", "float"):
-        try:
-            return float(text) if shape.type_name in ("double", "float") else int(text)
-        except ValueError:
-            return text
-    return text

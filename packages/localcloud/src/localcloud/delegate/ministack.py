@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from localcloud.clock import Clock
 from localcloud.context import Cloud, MetricPoint
-from localcloud.delegate import lambdas, stacks
+from localcloud.delegate import identities, lambdas, stack_identities, stacks
 from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint
@@ -60,6 +60,7 @@ class MiniStack:
         self._events.install(cloud, self._patches)
         self.alarms.install()
         stacks.install(cloud, self.objects, self._patches)
+        stack_identities.install(self._patches, identities.install(self._patches))
         self.checkpoint.start()
 
     def stopping(self) -> None:

@@ -2,7 +2,6 @@
 
 AWS::SageMaker::ModelPackageGroup   through protocol.call, on a worker thread (the event loop must not wait on it)
 AWS::S3::Bucket                     every property is applied or refused by name; a bucket with objects stays
-AWS::IAM::Role                      keeps its PermissionsBoundary
 """
 
 from __future__ import annotations
@@ -21,14 +20,13 @@ from localcloud.s3.objects import ObjectStore
 
 Properties = dict[str, Any]
 Resource = tuple[str, dict[str, Any]]
-_GROUP, _BUCKET, _ROLE = "AWS::SageMaker::ModelPackageGroup", "AWS::S3::Bucket", "AWS::IAM::Role"
+_GROUP, _BUCKET = "AWS::SageMaker::ModelPackageGroup", "AWS::S3::Bucket"
 
 
 def install(cloud: Cloud, objects: ObjectStore, patches: Patches) -> None:
     """Register the types with MiniStack's stack engine."""
     stacks.put_type(patches, _GROUP, _model_package_group(cloud))
     stacks.put_type(patches, _BUCKET, _bucket(stacks.type_of(_BUCKET), objects))
-    stacks.put_type(patches, _ROLE, _role(stacks.type_of(_ROLE)))
     stacks.configure_buckets_with(patches, apply_configuration)
     stacks.run_on_threads(patches, "AWS::SageMaker::")
 
@@ -121,20 +119,3 @@ def _set_versioning(name: str, props: Properties, old: Properties | None = None)
         raise ValueError(f"AWS::S3::Bucket VersioningConfiguration.Status {wanted!r} is not Enabled or Suspended")
     if wanted:
         buckets.set_versioning(name, wanted)
-
-
-def _role(original: dict[str, Any]) -> dict[str, Any]:
-    def create(logical_id: str, props: Properties, stack: str) -> Resource:
-        created: Resource = original["create"](logical_id, props, stack)
-        stacks.set_boundary(created[0], props.get("PermissionsBoundary"))
-        return created
-
-    def update(
-        physical_id: str, old: Properties, new: Properties, stack: str, logical_id: str | None = None
-    ) -> Resource:
-        extra = {"logical_id": logical_id} if original.get("update_with_logical_id") else {}
-        updated: Resource = original["update"](physical_id, old, new, stack, **extra)
-        stacks.set_boundary(updated[0], new.get("PermissionsBoundary"))
-        return updated
-
-    return {**original, "create": create, "update": update}

@@ -128,15 +128,39 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_pattern_event_view": "(event)",
     },
     "services.iam": {
+        "handle_request": "(method, path, headers, body, query_params)",
+        "_users": "AccountScopedDict",
         "_roles": "AccountScopedDict",
+        "_groups": "AccountScopedDict",
+        "_policies": "AccountScopedDict",
+        "_instance_profiles": "AccountScopedDict",
         "_access_keys": "AccountScopedDict",
+        "_login_profiles": "AccountScopedDict",
+        "_mfa_devices": "AccountScopedDict",
+        "_user_inline_policies": "AccountScopedDict",
+        "_group_inline_policies": "AccountScopedDict",
+        "_aws_managed_policies": "dict",
+        "_make_aws_managed_record": "(name, document, description=)",
+        "_lookup_policy": "(arn)",
+        "_boundary_usage_counts": "()",
+        "_error": "(status, code, message, ns=)",
+        "_xml": "(status, root_tag, inner, ns=)",
     },
     "services.sts": {
+        "handle_request": "(method, path, headers, body, query_params)",
+        "_caller_identity": "(headers, query_params=)",
+        "is_root_access_key": "(access_key_id)",
         "_sessions": "dict",
         "register_session": "(access_key, session)",
     },
     "core.iam_evaluator": {
         "find_iam_access_key_account": "(access_key_id)",
+        "is_root_access_key": "(access_key_id)",
+        "EvalContext": "class",
+        "evaluate": "(ctx, policies, limits)",
+        "parse_policy_document": "(doc)",
+        "_conditions_met": "(conditions, ctx)",
+        "fnmatch_iam": "(value, pattern)",
     },
     "services.cloudformation.provisioners": {
         "_RESOURCE_HANDLERS": "dict",
@@ -144,7 +168,18 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_S3_BUCKET_CONFIGURATIONS": "tuple",
         "_cw_metric_alarm_record": "(name, props)",
     },
+    "services.cloudformation.engine": {
+        "_evaluate_conditions": "(template, params)",
+        "_resolve_refs": "(value, resources, params, conditions, mappings, stack_name, stack_id)",
+    },
+    "services.cloudformation.changesets": {
+        "_evaluate_conditions": "(template, params)",
+    },
+    "services.cloudformation.handlers": {
+        "_evaluate_conditions": "(template, params)",
+    },
     "services.cloudformation.stacks": {
+        "_evaluate_conditions": "(template, params)",
         "_runs_on_worker_thread": "(resource_type)",
     },
 }

@@ -60,6 +60,43 @@ def make_alarms_with(patches: Patches, make: Callable[[str, Properties], Propert
     patches.put(provisioners, "_cw_metric_alarm_record", lambda name, props: make(name, props))
 
 
+def resolve_conditions(patches: Patches) -> None:
+    """Have a template's Conditions see what Join, Sub, FindInMap ... and AWS::Region, AWS::AccountId stand for.
+
+    MiniStack compares the functions themselves there, so that a condition on an empty list is true.
+    """
+    from ministack.services.cloudformation import changesets, engine, handlers, stacks
+
+    original = engine._evaluate_conditions
+
+    def evaluated(template: dict[str, Any], params: dict[str, Any]) -> dict[str, bool]:
+        def resolved(value: Any) -> Any:
+            if isinstance(value, list):
+                return [resolved(item) for item in value]
+            if not isinstance(value, dict):
+                return value
+            name = next(iter(value), "")
+            if name in _VALUES or str(value.get("Ref", "")).startswith("AWS::"):
+                _refuse_own_name(value)
+                return engine._resolve_refs(value, {}, params, {}, template.get("Mappings", {}), "", "")
+            return {key: resolved(item) for key, item in value.items()}
+
+        found: dict[str, bool] = original({**template, "Conditions": resolved(template.get("Conditions", {}))}, params)
+        return found
+
+    for module in (engine, changesets, handlers, stacks):
+        patches.put(module, "_evaluate_conditions", evaluated)
+
+
+_VALUES = frozenset({"Fn::Join", "Fn::Sub", "Fn::Select", "Fn::Split", "Fn::FindInMap"})
+
+
+def _refuse_own_name(value: Any) -> None:
+    for name in ("AWS::StackName", "AWS::StackId"):
+        if name in str(value):
+            raise ValueError(f"localcloud does not know {name} in Conditions")
+
+
 def set_boundary(role: str, boundary: str | None) -> None:
     """Set a role's permissions boundary."""
     from ministack.services import iam

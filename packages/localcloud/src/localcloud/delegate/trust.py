@@ -1,0 +1,48 @@
+"""Whether a role's trust policy lets a caller in.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from localcloud.hooks import identities
+
+
+def allows(document: str, action: str, context: dict[str, Any]) -> bool:
+    """What the policy says of `{action, resource, principal, account, region, keys}`: a Deny goes before any Allow."""
+    asked, allowed = {**context, "action": action}, False
+    found = json.loads(document)["Statement"]
+    for statement in found if isinstance(found, list) else [found]:
+        if not _names(statement, asked) or not identities.holds(statement.get("Condition", {}), asked):
+            continue
+        if statement["Effect"] == "Deny":
+            return False
+        allowed = True
+    return allowed
+
+
+def _names(statement: dict[str, Any], asked: dict[str, Any]) -> bool:
+    if "NotAction" in statement:
+        acted = not identities.matches(asked["action"], _list(statement["NotAction"]))
+    else:
+        acted = identities.matches(asked["action"], _list(statement.get("Action", [])))
+    principal = statement.get("Principal", {})
+    named = ["*"] if principal == "*" else _list(principal.get("AWS", []))
+    return acted and any(_is(name, asked["principal"], asked["account"]) for name in named)
+
+
+def _is(named: str, caller: str, account: str) -> bool:
+    """Whether a principal of a policy is the caller: the account stands for everyone in it, a role for its sessions."""
+    if named in ("*", account, caller) or (named.endswith(":root") and named.split(":")[4] == account):
+        return True
+    if ":role/" in named and ":assumed-role/" in caller:
+        role, of = caller.split("/")[1], caller.split(":")[4]
+        return named.split(":")[4] == of and named.rpartition("/")[2] == role
+    return False
+
+
+def _list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
