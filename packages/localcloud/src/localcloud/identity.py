@@ -113,12 +113,19 @@ def service_protocol(service: str) -> str:
     return str(model.metadata.get("protocol", "json")) if model else "json"
 
 
+_MODELS = {
+    "monitoring": "cloudwatch",
+    "states": "stepfunctions",
+    "elasticloadbalancing": "elbv2",
+    "email": "ses",
+    "tagging": "resourcegroupstaggingapi",
+}
+"""botocore's name of a service whose signing name is another."""
+
+
 @functools.cache
 def known_service(service: str) -> Any:
-    name = {"monitoring": "cloudwatch", "states": "stepfunctions", "elasticloadbalancing": "elbv2", "email": "ses"}.get(
-        service, service
-    )
     try:
-        return service_model(name)
+        return service_model(_MODELS.get(service, service))
     except UnknownServiceError:
         return None
