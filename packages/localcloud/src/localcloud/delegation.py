@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from localcloud import protocol, wellformed
+from localcloud import constraints, protocol, wellformed
 from localcloud.admission import presented, raw_path
 from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Receive, Send, read_body, replayed
 from localcloud.delegate import MiniStack
@@ -35,8 +35,10 @@ class Delegation:
         """A request whose body is to be looked at first; AwsError when it is refused."""
         body = await read_body(receive, MAXIMUM_DELEGATED_BODY)
         _exists(caller)
-        body = wellformed.checked(caller, scope["method"], raw_path(scope), body)
-        await self.hand_on(scope, replayed(body, receive), send, caller)
+        asked = wellformed.checked(caller, scope["method"], raw_path(scope), body)
+        if asked.operation is not None:
+            constraints.check(asked.operation, asked.members)
+        await self.hand_on(scope, replayed(asked.body, receive), send, caller)
 
     async def hand_on(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """MiniStack's answer; what it changed is on disk before the caller hears of it."""

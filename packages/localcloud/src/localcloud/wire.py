@@ -180,7 +180,7 @@ def _from_text(shape: Shape, text: str) -> Any:
         return text  # check_request refuses it with the member's name
     if shape.type_name == "boolean":
         return {"true": True, "false": False}.get(text.lower(), text)
-    return text
+    return [text] if shape.type_name == "list" else text
 
 
 def write_json(members: dict[str, Any]) -> Reply:

@@ -1,0 +1,104 @@
+"""The members of a query protocol request (IAM, STS, SNS, CloudFormation ...) from its form: `Tags.member.1.Key=k`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+Tree = dict[str, Any]
+"""Names up to a dot each: another tree, or the text."""
+_NUMBERS = {"integer": int, "long": int, "short": int, "float": float, "double": float}
+
+
+class Unreadable(Exception):
+    """The form isn't what the protocol says."""
+
+
+def members(shape: Shape | None, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """The members of a form by their names in the model, unknown ones left out; Unreadable."""
+    if not isinstance(shape, StructureShape):
+        return {}
+    tree: Tree = {}
+    for name, text in pairs:
+        _put(tree, name.split("."), text)
+    return _structure(shape, tree)
+
+
+def _put(tree: Tree, path: list[str], text: str) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise Unreadable
+    if path[-1] in tree:
+        raise Unreadable
+    tree[path[-1]] = text
+
+
+def _structure(shape: StructureShape, tree: Any) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        _nothing(tree)
+        return {}
+    found = {}
+    for name, member in shape.members.items():
+        at = tree.get(_wire_name(name, member))
+        if at is not None:
+            found[name] = _value(member, at)
+    return found
+
+
+def _wire_name(name: str, member: Shape) -> str:
+    if isinstance(member, ListShape) and member.serialization.get("flattened"):
+        return str(member.serialization.get("name") or member.member.serialization.get("name") or name)
+    return str(member.serialization.get("name", name))
+
+
+def _value(shape: Shape, tree: Any) -> Any:
+    if isinstance(shape, StructureShape):
+        return _structure(shape, tree)
+    if isinstance(shape, ListShape):
+        inner = str(shape.member.serialization.get("name", "member"))
+        return [_value(shape.member, item) for item in _numbered(shape, tree, inner)]
+    if isinstance(shape, MapShape):
+        key, value = (str(part.serialization.get("name", name)) for part, name in _parts(shape))
+        entries = [item for item in _numbered(shape, tree, "entry") if isinstance(item, dict)]
+        return {item.get(key): _value(shape.value, item[value]) for item in entries if value in item}
+    if not isinstance(tree, str):
+        raise Unreadable
+    return _scalar(shape, tree)
+
+
+def _parts(shape: MapShape) -> tuple[tuple[Shape, str], tuple[Shape, str]]:
+    return (shape.key, "key"), (shape.value, "value")
+
+
+def _numbered(shape: Shape, tree: Any, inner: str) -> list[Any]:
+    """The items of a list or the entries of a map, in the order of their numbers."""
+    if isinstance(tree, dict) and not shape.serialization.get("flattened"):
+        tree = tree.get(inner, {})
+    if not isinstance(tree, dict):
+        _nothing(tree)
+        return []
+    if not all(number.isascii() and number.isdigit() for number in tree):
+        raise Unreadable
+    return [tree[number] for number in sorted(tree, key=int)]
+
+
+def _nothing(tree: Any) -> None:
+    """An empty list, map or structure is sent as an empty text."""
+    if tree:
+        raise Unreadable
+
+
+def _scalar(shape: Shape, text: str) -> Any:
+    kind = shape.type_name
+    try:
+        if kind in _NUMBERS:
+            return _NUMBERS[kind](text)
+        if kind == "blob":
+            return base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raise Unreadable from None
+    return text.lower() == "true" if kind == "boolean" else text
