@@ -38,6 +38,8 @@ class Delegation:
         asked = wellformed.checked(caller, scope["method"], raw_path(scope), body)
         if asked.operation is not None:
             constraints.check(asked.operation, asked.members)
+            service, name = asked.operation.service_model.service_name, asked.operation.name
+            self._delegate.check(caller.account_key, caller.region, service, name, asked.members)
         await self.hand_on(scope, replayed(asked.body, receive), send, caller)
 
     async def hand_on(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:

@@ -126,6 +126,14 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_put_events": "(data, allow_aws_source=)",
         "_invoke_target": "(target, event, rule, view=)",
         "_pattern_event_view": "(event)",
+        "_event_buses": "AccountRegionScopedDict",
+        "_rules": "AccountRegionScopedDict",
+        "_targets": "AccountRegionScopedDict",
+        "_rule_key": "(rule_name, bus_name)",
+        "_event_pattern_error": "(pattern_str)",
+    },
+    "services.scheduler": {
+        "_schedule_groups": "AccountRegionScopedDict",
     },
     "services.iam": {
         "_roles": "AccountScopedDict",
