@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from localcloud import constraints, protocol, wellformed
+from localcloud import constraints, pages, protocol, wellformed
 from localcloud.admission import presented, raw_path
 from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Receive, Send, read_body, replayed
 from localcloud.delegate import MiniStack
@@ -40,7 +40,38 @@ class Delegation:
             constraints.check(asked.operation, asked.members)
             service, name = asked.operation.service_model.service_name, asked.operation.name
             self._delegate.check(caller.account_key, caller.region, service, name, asked.members)
+            listing = pages.listing(asked.operation)
+            if listing is not None:
+                await self._list(listing, asked, scope, receive, send, caller)
+                return
         await self.hand_on(scope, replayed(asked.body, receive), send, caller)
+
+    async def _list(
+        self,
+        listing: pages.Listing,
+        asked: wellformed.Asked,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        caller: Caller,
+    ) -> None:
+        """A page of the delegate's whole list, however many pages it has of its own."""
+        items: list[Any] = []
+        token, seen = "", set()
+        while token not in seen:
+            seen.add(token)
+            changed, body = pages.asking(listing, scope, asked.body, token)
+            answer = _Held()
+            await self.hand_on(changed, replayed(body, receive), answer, caller)
+            said = json.loads(answer.body) if answer.status == 200 else {}
+            items += said.get(listing.items) or []
+            token = said.get(listing.next) or ""
+            if not token:
+                break
+        if answer.status == 200:
+            owner = {"account": caller.account_key, "region": caller.region}
+            answer.body = json.dumps(listing.page(asked.members, items, said, owner)).encode()
+        await answer.send_to(send)
 
     async def hand_on(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """MiniStack's answer; what it changed is on disk before the caller hears of it."""
@@ -67,6 +98,26 @@ class Delegation:
             await send(message)
 
         await self._delegate.app(presented(scope, caller), receive, checked)
+
+
+class _Held:
+    """Takes an answer instead of the caller."""
+
+    def __init__(self) -> None:
+        self.status, self.body = 0, b""
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    async def __call__(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self._headers = message["status"], list(message.get("headers", []))
+        elif message["type"] == "http.response.body":
+            self.body += message.get("body", b"")
+
+    async def send_to(self, send: Send) -> None:
+        headers = [pair for pair in self._headers if pair[0].lower() not in (b"content-length", b"x-amz-crc32")]
+        headers.append((b"content-length", str(len(self.body)).encode()))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def _exists(caller: Caller) -> None:

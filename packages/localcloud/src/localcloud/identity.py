@@ -97,7 +97,7 @@ def operation_name(caller: Caller, scope: dict[str, Any]) -> str:
         return caller.action or caller.query["Action"]
     model = None if caller.service in ("s3", "sagemaker", "") else known_service(caller.service)
     if model is not None and model.metadata.get("protocol", "").startswith("rest"):
-        found = match_rest(caller.service, scope["method"], scope["path"])
+        found = match_rest(caller.service, scope["method"], scope["path"], caller.query)
         if found:
             return found[0]
     return f"{scope['method']} {scope['path']}"

@@ -73,7 +73,8 @@ def _checked(caller: Caller, method: str, raw_path: str, body: bytes) -> Asked:
     if model is None or not str(model.metadata.get("protocol", "")).startswith("rest"):
         return Asked(body)
     bare = raw_path.rstrip("/")
-    found = match_rest(model.service_name, method, bare) or match_rest(model.service_name, method, f"{bare}/")
+    name, query = model.service_name, caller.query
+    found = match_rest(name, method, bare, query) or match_rest(name, method, f"{bare}/", query)
     operation = _named(model, found[0]) if found else None
     if operation is None or found is None:
         return Asked(body if body.lstrip()[:1] == b"<" else _any(body))

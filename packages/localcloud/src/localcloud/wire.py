@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from botocore.model import OperationModel, Shape, StructureShape
 
@@ -117,22 +117,28 @@ def _finite(text: str) -> float:
     return value
 
 
-def match_rest(service: str, method: str, path: str) -> tuple[str, dict[str, str]] | None:
-    """The operation that a REST path names, with its path members; None when the service has no such path."""
-    for verb, pattern, operation in _routes(service):
-        found = pattern.fullmatch(path) if verb == method else None
+def match_rest(
+    service: str, method: str, path: str, query: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, str]] | None:
+    """The operation that a REST path names, with its path members; None when the service has no such path.
+
+    Some operations share their path with another, and have a query of their own beside it.
+    """
+    asked = set((query or {}).items())
+    for verb, pattern, operation, wanted in _routes(service):
+        found = pattern.fullmatch(path) if verb == method and wanted <= asked else None
         if found:
             return operation, {name: unquote(value) for name, value in found.groupdict().items()}
     return None
 
 
 @functools.cache
-def _routes(service: str) -> list[tuple[str, re.Pattern[str], str]]:
+def _routes(service: str) -> list[tuple[str, re.Pattern[str], str, frozenset[tuple[str, str]]]]:
     model = service_model(service)
     routes = []
     for name in model.operation_names:
         http = model.operation_model(name).http
-        path = http["requestUri"].split("?")[0]
+        path, _, own = http["requestUri"].partition("?")
         pattern = "".join(
             re.escape(piece)
             if not piece.startswith("{")
@@ -141,8 +147,8 @@ def _routes(service: str) -> list[tuple[str, re.Pattern[str], str]]:
             else f"(?P<{piece[1:-1]}>[^/]+)"
             for piece in re.split(r"(\{[^}]+\})", path)
         )
-        routes.append((http["method"], re.compile(pattern), name))
-    return sorted(routes, key=lambda route: route[1].pattern.count("(?P"))
+        routes.append((http["method"], re.compile(pattern), name, frozenset(parse_qsl(own, keep_blank_values=True))))
+    return sorted(routes, key=lambda route: (route[1].pattern.count("(?P"), -len(route[3])))
 
 
 def parse_rest(
