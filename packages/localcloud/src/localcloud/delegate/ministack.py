@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from localcloud.clock import Clock
 from localcloud.context import Cloud, MetricPoint
-from localcloud.delegate import lambdas, log_events, stacks
+from localcloud.delegate import lambdas, log_events, stacks, tagged
 from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint
@@ -63,6 +63,7 @@ class MiniStack:
         self.alarms.install()
         stacks.install(cloud, self.objects, self._patches)
         self._requests.install(self._patches)
+        tagged.install(cloud, self._patches)
         logs.filter_with(self._patches, log_events.answer)
         self.checkpoint.start()
 

@@ -135,6 +135,12 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_rule_key": "(rule_name, bus_name)",
         "_event_pattern_error": "(pattern_str)",
     },
+    "services.tagging": {
+        "_COLLECTORS": "dict",
+        "_WRITERS": "dict",
+        "_REMOVERS": "dict",
+        "_ResourceNotFound": "class",
+    },
     "services.scheduler": {
         "_schedule_groups": "AccountRegionScopedDict",
     },
