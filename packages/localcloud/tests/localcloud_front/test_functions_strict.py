@@ -1,4 +1,4 @@
-"""Lambda refuses code that isn't there and roles that it can't assume."""
+"""Lambda refuses code that isn't there and roles that it can't assume; what isn't there is told by all services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud_front.conftest import ACCOUNT, CODE, TRUST, Clients, function, zipped
+from localcloud_front.conftest import ACCOUNT, CODE, REGION, TRUST, Clients, function, zipped
 
 NO_OBJECT = "Error occurred while GetObject. S3 Error Code: {}. S3 Error Message: The specified {} does not exist"
 
@@ -62,3 +62,47 @@ def test_the_role_lets_lambda_assume_it(aws: Clients) -> None:
     function(aws, FunctionName="assumed", Role=ours)
     call = aws("lambda").update_function_configuration
     assert refused(call, FunctionName="assumed", Role=theirs) == unassumable
+
+
+SIGNED = f"arn:aws:lambda:{REGION}:{ACCOUNT}:code-signing-config:csc-0123456789abcdef0"
+ABSENT: list[tuple[str, str, dict[str, Any], str]] = [
+    ("lambda", "list_function_url_configs", {"FunctionName": "absent"}, "ResourceNotFoundException"),
+    ("lambda", "get_function_code_signing_config", {"FunctionName": "absent"}, "ResourceNotFoundException"),
+    ("lambda", "delete_function_code_signing_config", {"FunctionName": "absent"}, "ResourceNotFoundException"),
+    (
+        *("lambda", "put_function_code_signing_config"),
+        *({"FunctionName": "absent", "CodeSigningConfigArn": SIGNED}, "ResourceNotFoundException"),
+    ),
+    (
+        *("events", "create_archive"),
+        {"ArchiveName": "a", "EventSourceArn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/absent"},
+        "ResourceNotFoundException",
+    ),
+    (
+        *("events", "create_api_destination"),
+        {
+            **{"Name": "d", "ConnectionArn": f"arn:aws:events:{REGION}:{ACCOUNT}:connection/absent/1"},
+            **{"InvocationEndpoint": "https://example.com", "HttpMethod": "POST"},
+        },
+        "ResourceNotFoundException",
+    ),
+    ("events", "put_permission", {"EventBusName": "absent", "StatementId": "s"}, "ResourceNotFoundException"),
+    ("events", "remove_permission", {"StatementId": "absent"}, "ResourceNotFoundException"),
+    ("scheduler", "list_schedules", {"GroupName": "absent"}, "ResourceNotFoundException"),
+    ("logs", "stop_query", {"queryId": "absent"}, "ResourceNotFoundException"),
+    ("sqs", "create_queue", {"QueueName": "a b"}, "InvalidParameterValue"),
+    ("sqs", "create_queue", {"QueueName": "q", "Attributes": {"Colour": "1"}}, "InvalidAttributeName"),
+]
+
+
+@pytest.mark.parametrize(("service", "operation", "members", "code"), ABSENT, ids=[f"{s}-{o}" for s, o, _, _ in ABSENT])
+def test_what_is_not_there_is_said_so(
+    aws: Clients, service: str, operation: str, members: dict[str, Any], code: str
+) -> None:
+    assert refused(getattr(aws(service), operation), **members)[0] == code
+
+
+def test_a_statement_that_is_there_is_removed(aws: Clients) -> None:
+    aws("events").put_permission(Action="events:PutEvents", Principal=ACCOUNT, StatementId="there")
+    aws("events").remove_permission(StatementId="there")
+    assert refused(aws("events").remove_permission, StatementId="there")[0] == "ResourceNotFoundException"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from localcloud.delegate import function_requests, rules, tagged
+from localcloud.delegate import existing, function_requests, rules, tagged
 from localcloud.errors import AwsError
 from localcloud.hooks import bus, stacks
 from localcloud.hooks.patches import Patches
@@ -23,6 +23,7 @@ class Requests:
         self._objects = objects
         self._checks: dict[tuple[str, str], Check] = {
             **rules.REQUESTS,
+            **existing.REQUESTS,
             ("resourcegroupstaggingapi", "GetResources"): tagged.get_resources,
             ("lambda", "CreateFunction"): self._create_function,
             ("lambda", "UpdateFunctionCode"): self._update_code,

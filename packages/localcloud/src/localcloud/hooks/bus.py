@@ -111,3 +111,19 @@ def has_schedule_group(name: str) -> bool:
     from ministack.services import scheduler
 
     return name == "default" or name in scheduler._schedule_groups
+
+
+def has_connection(arn: str) -> bool:
+    """Whether there is a connection of this ARN; in the scope of the caller."""
+    from ministack.services import eventbridge
+
+    name = arn.partition(":connection/")[2].partition("/")[0]
+    return name in eventbridge._connections
+
+
+def statements_of(reference: str | None) -> list[str]:
+    """The ids of the statements of a bus's policy; in the scope of the caller."""
+    from ministack.services import eventbridge
+
+    policy = eventbridge._event_bus_policies.get(bus_name(reference)) or {}
+    return [str(statement.get("Sid")) for statement in policy.get("Statement") or []]

@@ -71,3 +71,9 @@ def filter_with(patches: Patches, answer: Callable[[str, dict[str, Any]], dict[s
             return error_response_json(error.code, error.message, error.status)
 
     patches.put(logs, "_filter_log_events", filter_log_events)
+
+
+def has_query(query: str) -> bool:
+    from ministack.services import cloudwatch_logs as logs
+
+    return query in logs._queries
