@@ -5,6 +5,7 @@ Required members, allowed values, lengths, ranges and patterns are looked at, an
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
@@ -25,6 +26,8 @@ _CODES = {
     "sts": "ValidationError",
 }
 """The services whose requests are looked at, and how each answers what breaks its model."""
+_SHORT = re.compile(r"(arn:aws[a-z-]*:events:[^/]*:connection/[^/]+)")
+"""ARNs as the delegate makes them, where AWS's have one more part, an id."""
 
 
 def check(operation: OperationModel, members: dict[str, Any]) -> None:
@@ -40,7 +43,7 @@ def check(operation: OperationModel, members: dict[str, Any]) -> None:
 
 
 def _known(shape: Shape, value: Any) -> Any:
-    """A value without the members that its shape doesn't have."""
+    """A value as it is to be looked at: without the members that its shape doesn't have."""
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         if getattr(shape, "is_document_type", False):
             return value
@@ -51,4 +54,6 @@ def _known(shape: Shape, value: Any) -> Any:
         return [_known(shape.member, item) for item in value]
     if isinstance(shape, MapShape) and isinstance(value, dict):
         return {key: _known(shape.value, item) for key, item in value.items()}
+    if isinstance(value, str) and _SHORT.fullmatch(value):
+        return f"{value}/0"
     return value

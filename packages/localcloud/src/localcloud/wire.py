@@ -168,7 +168,7 @@ def parse_rest(
         if name == payload:
             params[name] = body if member.type_name == "blob" else parse_json(body)
         elif location == "uri" and wire_name in in_path:
-            params[name] = in_path[wire_name]
+            params[name] = _from_text(member, in_path[wire_name])
         elif location == "header" and wire_name.lower() in headers:
             params[name] = _from_text(member, headers[wire_name.lower()])
         elif location == "querystring" and wire_name in query:

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from localcloud import control
 from localcloud.forms import Unreadable, members
 from localcloud.protocol import operation_model
-from localcloud_front.conftest import ACCOUNT, REGION, TRUST, Clients
+from localcloud_front.conftest import ACCOUNT, REGION, TRUST, Clients, zipped
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/any"
 
@@ -103,6 +103,18 @@ def test_members_that_the_model_does_not_have_are_let_be(unchecked: Clients) -> 
     change = "before-call.logs.DescribeLogGroups"
     logs.meta.events.register(change, lambda params, **_: params.update(body=b'{"later": 1}'))
     assert "logGroups" in logs.describe_log_groups()
+
+
+def test_what_the_delegate_names_may_be_named_to_it(aws: Clients) -> None:
+    """Its ARNs aren't all as the model wants them, and numbers in a path are numbers."""
+    events, functions = aws("events"), aws("lambda")
+    parameters = {"BasicAuthParameters": {"Username": "u", "Password": "p"}}
+    arn = events.create_connection(Name="named", AuthorizationType="BASIC", AuthParameters=parameters)["ConnectionArn"]
+    there = {"Name": "named", "InvocationEndpoint": "https://example.com", "HttpMethod": "POST"}
+    assert events.create_api_destination(**there, ConnectionArn=arn)["ApiDestinationState"] == "ACTIVE"
+    layer = functions.publish_layer_version(LayerName="named", Content={"ZipFile": zipped("")})
+    found = functions.get_layer_version(LayerName=layer["LayerArn"], VersionNumber=1)
+    assert functions.get_layer_version_by_arn(Arn=found["LayerVersionArn"])["Version"] == 1
 
 
 def test_a_form_is_read_as_the_model_says() -> None:
