@@ -136,6 +136,10 @@ GROUP = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/g"
         ({"Arn": QUEUE}, "ValidationException", "Parameter(s) SqsParameters must be specified for target: t."),
         ({"Arn": FUNCTION, "Input": "{"}, "ValidationException", "JSON syntax error in input for target t"),
         ({"Arn": FUNCTION, "Input": "{}", "InputPath": "$"}, "ValidationException", "Only one of Input, InputPath, or"),
+        (
+            {"Arn": FUNCTION, "DeadLetterConfig": {"Arn": QUEUE}},
+            *("NotImplemented", "localcloud does not implement events:PutTargets with DeadLetterConfig"),
+        ),
         ({"Arn": GROUP, "Input": "{}"}, "NotImplemented", "localcloud does not implement events:PutTargets with Input"),
         *(
             ({"Arn": f"arn:aws:{arn}"}, "NotImplemented", f"localcloud does not implement events:PutTargets with {why}")
@@ -159,7 +163,7 @@ GROUP = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/g"
         ),
     ],
 )
-def test_a_target_is_reached_or_refused(aws: Clients, rule: str, target: dict[str, str], code: str, said: str) -> None:
+def test_a_target_is_reached_or_refused(aws: Clients, rule: str, target: dict[str, Any], code: str, said: str) -> None:
     found = refused(aws("events").put_targets, Rule=rule, Targets=[{"Id": "t", **target}])
     assert (found[0], found[1].startswith(said)) == (code, True), found
     assert not aws("events").list_targets_by_rule(Rule=rule)["Targets"]
@@ -250,6 +254,7 @@ SCHEDULE = {
         ({"ScheduleExpression": "at(2030-02-30T00:00:00)"}, "ValidationException"),
         ({"GroupName": "none"}, "ResourceNotFoundException"),
         ({"FlexibleTimeWindow": {"Mode": "FLEXIBLE"}}, "ValidationException"),
+        ({"Target": {"Arn": FUNCTION, "RoleArn": ROLE, "DeadLetterConfig": {"Arn": QUEUE[:-5]}}}, "NotImplemented"),
         ({"Target": {"Arn": "arn:aws:scheduler:::aws-sdk:s3:putObject", "RoleArn": ROLE}}, "NotImplemented"),
         ({"ScheduleExpression": "cron(0 8 * * ? *)", "ScheduleExpressionTimezone": "Europe/Berlin"}, "NotImplemented"),
     ],

@@ -87,6 +87,7 @@ def check_targets(targets: list[Members]) -> None:
     for target in targets:
         name, arn = str(target.get("Id", "")), str(target.get("Arn", ""))
         service, resource = _target(arn, "events:PutTargets")
+        _no_dead_letters(target, "events:PutTargets")
         if service in _BY_A_ROLE and not target.get("RoleArn"):
             raise invalid(f"RoleArn is required for target {arn}.")
         given = [member for member in _INPUTS if target.get(member) is not None]
@@ -111,6 +112,11 @@ def _target(arn: str, operation: str, kinds: Any = _KINDS) -> tuple[str, str]:
     if (account, region) != scope.here():
         raise _not_done(operation, f"a target of another account or region: {arn}")
     return service, resource
+
+
+def _no_dead_letters(target: Members, operation: str) -> None:
+    if target.get("DeadLetterConfig"):
+        raise _not_done(operation, "DeadLetterConfig: an event that can't be delivered is logged and lost")
 
 
 def _not_done(operation: str, what: str) -> AwsError:
@@ -153,6 +159,7 @@ def put_schedule(schedule: Members) -> None:
         raise AwsError("ResourceNotFoundException", f"Schedule group {group} does not exist.", 404)
     target = schedule["Target"]
     service, resource = _target(str(target.get("Arn", "")), "scheduler:Target", _SCHEDULED)
+    _no_dead_letters(target, "scheduler:Target")
     if resource.endswith(".fifo") and service == "sqs" and not target.get("SqsParameters"):
         raise invalid("MessageGroupId is required for a FIFO queue.")
 
