@@ -17,11 +17,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from localcloud import guard, protocol, refusals, wellformed, wire
-from localcloud.admission import Admission, presented, raw_path
-from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Incoming, Receive, Send, read_body, replayed, send_reply
+from localcloud import guard, protocol, refusals, wire
+from localcloud.admission import Admission, raw_path
+from localcloud.asgi import Incoming, Receive, Send, read_body, send_reply
 from localcloud.context import Cloud, Context
 from localcloud.delegate import MiniStack
+from localcloud.delegation import Delegation
 from localcloud.errors import AwsError, no_space
 from localcloud.identity import Caller, header_text, identify, operation_name, reading, service_protocol
 from localcloud.s3 import xml
@@ -37,11 +38,8 @@ _TARGETS_OURS = {"SageMaker": "sagemaker", "AnyScaleFrontendService": "applicati
 """Whose operations a JSON request's X-Amz-Target names, by its prefix."""
 _REST_OURS = ("sagemaker-runtime",)
 _REST_REFUSED = ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge")
-_FREQUENT = frozenset({"Invoke", "PutLogEvents", "PutMetricData"})
-"""Changes that may wait a second for the next checkpoint."""
 _REQUEST_IDS = (b"x-amzn-requestid", b"x-amz-request-id")
 _TOO_DEEP = AwsError("SerializationException", "The request is nested too deeply")
-_READ_ONLY = ("Get", "List", "Describe", "Head", "Receive", "Filter", "Lookup", "Simulate", "Decrypt", "Verify")
 
 Scope = dict[str, Any]
 
@@ -53,6 +51,7 @@ class Front:
         self._cloud, self._delegate, self._health = cloud, delegate, health
         self._s3 = S3Front(delegate)
         self._admission = Admission(cloud.keys, delegate)
+        self._delegation = Delegation(delegate)
         # Two pools: calls that wait on a model must not keep control calls from being answered.
         self._control = ThreadPoolExecutor(24, thread_name_prefix="localcloud-control")
         self._runtime = ThreadPoolExecutor(64, thread_name_prefix="localcloud-runtime")
@@ -162,11 +161,9 @@ class Front:
             await read_body(receive)
             raise protocol.not_implemented(caller.service, f"{operation_name(caller, scope)} in CBOR")
         elif caller.service == "s3":
-            await self._s3(scope, receive, send, caller, functools.partial(self._delegated_app, caller=caller))
+            await self._s3(scope, receive, send, caller, functools.partial(self._delegation.hand_on, caller=caller))
         else:
-            body = await read_body(receive, MAXIMUM_DELEGATED_BODY)
-            body = wellformed.checked(caller, scope["method"], raw_path(scope), body)
-            await self._delegated_app(scope, replayed(body, receive), send, caller)
+            await self._delegation.request(scope, receive, send, caller)
 
     def _call(self, caller: Caller, service: str, operation: str, params: dict[str, Any]) -> dict[str, Any]:
         account = self._delegate.account_of(caller.account_key)
@@ -200,32 +197,6 @@ class Front:
         params = wire.parse_rest(model, in_path, caller.query, caller.headers, body)
         return wire.write_rest(model, self._call(caller, service, operation, params))
 
-    async def _delegated_app(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
-        """MiniStack's answer; what it changed is on disk before the caller hears of it."""
-        module = self._delegate.app.module_of(caller.service)
-        held: list[dict[str, Any]] = []
-
-        async def checked(message: dict[str, Any]) -> None:
-            name = operation_name(caller, scope)
-            if message["type"] == "http.response.start":
-                if scope["method"] not in ("GET", "HEAD") and not name.startswith(_READ_ONLY):
-                    self._delegate.checkpoint.touch()
-                    if module and message["status"] < 300 and name not in _FREQUENT:
-                        await self._delegate.checkpoint.save_now(module)
-                if message["status"] >= 400:
-                    held.append(message)
-                    return
-            if held and message["type"] == "http.response.body":
-                start = held.pop()
-                if not message.get("body") and not message.get("more_body") and scope["method"] != "HEAD":
-                    raise protocol.not_implemented(caller.service or "unknown service", name)
-                if start["status"] >= 500 and _is_unsupported(message.get("body", b"")):
-                    raise protocol.not_implemented(caller.service or "unknown service", name)
-                await send(start)
-            await send(message)
-
-        await self._delegate.app(presented(scope, caller), receive, checked)
-
 
 def _answered(headers: list[tuple[bytes, bytes]], caller: Caller) -> list[tuple[bytes, bytes]]:
     """An answer's headers: an id, which clients show with each error, and nothing that lets a web page read it."""
@@ -233,7 +204,3 @@ def _answered(headers: list[tuple[bytes, bytes]], caller: Caller) -> list[tuple[
     if not any(name.lower() in _REQUEST_IDS for name, _ in kept):
         kept.append((_REQUEST_IDS[0], caller.request_id.encode()))
     return kept
-
-
-def _is_unsupported(body: bytes) -> bool:
-    return body.lstrip()[:1] not in (b"{", b"<") or body.lstrip()[:5].lower() in (b"<html", b"<!doc")

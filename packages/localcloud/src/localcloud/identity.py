@@ -99,7 +99,7 @@ def operation_name(caller: Caller, scope: dict[str, Any]) -> str:
         return caller.action or caller.query["Action"]
     model = None if caller.service in ("s3", "sagemaker", "") else known_service(caller.service)
     if model is not None and model.metadata.get("protocol", "").startswith("rest"):
-        found = match_rest(caller.service, scope["method"], scope["path"])
+        found = match_rest(caller.service, scope["method"], scope["path"], caller.query)
         if found:
             return found[0]
     return f"{scope['method']} {scope['path']}"
@@ -115,12 +115,19 @@ def service_protocol(service: str) -> str:
     return str(model.metadata.get("protocol", "json")) if model else "json"
 
 
+_MODELS = {
+    "monitoring": "cloudwatch",
+    "states": "stepfunctions",
+    "elasticloadbalancing": "elbv2",
+    "email": "ses",
+    "tagging": "resourcegroupstaggingapi",
+}
+"""botocore's name of a service whose signing name is another."""
+
+
 @functools.cache
 def known_service(service: str) -> Any:
-    name = {"monitoring": "cloudwatch", "states": "stepfunctions", "elasticloadbalancing": "elbv2", "email": "ses"}.get(
-        service, service
-    )
     try:
-        return service_model(name)
+        return service_model(_MODELS.get(service, service))
     except UnknownServiceError:
         return None

@@ -21,24 +21,34 @@ def page(items: list[Any], request: Request, key: str, size: int = DEFAULT_PAGE)
 
     A token belongs to the request that it came from: another filter or an unknown token is a ValidationException.
     """
-    asked = {name: value for name, value in request.items() if name not in ("NextToken", "MaxResults")}
-    mark = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    start = _offset(request["NextToken"], mark) if request.get("NextToken") else 0
+    marked = mark({name: value for name, value in request.items() if name not in ("NextToken", "MaxResults")})
+    start = offset(request["NextToken"], marked) if request.get("NextToken") else 0
+    if start is None:
+        raise validation("Invalid NextToken: it does not belong to this request.")
     end = start + int(request.get("MaxResults") or size)
     answer: dict[str, Any] = {key: items[start:end]}
     if end < len(items):
-        answer["NextToken"] = base64.urlsafe_b64encode(f"{end}:{mark}".encode()).decode()
+        answer["NextToken"] = token(end, marked)
     return answer
 
 
-def _offset(token: str, mark: str) -> int:
+def mark(asked: dict[str, Any]) -> str:
+    """What a request is known by, that its token belongs to."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def token(offset: int, mark: str) -> str:
+    """Where the next page of a request begins."""
+    return base64.urlsafe_b64encode(f"{offset}:{mark}".encode()).decode()
+
+
+def offset(token: str, mark: str) -> int | None:
+    """Where a token says that its page begins; None when it is no token of this request."""
     try:
-        offset, _, found = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
-        if found == mark:
-            return int(offset)
+        text, _, found = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
+        return int(text) if found == mark else None
     except (binascii.Error, UnicodeError, ValueError):
-        pass
-    raise validation("Invalid NextToken: it does not belong to this request.")
+        return None
 
 
 def ordered(

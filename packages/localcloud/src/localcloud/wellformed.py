@@ -1,7 +1,7 @@
 """Whether a request that is not ours to answer is what its wire format says: the delegate takes it as it comes.
 
-Types alone are looked at, by botocore's models: what has the wrong one is refused in AWS's words before it gets there.
-Values are for the service itself to judge.
+Types are looked at here, by botocore's models: what has the wrong one is refused in AWS's words before it gets there.
+What values may be is `constraints`', what is there already the service's own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,20 +17,31 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 
 from localcloud.asgi import MAXIMUM_DELEGATED_BODY
 from localcloud.errors import AwsError
+from localcloud.forms import members
 from localcloud.identity import Caller, known_service
 from localcloud.shapes import scalar, serialization
-from localcloud.wire import match_rest, parse_json
+from localcloud.wire import match_rest, parse_json, parse_rest
 
 _NUMBERS = frozenset({"integer", "long", "short", "float", "double"})
 
 
-def checked(caller: Caller, method: str, raw_path: str, body: bytes) -> bytes:
-    """The body to hand on, without members that are null; AwsError SerializationException, MalformedInput."""
+@dataclass(frozen=True)
+class Asked:
+    """A request that is well formed. `operation` is None, and it has no members, where the model doesn't know it."""
+
+    body: bytes
+    """What is to be handed on: without members that are null."""
+    operation: OperationModel | None = None
+    members: dict[str, Any] = field(default_factory=dict)
+
+
+def checked(caller: Caller, method: str, raw_path: str, body: bytes) -> Asked:
+    """The request as it is to be handed on; AwsError SerializationException, MalformedInput."""
     if caller.headers.get("content-encoding", "") != "gzip":
         return _checked(caller, method, raw_path, body)
     inflated = _inflated(body)
-    kept = _checked(caller, method, raw_path, inflated)
-    return body if kept == inflated else gzip.compress(kept)
+    asked = _checked(caller, method, raw_path, inflated)
+    return replace(asked, body=body if asked.body == inflated else gzip.compress(asked.body))
 
 
 def _inflated(body: bytes) -> bytes:
@@ -44,27 +56,39 @@ def _inflated(body: bytes) -> bytes:
     return inflated
 
 
-def _checked(caller: Caller, method: str, raw_path: str, body: bytes) -> bytes:
+def _checked(caller: Caller, method: str, raw_path: str, body: bytes) -> Asked:
     model = known_service(caller.service)
     if caller.target:
         operation = _named(model, caller.target.rpartition(".")[2])
-        return _document(operation.input_shape if operation else None, body)
+        kept, document = _document(operation.input_shape if operation else None, body)
+        return Asked(kept, operation, document if operation else {})
     form = "x-www-form-urlencoded" in caller.headers.get("content-type", "")
     if form or "Action" in caller.query:
         pairs = parse_qsl(_text(body), keep_blank_values=True) if form else list(caller.query.items())
-        _numbers(_named(model, dict(pairs).get("Action", "")), pairs, "")
-        return body
+        operation = _named(model, dict(pairs).get("Action", ""))
+        _numbers(operation, pairs, "")
+        return _form(operation, pairs, body)
     if method in ("GET", "HEAD"):
         body = b""
     if model is None or not str(model.metadata.get("protocol", "")).startswith("rest"):
-        return body
+        return Asked(body)
     bare = raw_path.rstrip("/")
-    found = match_rest(model.service_name, method, bare) or match_rest(model.service_name, method, f"{bare}/")
+    name, query = model.service_name, caller.query
+    found = match_rest(name, method, bare, query) or match_rest(name, method, f"{bare}/", query)
     operation = _named(model, found[0]) if found else None
-    if operation is None:
-        return body if body.lstrip()[:1] == b"<" else _any(body)
+    if operation is None or found is None:
+        return Asked(body if body.lstrip()[:1] == b"<" else _any(body))
     _numbers(operation, list(caller.query.items()), "querystring")
-    return _rest_body(operation, body)
+    kept = _rest_body(operation, body)
+    if model.metadata["protocol"] != "rest-json":
+        return Asked(kept)
+    return Asked(kept, operation, parse_rest(operation, found[1], caller.query, caller.headers, kept))
+
+
+def _form(operation: OperationModel | None, pairs: list[tuple[str, str]], body: bytes) -> Asked:
+    if operation is None or operation.service_model.metadata.get("protocol") != "query":
+        return Asked(body)
+    return Asked(body, operation, members(operation.input_shape, pairs))
 
 
 def _any(body: bytes) -> bytes:
@@ -90,16 +114,17 @@ def _rest_body(operation: OperationModel, body: bytes) -> bytes:
             raise AwsError("InvalidRequestContentException", reason) from None
     if payload is not None and shape is not None:
         member = shape.members[payload]
-        return body if member.type_name in ("blob", "string") else _document(member, body)
-    return _document(shape, body) if "json" in str(operation.service_model.metadata.get("protocol")) else body
+        return body if member.type_name in ("blob", "string") else _document(member, body)[0]
+    return _document(shape, body)[0] if "json" in str(operation.service_model.metadata.get("protocol")) else body
 
 
-def _document(shape: Shape | None, body: bytes) -> bytes:
+def _document(shape: Shape | None, body: bytes) -> tuple[bytes, dict[str, Any]]:
+    """The body to hand on and its members."""
     document = parse_json(body)
     kept = without_nulls(document)
     if shape is not None:
         check_types(shape, kept, "")
-    return body if kept == document else json.dumps(kept).encode()
+    return body if kept == document else json.dumps(kept).encode(), kept
 
 
 def without_nulls(value: Any) -> Any:

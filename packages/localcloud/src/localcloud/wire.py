@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from botocore.model import OperationModel, Shape, StructureShape
 
@@ -116,22 +116,28 @@ def _finite(text: str) -> float:
     return value
 
 
-def match_rest(service: str, method: str, path: str) -> tuple[str, dict[str, str]] | None:
-    """The operation that a REST path names, with its path members; None when the service has no such path."""
-    for verb, pattern, operation in _routes(service):
-        found = pattern.fullmatch(path) if verb == method else None
+def match_rest(
+    service: str, method: str, path: str, query: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, str]] | None:
+    """The operation that a REST path names, with its path members; None when the service has no such path.
+
+    Some operations share their path with another, and have a query of their own beside it.
+    """
+    asked = set((query or {}).items())
+    for verb, pattern, operation, wanted in _routes(service):
+        found = pattern.fullmatch(path) if verb == method and wanted <= asked else None
         if found:
             return operation, {name: unquote(value) for name, value in found.groupdict().items()}
     return None
 
 
 @functools.cache
-def _routes(service: str) -> list[tuple[str, re.Pattern[str], str]]:
+def _routes(service: str) -> list[tuple[str, re.Pattern[str], str, frozenset[tuple[str, str]]]]:
     model = service_model(service)
     routes = []
     for name in model.operation_names:
         http = model.operation_model(name).http
-        path = http["requestUri"].split("?")[0]
+        path, _, own = http["requestUri"].partition("?")
         pattern = "".join(
             re.escape(piece)
             if not piece.startswith("{")
@@ -140,8 +146,8 @@ def _routes(service: str) -> list[tuple[str, re.Pattern[str], str]]:
             else f"(?P<{piece[1:-1]}>[^/]+)"
             for piece in re.split(r"(\{[^}]+\})", path)
         )
-        routes.append((http["method"], re.compile(pattern), name))
-    return sorted(routes, key=lambda route: route[1].pattern.count("(?P"))
+        routes.append((http["method"], re.compile(pattern), name, frozenset(parse_qsl(own, keep_blank_values=True))))
+    return sorted(routes, key=lambda route: (route[1].pattern.count("(?P"), -len(route[3])))
 
 
 def parse_rest(
@@ -161,7 +167,7 @@ def parse_rest(
         if name == payload:
             params[name] = body if member.type_name == "blob" else parse_json(body)
         elif location == "uri" and wire_name in in_path:
-            params[name] = in_path[wire_name]
+            params[name] = _from_text(member, in_path[wire_name])
         elif location == "header" and wire_name.lower() in headers:
             params[name] = _from_text(member, headers[wire_name.lower()])
         elif location == "querystring" and wire_name in query:
@@ -179,7 +185,7 @@ def _from_text(shape: Shape, text: str) -> Any:
         return text  # check_request refuses it with the member's name
     if shape.type_name == "boolean":
         return {"true": True, "false": False}.get(text.lower(), text)
-    return text
+    return [text] if shape.type_name == "list" else text
 
 
 def write_json(members: dict[str, Any]) -> Reply:

@@ -252,7 +252,8 @@ def test_a_pipeline_is_started_by_a_rule_with_values_of_the_event(
 
 
 def test_a_pipeline_that_can_not_be_started_is_in_the_log(inside: Inside) -> None:
-    rule(inside[1], "to-nowhere", "Nowhere", Arn=f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/absent")
+    arn, role = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:pipeline/absent", f"arn:aws:iam::{ACCOUNT}:role/r"
+    rule(inside[1], "to-nowhere", "Nowhere", Arn=arn, RoleArn=role)
     inside[0].cloud.delegate.emit_event(ACCOUNT, REGION, "aws.sagemaker", "Nowhere", {}, [])
     log = inside[0].cloud.home / "localcloud.log"
     eventually(lambda: "pipeline/absent was not started" in log.read_text())

@@ -15,15 +15,15 @@ import localcloud
 from localcloud.hooks.privates import PRIVATES
 
 ROOT = Path(localcloud.__file__).parent
-MODULES = 177
+MODULES = 189
 """How many there are: a test that finds none would pass."""
 
 CORE = {
-    *("asgi", "clock", "context", "control", "errors", "events", "forms", "home", "identity"),
+    *("asgi", "clock", "constraints", "context", "control", "errors", "events", "forms", "home", "identity"),
     *("guard", "images", "keys", "refusals", "signature", "wellformed"),
-    *("namespace", "paging", "protocol", "shapes", "store", "tags", "tokens", "wire"),
+    *("namespace", "pages", "paging", "protocol", "shapes", "store", "tags", "tokens", "wire"),
 }
-SERVER = {"", "__main__", "admission", "command", "front", "logfile", "server"}
+SERVER = {"", "__main__", "admission", "command", "delegation", "front", "logfile", "server"}
 """Single modules, by name; what is in a package belongs to the layer of that name."""
 ALLOWED = {
     "core": set(),

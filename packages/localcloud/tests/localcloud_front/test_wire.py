@@ -147,6 +147,11 @@ def test_rest_paths_name_their_operation() -> None:
     assert match_rest("sagemaker-runtime", "POST", "/endpoints/a/b/invocations") is None
 
 
+def test_operations_that_share_a_path_are_told_apart_by_their_query() -> None:
+    for query, operation in (({"MaxItems": "5"}, "ListLayers"), ({"find": "LayerVersion"}, "GetLayerVersionByArn")):
+        assert match_rest("lambda", "GET", "/2018-10-31/layers", query) == (operation, {})
+
+
 def test_a_body_that_is_not_json_is_refused(inside: Inside) -> None:
     host = inside[0].url.removeprefix("http://")
     connection = http.client.HTTPConnection(host)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from localcloud_pipelines.conftest import ROLE, fail, finished, reason, steps_of, until
+from localcloud_pipelines.conftest import fail, finished, reason, steps_of, until
 
 SOURCE = """
 import time
@@ -28,10 +29,12 @@ def function(client: Callable[[str], Any]) -> str:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("index.py", SOURCE)
+    statement = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     made = client("lambda").create_function(
         FunctionName="step",
         Runtime="python3.12",
-        Role=ROLE,
+        Role=client("iam").create_role(RoleName="step", AssumeRolePolicyDocument=trust)["Role"]["Arn"],
         Handler="index.handler",
         Code={"ZipFile": packed.getvalue()},
     )

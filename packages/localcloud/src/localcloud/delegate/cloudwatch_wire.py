@@ -33,7 +33,7 @@ def checked(operation: str, params: Document, members: Document, form: bool) -> 
     """
     shape = operation_model("cloudwatch", operation).input_shape
     try:
-        return check_request(shape, forms.members(shape, params) if form else members)
+        return check_request(shape, forms.members(shape, forms.pairs(params)) if form else members)
     except AwsError as error:
         code = "ValidationError" if error.code == "ValidationException" else error.code
         raise AwsError(code, error.message, error.status) from None

@@ -1,10 +1,11 @@
-"""EventBridge: start the SageMaker pipelines that rules and schedules name as their target."""
+"""EventBridge: the targets that MiniStack doesn't reach, which are SageMaker pipelines and log groups."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,25 +13,31 @@ from typing import Any
 
 from localcloud.context import Cloud, Context
 from localcloud.errors import AwsError
-from localcloud.hooks import bus
+from localcloud.hooks import bus, logs
 from localcloud.hooks.patches import Patches
 from localcloud.protocol import call
 
 Document = dict[str, Any]
 _PIPELINE_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):(\d{12}):pipeline/(.+)", re.IGNORECASE)
+_LOG_GROUP_ARN = re.compile(r"arn:aws[a-z-]*:logs:[a-z0-9-]+:\d{12}:log-group:([^:]+)(?::\*)?")
+_MAY_WRITE = {"logs:putlogevents", "logs:*", "*"}
 _log = logging.getLogger("localcloud")
 
 
 class Events:
-    """Targets that MiniStack doesn't know: pipelines, started on threads of their own."""
+    """Pipelines are started on threads of their own; a log group gets its event at once."""
 
     def __init__(self) -> None:
         self._workers = ThreadPoolExecutor(4, thread_name_prefix="localcloud-target")
 
     def install(self, cloud: Cloud, patches: Patches) -> None:
-        """Take the targets that are pipelines."""
+        """Take the targets that are pipelines or log groups."""
 
         def take(target: Document, whole: Callable[[], Document]) -> bool:
+            group = _LOG_GROUP_ARN.fullmatch(target.get("Arn", ""))
+            if group is not None:
+                _write(group[1], whole())
+                return True
             found = _PIPELINE_ARN.fullmatch(target.get("Arn", ""))
             if found is None:
                 return False
@@ -42,6 +49,32 @@ class Events:
 
     def stop(self) -> None:
         self._workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _write(group: str, event: Document) -> None:
+    """The event as the one line of a stream of its own, where group and policy let EventBridge write it."""
+    if not logs.has_group(group):
+        _log.error("event target %s got no event: there is no such log group", group)
+    elif not any(_lets_events(statement) for policy in logs.resource_policies() for statement in _statements(policy)):
+        _log.error("event target %s got no event: no resource policy of the logs lets events.amazonaws.com", group)
+    else:
+        logs.append(group, str(uuid.uuid4()), [(int(time.time() * 1000), json.dumps(event))])
+
+
+def _statements(policy: Document) -> list[Document]:
+    return _listed(policy.get("Statement"))
+
+
+def _lets_events(statement: Document) -> bool:
+    principal = statement.get("Principal")
+    services = _listed(principal.get("Service")) if isinstance(principal, dict) else _listed(principal)
+    actions = {str(action).lower() for action in _listed(statement.get("Action"))}
+    trusted = {"events.amazonaws.com", "*"} & set(services)
+    return statement.get("Effect") == "Allow" and bool(trusted) and bool(_MAY_WRITE & actions)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _start_pipeline(ctx: Context, name: str, target: dict[str, Any], event: dict[str, Any]) -> None:

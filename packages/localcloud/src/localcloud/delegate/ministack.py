@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from localcloud.clock import Clock
 from localcloud.context import Cloud, MetricPoint
-from localcloud.delegate import identities, lambdas, stack_identities, stacks
+from localcloud.delegate import identities, lambdas, log_events, stack_identities, stacks, tagged
 from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint
+from localcloud.delegate.requests import Requests
 from localcloud.errors import AwsError
 from localcloud.hooks import buckets, bus, credentials, functions, logs, metrics, scope, states, topics
 from localcloud.hooks.application import Application, Environment
@@ -46,6 +47,7 @@ class MiniStack:
         self.checkpoint = Checkpoint(self.app)
         self.alarms = Alarms(self.checkpoint, clock)
         self._events = Events()
+        self._requests = Requests(self.objects)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
 
@@ -61,6 +63,9 @@ class MiniStack:
         self.alarms.install()
         stacks.install(cloud, self.objects, self._patches)
         stack_identities.install(self._patches, identities.install(self._patches))
+        self._requests.install(self._patches)
+        tagged.install(cloud, self._patches)
+        logs.filter_with(self._patches, log_events.answer)
         self.checkpoint.start()
 
     def stopping(self) -> None:
@@ -96,6 +101,11 @@ class MiniStack:
     def account_of(self, access_key: str) -> str:
         """The account that an access key belongs to: 12 digits are the account, a session key is its role's."""
         return scope.account_of(access_key)
+
+    def check(self, account_key: str, region: str, service: str, operation: str, members: dict[str, Any]) -> None:
+        """AwsError when AWS refuses what a request asks for. On the event loop."""
+        with scope.scoped(self.account_of(account_key), region):
+            self._requests.check(service, operation, members)
 
     # Keys of IAM and STS
 

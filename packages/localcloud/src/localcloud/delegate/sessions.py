@@ -103,7 +103,7 @@ def checked(service: str, asked: Asked) -> Request:
     except AwsError:
         raise AwsError("InvalidAction", f"Could not find operation {asked.operation} for {service}") from None
     try:
-        return check_request(shape, forms.members(shape, asked.form))
+        return check_request(shape, forms.members(shape, forms.pairs(asked.form)))
     except AwsError as error:
         code = "ValidationError" if error.code == "ValidationException" else error.code
         raise AwsError(code, error.message, error.status) from None

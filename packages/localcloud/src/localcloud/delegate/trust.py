@@ -24,14 +24,30 @@ def allows(document: str, action: str, context: dict[str, Any]) -> bool:
     return allowed
 
 
-def _names(statement: dict[str, Any], asked: dict[str, Any]) -> bool:
+def lets_service(document: str, service: str) -> bool:
+    """Whether a service of AWS may assume the role: `lambda.amazonaws.com`. Conditions are not looked at."""
+    found, allowed = json.loads(document)["Statement"], False
+    for statement in found if isinstance(found, list) else [found]:
+        principal = statement.get("Principal", {})
+        named = ["*"] if principal == "*" else _list(principal.get("Service", []))
+        if not {service, "*"} & set(named) or not _acts(statement, "sts:AssumeRole"):
+            continue
+        if statement["Effect"] == "Deny" and not statement.get("Condition"):
+            return False
+        allowed = allowed or statement["Effect"] == "Allow"
+    return allowed
+
+
+def _acts(statement: dict[str, Any], action: str) -> bool:
     if "NotAction" in statement:
-        acted = not identities.matches(asked["action"], _list(statement["NotAction"]))
-    else:
-        acted = identities.matches(asked["action"], _list(statement.get("Action", [])))
+        return not identities.matches(action, _list(statement["NotAction"]))
+    return identities.matches(action, _list(statement.get("Action", [])))
+
+
+def _names(statement: dict[str, Any], asked: dict[str, Any]) -> bool:
     principal = statement.get("Principal", {})
     named = ["*"] if principal == "*" else _list(principal.get("AWS", []))
-    return acted and any(_is(name, asked["principal"], asked["account"]) for name in named)
+    return _acts(statement, asked["action"]) and any(_is(name, asked["principal"], asked["account"]) for name in named)
 
 
 def _is(named: str, caller: str, account: str) -> bool:

@@ -108,3 +108,10 @@ def end_all() -> None:
     from ministack.core import lambda_runtime
 
     lambda_runtime.reset()
+
+
+def exists(reference: str) -> bool:
+    """Whether there is such a function, by its name or ARN; in the scope of the caller."""
+    from ministack.services import lambda_svc
+
+    return lambda_svc._get_func_record_for_ref(reference)[0] is not None

@@ -47,7 +47,7 @@ def answer_with(patches: Patches, service: str, answer: Callable[[Asked, Next], 
             return reply
 
         try:
-            if headers.get("x-amz-target") or not operation:
+            if not operation:
                 raise AwsError("InvalidAction", f"{service} takes its requests as a form with an Action")
             return await answer(asked, after)
         except AwsError as error:

@@ -42,7 +42,6 @@ _BUCKET_CONFIGURATION = frozenset(
         "requestPayment",
         "request-payment",
         "website",
-        "object-lock",
         "replication",
         "ownershipControls",
         "publicAccessBlock",
@@ -50,6 +49,7 @@ _BUCKET_CONFIGURATION = frozenset(
 )
 _REFUSED = frozenset(
     {
+        "object-lock",
         "restore",
         "retention",
         "legal-hold",
@@ -65,6 +65,7 @@ _REFUSED = frozenset(
         "metadataConfiguration",
     }
 )
+_LOCKABLE = "x-amz-bucket-object-lock-enabled"
 
 
 class S3Front:
@@ -135,7 +136,8 @@ class S3Front:
         send: Callable[[dict[str, Any]], Any],
     ) -> Reply | None:
         if name == "NotImplemented":
-            asked = f"{request.method} with {', '.join(sorted(request.query)) or 'this body'}"
+            what = sorted({*request.query, *_locks(request)} - {"x-id"})
+            asked = f"{request.method} with {', '.join(what) or 'this body'}"
             raise AwsError("NotImplemented", f"localcloud does not implement s3: {asked}", 501)
         try:
             request = await self._run(self._operations.authorize, request)
@@ -208,7 +210,7 @@ def _operation(request: Request) -> str | None:
     query, method = request.query, request.method
     if not request.bucket:
         return None
-    if _REFUSED & query.keys():
+    if _REFUSED & query.keys() or _locks(request):
         return "NotImplemented"
     if not request.key:
         if _BUCKET_CONFIGURATION & query.keys():
@@ -227,6 +229,15 @@ def _operation(request: Request) -> str | None:
             return "DeleteObjects" if "delete" in query else "NotImplemented"
         return "DeleteBucket" if method == "DELETE" else None
     return _object_operation(method, query, "x-amz-copy-source" in request.headers)
+
+
+def _locks(request: Request) -> list[str]:
+    """What asks for a lock on an object, or for a bucket whose objects can have one, in headers or a presigned URL."""
+    given = {name.lower(): value for name, value in {**request.query, **request.headers}.items()}
+    asked = [name for name in given if name.startswith("x-amz-object-lock-")] if request.method != "GET" else []
+    if given.get(_LOCKABLE, "").lower() == "true":
+        asked.append(_LOCKABLE)
+    return asked
 
 
 def _object_operation(method: str, query: dict[str, str], copies: bool) -> str:

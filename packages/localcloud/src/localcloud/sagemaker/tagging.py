@@ -21,9 +21,7 @@ def _list(ctx: Context, request: Request) -> Response:
 
 def _delete(ctx: Context, request: Request) -> Response:
     _existing(ctx, request["ResourceArn"])
-    gone = set(request["TagKeys"])
-    left = [tag for tag in tags.of(ctx, request["ResourceArn"]) if tag["Key"] not in gone]
-    ctx.cloud.store.put(tags.KIND, ctx.account, ctx.region, request["ResourceArn"], {"Tags": left})
+    tags.remove(ctx, request["ResourceArn"], set(request["TagKeys"]))
     return {}
 
 
