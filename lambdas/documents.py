@@ -59,6 +59,7 @@ class Deployment(TypedDict):
     settings: Settings
     challenger_weight: NotRequired[float]
     rejected: NotRequired[str]
+    overtaken_by: NotRequired[str]
     asked: NotRequired[list[str]]
     leaving: NotRequired[str]
     pruned: NotRequired[bool]

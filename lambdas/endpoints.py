@@ -47,9 +47,9 @@ def leads_to(sagemaker: Any, entry: Deployment) -> bool:
 
 
 def put_endpoint(
-    clients: Clients, entry: Deployment, environment: Environment, still_wanted: Callable[[], bool]
+    clients: Clients, entry: Deployment, environment: Environment, still_wanted: Callable[[str], bool]
 ) -> tuple[str, str]:
-    """Create the endpoint, or update the one that is there. Raises Busy.
+    """Create the endpoint, or update the one that is there, if `still_wanted(what it serves)`. Raises Busy.
 
     Returns what was done (created, updated, unchanged) and what people should know about it.
     """
@@ -75,7 +75,7 @@ def put_endpoint(
     if current["EndpointStatus"] != "InService":
         raise _busy(endpoint, current)
     request, remark = _update_request(clients, entry, current)
-    if not still_wanted():
+    if not still_wanted(current["EndpointConfigName"]):
         return "unchanged", remark
     update(sagemaker, endpoint, request)
     return "updated", remark
@@ -90,6 +90,7 @@ def _create(sagemaker: Any, endpoint: str, configuration: str, environment: Envi
     except sagemaker.exceptions.ClientError as error:
         current = describe_endpoint(sagemaker, endpoint)
         if current is None:
+            _check_there(sagemaker, configuration)
             raise refusal(error) from None
         return current
     return None
@@ -107,7 +108,16 @@ def update(sagemaker: Any, endpoint: str, request: Request) -> None:
             return
         if latest["EndpointStatus"] != "InService":
             raise _busy(endpoint, latest) from None
+        _check_there(sagemaker, str(request["EndpointConfigName"]))
         raise refusal(error) from None
+
+
+def _check_there(sagemaker: Any, configuration: str) -> dict[str, Any]:
+    """The configuration; Busy when a call that tidies up has deleted it since it was made: the next try makes it."""
+    found: dict[str, Any] | None = described(sagemaker.describe_endpoint_config, EndpointConfigName=configuration)
+    if found is None:
+        raise Busy(f"{configuration} was deleted meanwhile; it is made again.")
+    return found
 
 
 def _busy(endpoint: str, current: Endpoint) -> Busy:
@@ -119,7 +129,7 @@ def _update_request(clients: Clients, entry: Deployment, current: Endpoint) -> t
     settings, configuration = entry["settings"], entry["endpoint_config_name"]
     request: Request = {"EndpointConfigName": configuration}
     before = [variant["VariantName"] for variant in current.get("ProductionVariants", [])]
-    wanted = clients.sagemaker.describe_endpoint_config(EndpointConfigName=configuration)["ProductionVariants"]
+    wanted = _check_there(clients.sagemaker, configuration)["ProductionVariants"]
     after = [variant["VariantName"] for variant in wanted]
     mode = settings["endpoint_mode"]
     if before != [VARIANT] or after != [VARIANT] or mode in ("adapter", "serverless"):

@@ -116,6 +116,59 @@ def move(item: Deployment, state: State, reason: str) -> None:
     item["state"], item["reason"], item["changed"] = state, reason[:MAX_REASON], now()
 
 
+def overtake(item: Deployment, newer: Deployment, reason: str) -> None:
+    """End what was decided earlier than `newer`; an approval may come back, should `newer` fail."""
+    move(item, "overtaken", reason)
+    if item["by"] == "approval":
+        item["overtaken_by"] = newer["id"]
+
+
+def may_come_back(log: Log) -> list[Deployment]:
+    """The approvals that are later than what serves, but that something overtook which may yet fail, or has failed.
+
+    Or that served, and were replaced by an earlier approval: they come in any order. What SageMaker rolled back is none
+    of them: there people look first.
+    """
+    states = {item["id"]: item["state"] for item in log["deployments"]}
+    serving = in_state(log, "in_service")
+    last = max((item["approved"] for item in serving), default="")
+    commanded = any(item["by"] != "approval" for item in serving)
+    return [
+        item
+        for item in in_state(log, "overtaken", "replaced")
+        if item["by"] == "approval"
+        and item["approved"] > last
+        and find_deployment(log, item["id"]) is item
+        and (
+            not commanded
+            if item["state"] == "replaced"
+            else states.get(item.get("overtaken_by", "")) in ("waiting", "starting", "deploying", "failed")
+        )
+    ]
+
+
+def bring_back(log: Log) -> None:
+    """Queue the latest approval that is to come back, unless something later is on its way."""
+    states = {item["id"]: item["state"] for item in log["deployments"]}
+    last = max((item["approved"] for item in in_state(log, *UNDER_WAY)), default="")
+    lost = [
+        item
+        for item in may_come_back(log)
+        if item["approved"] > last and (item["state"] == "replaced" or states[item["overtaken_by"]] == "failed")
+    ]
+    if not lost:
+        return
+    newest = max(lost, key=lambda item: (item["approved"], item["created"]))
+    if newest["state"] == "replaced":
+        why = "it was approved later than what replaced it"
+        again: Deployment = {**newest, "state": "waiting", "reason": why, "created": now(), "changed": now()}
+        again.pop("pruned", None)
+        log["deployments"].append(again)
+    else:
+        newest.pop("pruned", None)
+        move(newest, "waiting", f"{newest.pop('overtaken_by')}, which overtook it, failed")
+
+
 def end_service(item: Deployment) -> None:
     """Another deployment serves now: this one was replaced, or rolled back by hand for the reason that was given."""
     reason = item.pop("leaving", "")

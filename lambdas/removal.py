@@ -8,7 +8,7 @@ from aws import Clients, delete
 from components import delete_components
 from documents import Answer, Deployment, Endpoint, Log, answer
 from endpoints import describe_endpoint
-from ledger import ENDED, Ledger, in_state, move
+from ledger import ENDED, UNDER_WAY, Ledger, in_state, may_come_back, move
 from protection import delete_alarms, remove_scaling
 
 KEPT_BESIDE = 1
@@ -20,7 +20,7 @@ def prune(clients: Clients, ledger: Ledger) -> None:
     """Delete configurations and models of deployments that nobody goes back to."""
     log = ledger.read()
     ways_back = in_state(log, "replaced")[-KEPT_BESIDE:]
-    kept = [*in_state(log, "waiting", "starting", "deploying", "in_service"), *ways_back]
+    kept = [*in_state(log, *UNDER_WAY), *ways_back, *may_come_back(log)]
     gone = [item for item in log["deployments"] if item not in kept and not item.get("pruned")]
     if not gone:
         return
@@ -65,9 +65,15 @@ def undeploy(clients: Clients, ledger: Ledger) -> Answer:
     if current is not None:
         return answer(endpoint, "undeploying", f"{endpoint} is being deleted")
     _delete_resources(clients, log["deployments"], [])
-    delete_alarms(clients.cloudwatch, endpoint)
+    delete_guards(clients, endpoint)  # scaling once more: a slow look at the endpoint may have put it back
     ledger.change(_finish_undeploy)
     return answer(endpoint, "undeployed")
+
+
+def delete_guards(clients: Clients, endpoint: str) -> None:
+    """Remove an endpoint's alarms and scaling; absent ones are not missed."""
+    remove_scaling(clients.autoscaling, endpoint)
+    delete_alarms(clients.cloudwatch, endpoint)
 
 
 def _delete_endpoint(sagemaker: Any, endpoint: str) -> Endpoint | None:

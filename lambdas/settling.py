@@ -13,10 +13,10 @@ from aws import Clients
 from components import advance
 from documents import Answer, Deployment, Endpoint, Log, answer, version_of
 from endpoints import describe_endpoint, pending
-from ledger import Ledger, age_seconds, end_service, in_state, move
+from ledger import Ledger, age_seconds, bring_back, end_service, find_deployment, in_state, move, overtake
 from plan import Environment
 from protection import put_alarms, put_scaling
-from removal import prune, undeploy
+from removal import delete_guards, prune, undeploy
 
 ABANDONED_SECONDS = 600
 """Twice what the function may run: whoever began this is not at it any more."""
@@ -50,6 +50,9 @@ def observe(clients: Clients, ledger: Ledger, environment: Environment) -> Answe
     else:
         put_alarms(clients.cloudwatch, serving["settings"])
         put_scaling(clients, serving["settings"])
+        if (find_deployment(ledger.read(), serving["id"]) or serving)["state"] == "undeployed":
+            delete_guards(clients, endpoint)  # it was undeployed while this call looked at it
+            return answer(endpoint, "settled", "the endpoint does not exist")
     prune(clients, ledger)
     return answer(endpoint, "settled")
 
@@ -64,6 +67,7 @@ def next_queued(ledger: Ledger) -> Deployment | None:
     def apply(log: Log) -> None:
         # Within the atomic change: between a look and the verdict an approval may have come for what is queued.
         chosen.clear()
+        bring_back(log)
         abandoned = [item for item in in_state(log, "starting") if age_seconds(item) > ABANDONED_SECONDS]
         queued = [*in_state(log, "waiting"), *abandoned]
         if not queued:
@@ -74,7 +78,7 @@ def next_queued(ledger: Ledger) -> Deployment | None:
                 chosen.append(item)
             else:
                 version = version_of(newest["model_package_arn"])
-                move(item, "overtaken", f"version {version} overtook it while it was queued")
+                overtake(item, newest, f"version {version} overtook it while it was queued")
 
     ledger.change(apply)
     return chosen[-1] if chosen else None

@@ -6,6 +6,7 @@ here waits, and nothing here looks at what became of it: that is settling.py's p
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from aws import Busy, Clients, Refused, create, describe_package
 from digests import check_digests
 from documents import Answer, Deployment, Event, Log, Package, Plan, Settings, State, answer, version_of
 from endpoints import describe_endpoint, leads_to, put_endpoint
-from ledger import ENDED, UNDER_WAY, Ledger, find_deployment, in_state, move, now, timestamp
+from ledger import ENDED, UNDER_WAY, Ledger, find_deployment, in_state, move, now, overtake, timestamp
 from plan import Environment, make_plan
 from settings import read_settings
 
@@ -114,6 +115,8 @@ def admit(log: Log, entry: Deployment, by: str) -> str:
     if log["undeploying"]:
         raise Refused(f"{log['endpoint_name']} is being undeployed; deploy again when it is gone.")
     found = find_deployment(log, entry["id"])
+    if found and found["state"] in UNDER_WAY:
+        found["approved"] = max(found["approved"], entry["approved"])
     if by == "approval":
         later = [
             item
@@ -121,13 +124,18 @@ def admit(log: Log, entry: Deployment, by: str) -> str:
             if item["id"] != entry["id"] and item["approved"] > entry["approved"]
         ]
         if later:
-            how = "approved" if later[-1]["by"] == "approval" else "chosen"
-            return f"version {version_of(later[-1]['model_package_arn'])} was {how} later"
+            newest = max(later, key=lambda item: item["approved"])
+            how = "approved" if newest["by"] == "approval" else "chosen"
+            reason = f"version {version_of(newest['model_package_arn'])} was {how} later"
+            handled = found and found["approved"] >= entry["approved"]
+            if newest["state"] != "in_service" and not handled:
+                overtake(entry, newest, reason)
+                log["deployments"].append(entry)
+            return reason
         if found and found["state"] in ENDED and found["approved"] >= entry["approved"]:
             why = f" ({found['reason']})" if found["reason"] else ""
             return f"this approval was handled: {found['state'].replace('_', ' ')}{why}"
     if found and found["state"] in UNDER_WAY:
-        found["approved"] = max(found["approved"], entry["approved"])
         found.pop("rejected", None)
         if by != "approval":
             found["settings"] = entry["settings"]
@@ -146,8 +154,9 @@ def _carry_out(clients: Clients, ledger: Ledger, plan: Plan, environment: Enviro
         "EndpointConfigName",
         plan.configuration,
     )
+    wanted = functools.partial(_still_wanted, ledger, entry)
     try:
-        action, remark = put_endpoint(clients, entry, environment, lambda: _still_wanted(ledger, entry))
+        action, remark = put_endpoint(clients, entry, environment, wanted)
     except Busy as busy:
         ledger.set_state(entry["id"], "waiting", str(busy), only=("starting",))
         return Started(answer(ledger.endpoint, "queued", str(busy), entry))
@@ -156,9 +165,25 @@ def _carry_out(clients: Clients, ledger: Ledger, plan: Plan, environment: Enviro
     return Started(answer(ledger.endpoint, action, remark, entry), look_now)
 
 
-def _still_wanted(ledger: Ledger, entry: Deployment) -> bool:
-    """Asked right before UpdateEndpoint: a slow twin of this call may have begun, and lost, meanwhile."""
-    found = find_deployment(ledger.read(), entry["id"])
+def _still_wanted(ledger: Ledger, entry: Deployment, serving: str) -> bool:
+    """Asked right before UpdateEndpoint: this call may be slow, and a twin of it, or what was decided later, faster.
+
+    `serving` is the configuration that the endpoint rests at: a rollout that led there has ended.
+    """
+
+    def apply(log: Log) -> None:
+        for item in in_state(log, "deploying"):
+            if item["endpoint_config_name"] == serving and item["settings"]["endpoint_mode"] != "adapter":
+                move(item, "in_service", "")
+        found = find_deployment(log, entry["id"])
+        if found is None or found["state"] not in QUEUED or found["by"] != "approval":
+            return
+        later = [item for item in in_state(log, "deploying", "in_service") if item["approved"] > found["approved"]]
+        if later:
+            newest = max(later, key=lambda item: item["approved"])
+            overtake(found, newest, f"version {version_of(newest['model_package_arn'])} was approved later")
+
+    found = find_deployment(ledger.change(apply), entry["id"])
     return found is not None and found["state"] in UNDER_WAY
 
 

@@ -67,6 +67,9 @@ class Delegate(Protocol):
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         """Run a Lambda function: (response payload, FunctionError or None); AwsError ResourceNotFoundException."""
 
+    def lets_in(self, role: str, service: str) -> bool | None:
+        """Whether a role's trust policy lets a service (`sagemaker.amazonaws.com`) assume it; None without the role."""
+
     def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
         """Send a message to an SNS topic; AwsError NotFound when there is none."""
 

@@ -72,6 +72,9 @@ class DirectoryDelegate:
     def invoke_lambda(self, account: str, region: str, function_arn: str, payload: bytes) -> tuple[bytes, str | None]:
         raise AwsError("ResourceNotFoundException", f"Function not found: {function_arn}", 404)
 
+    def lets_in(self, role: str, service: str) -> bool | None:
+        return None
+
     def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
         with self.lock:
             self.published.append((topic_arn, message))

@@ -6,7 +6,7 @@ from typing import Any
 
 from localcloud.delegate import trust
 from localcloud.errors import AwsError
-from localcloud.hooks import buckets, identities, scope
+from localcloud.hooks import buckets, scope
 from localcloud.s3.objects import ObjectStore
 
 Members = dict[str, Any]
@@ -43,6 +43,5 @@ def check_role(arn: str) -> None:
     account = (arn.split(":") + [""] * 5)[4]
     if account != scope.here()[0]:
         raise AwsError("AccessDeniedException", "Cross-account pass role is not allowed.", 403)
-    role = identities.role_of(account, arn.rpartition("/")[2])
-    if role is None or not trust.lets_service(str(role["AssumeRolePolicyDocument"]), "lambda.amazonaws.com"):
+    if not trust.lets_in(arn, "lambda.amazonaws.com"):
         raise invalid("The role defined for the function cannot be assumed by Lambda.")

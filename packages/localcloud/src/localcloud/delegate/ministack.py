@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from localcloud.clock import Clock
 from localcloud.context import Cloud, MetricPoint
-from localcloud.delegate import identities, lambdas, log_events, stack_identities, stacks, tagged
+from localcloud.delegate import identities, lambdas, log_events, stack_identities, stacks, tagged, trust
 from localcloud.delegate.alarms import Alarms
 from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint
@@ -248,6 +248,11 @@ class MiniStack:
 
     def on_alarm_action(self, prefix: str, act: Callable[[str, str, str, dict[str, Any], list[float]], None]) -> None:
         self.alarms.subscribe(prefix, act)
+
+    # Delegate: IAM
+
+    def lets_in(self, role: str, service: str) -> bool | None:
+        return trust.lets_in(role, service)
 
     # Delegate: SNS
 

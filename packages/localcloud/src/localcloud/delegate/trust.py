@@ -24,9 +24,15 @@ def allows(document: str, action: str, context: dict[str, Any]) -> bool:
     return allowed
 
 
-def lets_service(document: str, service: str) -> bool:
-    """Whether a service of AWS may assume the role: `lambda.amazonaws.com`. Conditions are not looked at."""
-    found, allowed = json.loads(document)["Statement"], False
+def lets_in(role: str, service: str) -> bool | None:
+    """Whether a service of AWS (`lambda.amazonaws.com`) may assume the role of an ARN; None when there is no such role.
+
+    Conditions are not looked at.
+    """
+    record = identities.role_of((role.split(":") + [""] * 5)[4], role.rpartition("/")[2])
+    if record is None or record["Arn"] != role:
+        return None
+    found, allowed = json.loads(str(record["AssumeRolePolicyDocument"]))["Statement"], False
     for statement in found if isinstance(found, list) else [found]:
         principal = statement.get("Principal", {})
         named = ["*"] if principal == "*" else _list(principal.get("Service", []))

@@ -111,6 +111,19 @@ def _detail(doc: Document) -> Document:
     }
 
 
+def check_role(ctx: Context, role: str) -> None:
+    """ValidationException, as AWS words it, for a role that doesn't let SageMaker in.
+
+    A role that isn't in IAM is let by: jobs run without one here. The words: CreateTransformJob's in
+    https://github.com/awslabs/predictive-maintenance-using-machine-learning/issues/3
+    """
+    if ctx.cloud.delegate.lets_in(role, "sagemaker.amazonaws.com") is False:
+        raise validation(
+            f"Could not assume role {role}. Please ensure that the role exists and allows principal "
+            "'sagemaker.amazonaws.com' to assume the role."
+        )
+
+
 def secondary(doc: Document, status: str, message: str) -> None:
     """Enter a secondary status of a training job: the transition before it ends now."""
     now = time.time()

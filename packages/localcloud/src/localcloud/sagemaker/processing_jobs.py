@@ -30,6 +30,7 @@ def create(ctx: Context, request: Request) -> Response:
     doc.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": processing.MAX_RUNTIME_SECONDS})
     images.check_processing(doc["AppSpecification"]["ImageUri"])
     processing.check(doc)
+    states.check_role(ctx, doc["RoleArn"])
     doc |= {
         "ProcessingJobArn": ctx.arn(f"processing-job/{name}"),
         "ProcessingJobStatus": "InProgress",

@@ -34,6 +34,7 @@ def create(ctx: Context, request: Request) -> Response:
         doc["CheckpointConfig"] = {"LocalPath": training.CHECKPOINTS, **doc["CheckpointConfig"]}
     images.check_training(doc["AlgorithmSpecification"])
     training.check(doc)
+    states.check_role(ctx, doc["RoleArn"])
     training.check_inputs(ctx, doc)
     check_metric_definitions(doc["AlgorithmSpecification"].get("MetricDefinitions") or [])
     doc |= {
