@@ -1,16 +1,19 @@
 """How the whole suite runs: one thread per process, and the files that take longest first.
 
-Two workers share two cores (make test). OpenMP's threads spin while they wait, which starves the other worker, so each
-process gets one, and waits passively. A worker takes whole files; when the long ones come first, none runs alone at
-the end.
+Three workers share two cores (make test). OpenMP's threads spin while they wait, which starves the other workers, so
+each process gets one, and waits passively. A worker takes whole files; when the long ones come first, none runs alone
+at the end. Each boto3 session would read the services' models anew, half a second of them in each definition that the
+SDK builds: here a process reads them once.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +21,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts what runs in its background with Ctrl-C ignored, and every process below inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_read = JSONFileLoader.load_file
+_models: dict[str, Any] = {}
+
+
+def _load_once(self: JSONFileLoader, path: str) -> Any:
+    found = _models.get(path) or _read(self, path)
+    if found is not None:
+        _models[path] = found
+    return found
+
+
+JSONFileLoader.load_file = _load_once
 
 LONGEST_FIRST = ("tests/e2e/", "tests/lambdas/", "localcloud_jobs/", "localcloud_front/", "tests/evaluation/")
 

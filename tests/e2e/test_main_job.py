@@ -144,12 +144,20 @@ def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finis
 
 
 def stop_at(house: House, started: str, line: str) -> str:
-    """Stop a run once its log has a line; the log when it has stopped."""
+    """Stop a run once its training job's log has a line; the log when it has stopped."""
     import time
 
     identifier = re.search(r"execution (\w+)\.", started)[1]  # type: ignore[index]
+    logs = house.client("logs")
+    job = {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": f"pipelines-{identifier}-Train"}
     deadline = time.monotonic() + 120
-    while line not in house.run("logs", identifier).stdout:
+    while True:
+        try:
+            events = logs.filter_log_events(**job)["events"]
+        except logs.exceptions.ResourceNotFoundException:
+            events = []
+        if any(line in event["message"] for event in events):
+            break
         assert time.monotonic() < deadline
         time.sleep(0.5)
     house.run("stop", identifier)

@@ -16,7 +16,6 @@ import pytest
 
 from tests.lambdas.support import GROUP, LAMBDAS, approval, belongings, load, rest, settings, states
 
-pytestmark = pytest.mark.alone
 deploy = load("deploy")
 ledger = load("ledger")
 DRIVER = Path(__file__).with_name("killed_deploy.py")
