@@ -26,10 +26,10 @@ $(VENV)/.installed: pyproject.toml packages/localcloud/pyproject.toml constraint
 demo: setup
 	$(BIN)/fmops demo
 
-# Three workers, each with homes and ports of its own: they wait for each other less than for what they start. Then what
+# Four workers, each with homes and ports of its own: they wait for each other less than for what they start. Then what
 # needs the machine to itself.
 test: setup
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" --durations=10
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" --durations=10
 	$(BIN)/python -m pytest -m alone --durations=10
 
 # The edit loop: no localcloud, no model, under a minute.
