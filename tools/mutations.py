@@ -268,4 +268,25 @@ MUTATIONS = (
         '[item["Size"]]',
         ("tests/lambdas/test_storage.py::test_every_change_under_the_inputs_is_another_run",),
     ),
+    Mutation(
+        "ledger: an approval is lost with what overtook it",
+        "lambdas/ledger.py",
+        'or states[item["overtaken_by"]] == "failed"',
+        'or states[item["overtaken_by"]] == "replaced"',
+        ("tests/lambdas/test_settling.py",),
+    ),
+    Mutation(
+        "tokens: another request gets the first one's answer",
+        "packages/localcloud/src/localcloud/tokens.py",
+        "if kept != asked(request, member):",
+        "if kept is None:",
+        ("packages/localcloud/tests/localcloud_pipelines/test_names.py",),
+    ),
+    Mutation(
+        "tagging: an ARN in another case has the tags",
+        "packages/localcloud/src/localcloud/sagemaker/tagging.py",
+        "any(value == arn for key",
+        "any(str(value).lower() == arn.lower() for key",
+        ("packages/localcloud/tests/localcloud_pipelines/test_names.py",),
+    ),
 )
