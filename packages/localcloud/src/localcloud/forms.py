@@ -13,6 +13,8 @@ Form = dict[str, Any]
 """Values by field, each alone or in a list, as parsers of forms give them."""
 Tree = dict[str, Any]
 """Names up to a dot each: another tree, or the text."""
+_DIGITS = 9
+"""Of an item's number: Python doesn't read endless ones."""
 _NUMBERS = {"integer": int, "long": int, "short": int, "float": float, "double": float}
 
 
@@ -88,7 +90,7 @@ def _numbered(shape: Shape, tree: Any, inner: str) -> list[Any]:
     if not isinstance(tree, dict):
         _nothing(tree)
         return []
-    if not all(number.isascii() and number.isdigit() for number in tree):
+    if not all(number.isascii() and number.isdigit() and len(number) <= _DIGITS for number in tree):
         raise _unreadable(next(iter(tree), ""))
     return [tree[number] for number in sorted(tree, key=int)]
 

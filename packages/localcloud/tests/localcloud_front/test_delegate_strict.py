@@ -131,6 +131,12 @@ def test_a_form_is_read_as_the_model_says() -> None:
     shape = operation_model("sns", "CreateTopic").input_shape
     pairs = [("Name", "t"), ("Attributes.entry.1.key", "DisplayName"), ("Attributes.entry.1.value", "d"), ("Tags", "")]
     assert members(shape, pairs) == {"Name": "t", "Attributes": {"DisplayName": "d"}, "Tags": []}
-    for odd in ([("Name.a", "t")], [("Name", "t"), ("Name.a", "t")], [("Tags.member.x.Key", "k")], [("Tags", "k")]):
+    for odd in (
+        [("Name.a", "t")],
+        [("Name", "t"), ("Name.a", "t")],
+        [("Tags.member.x.Key", "k")],
+        [(f"Tags.member.{'9' * 5000}.Key", "k")],
+        [("Tags", "k")],
+    ):
         with pytest.raises(AwsError, match="MalformedInput"):
             members(shape, odd)

@@ -305,6 +305,11 @@ def test_a_name_is_taken_once_in_whatever_case(bench: Bench) -> None:
         assert raised.value.code == "ResourceInUse"
 
 
+def test_a_channel_that_is_no_s3_uri_is_refused(bench: Bench) -> None:
+    with pytest.raises(AwsError, match=r"ValidationException: 'https://data/x' is not an S3 URI"):
+        bench.train("elsewhere", "", InputDataConfig=[channel("train", "https://data/x")])
+
+
 @pytest.mark.parametrize("uri", ["s3://data/nothing/", "s3://there-is-none/x"])
 def test_a_channel_with_nothing_in_it_is_refused_before_a_machine_starts(bench: Bench, uri: str) -> None:
     with pytest.raises(AwsError) as raised:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from localcloud.context import Cloud, Context
+from localcloud.delegate.trust import lets_act
 from localcloud.errors import AwsError
 from localcloud.hooks import bus, logs
 from localcloud.hooks.patches import Patches
@@ -20,7 +21,6 @@ from localcloud.protocol import call
 Document = dict[str, Any]
 _PIPELINE_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):(\d{12}):pipeline/(.+)", re.IGNORECASE)
 _LOG_GROUP_ARN = re.compile(r"arn:aws[a-z-]*:logs:[a-z0-9-]+:\d{12}:log-group:([^:]+)(?::\*)?")
-_MAY_WRITE = {"logs:putlogevents", "logs:*", "*"}
 _log = logging.getLogger("localcloud")
 
 
@@ -55,26 +55,10 @@ def _write(group: str, event: Document) -> None:
     """The event as the one line of a stream of its own, where group and policy let EventBridge write it."""
     if not logs.has_group(group):
         _log.error("event target %s got no event: there is no such log group", group)
-    elif not any(_lets_events(statement) for policy in logs.resource_policies() for statement in _statements(policy)):
+    elif not any(lets_act(policy, "events.amazonaws.com", "logs:PutLogEvents") for policy in logs.resource_policies()):
         _log.error("event target %s got no event: no resource policy of the logs lets events.amazonaws.com", group)
     else:
         logs.append(group, str(uuid.uuid4()), [(int(time.time() * 1000), json.dumps(event))])
-
-
-def _statements(policy: Document) -> list[Document]:
-    return _listed(policy.get("Statement"))
-
-
-def _lets_events(statement: Document) -> bool:
-    principal = statement.get("Principal")
-    services = _listed(principal.get("Service")) if isinstance(principal, dict) else _listed(principal)
-    actions = {str(action).lower() for action in _listed(statement.get("Action"))}
-    trusted = {"events.amazonaws.com", "*"} & set(services)
-    return statement.get("Effect") == "Allow" and bool(trusted) and bool(_MAY_WRITE & actions)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _start_pipeline(ctx: Context, name: str, target: dict[str, Any], event: dict[str, Any]) -> None:

@@ -32,11 +32,16 @@ def lets_in(role: str, service: str) -> bool | None:
     record = identities.role_of((role.split(":") + [""] * 5)[4], role.rpartition("/")[2])
     if record is None or record["Arn"] != role:
         return None
-    found, allowed = json.loads(str(record["AssumeRolePolicyDocument"]))["Statement"], False
-    for statement in found if isinstance(found, list) else [found]:
+    return lets_act(json.loads(str(record["AssumeRolePolicyDocument"])), service, "sts:AssumeRole")
+
+
+def lets_act(policy: dict[str, Any], service: str, action: str) -> bool:
+    """Whether a resource's policy lets a service do something; an unconditional Deny goes before any Allow."""
+    allowed = False
+    for statement in _list(policy.get("Statement", [])):
         principal = statement.get("Principal", {})
         named = ["*"] if principal == "*" else _list(principal.get("Service", []))
-        if not {service, "*"} & set(named) or not _acts(statement, "sts:AssumeRole"):
+        if not {service, "*"} & set(named) or not _acts(statement, action):
             continue
         if statement["Effect"] == "Deny" and not statement.get("Condition"):
             return False
@@ -66,5 +71,5 @@ def _is(named: str, caller: str, account: str) -> bool:
     return False
 
 
-def _list(value: Any) -> list[str]:
+def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

@@ -79,7 +79,10 @@ def check_inputs(ctx: Context, doc: Document) -> None:
     """
     for channel in doc.get("InputDataConfig") or []:
         uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
-        bucket, prefix = split_uri(uri)
+        try:
+            bucket, prefix = split_uri(uri)
+        except TransferError as error:
+            raise validation(str(error).removeprefix("ClientError: ")) from None
         try:
             found = ctx.cloud.delegate.list_objects(ctx.account, bucket, prefix)
         except AwsError:
