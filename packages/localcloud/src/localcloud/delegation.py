@@ -8,7 +8,7 @@ from typing import Any
 from localcloud import constraints, pages, protocol, wellformed
 from localcloud.admission import presented, raw_path
 from localcloud.asgi import MAXIMUM_DELEGATED_BODY, Receive, Send, read_body, replayed
-from localcloud.delegate import MiniStack
+from localcloud.delegate import MiniStack, resource_policies
 from localcloud.errors import AwsError
 from localcloud.identity import Caller, known_service, operation_name
 from localcloud.s3 import xml
@@ -72,6 +72,14 @@ class Delegation:
             owner = {"account": caller.account_key, "region": caller.region}
             answer.body = json.dumps(listing.page(asked.members, items, said, owner)).encode()
         await answer.send_to(send)
+
+    async def bucket(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
+        """A request about a bucket, whose policy is looked at first."""
+        if scope["method"] == "PUT" and "policy" in caller.query:
+            body = await read_body(receive)
+            resource_policies.check("s3", body.decode("utf-8", "replace"))
+            receive = replayed(body, receive)
+        await self.hand_on(scope, receive, send, caller)
 
     async def hand_on(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """MiniStack's answer; what it changed is on disk before the caller hears of it."""

@@ -161,7 +161,7 @@ class Front:
             await read_body(receive)
             raise protocol.not_implemented(caller.service, f"{operation_name(caller, scope)} in CBOR")
         elif caller.service == "s3":
-            await self._s3(scope, receive, send, caller, functools.partial(self._delegation.hand_on, caller=caller))
+            await self._s3(scope, receive, send, caller, functools.partial(self._delegation.bucket, caller=caller))
         else:
             await self._delegation.request(scope, receive, send, caller)
 

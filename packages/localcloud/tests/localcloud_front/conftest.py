@@ -17,6 +17,7 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
 
 from localcloud import LocalCloud, control
 
@@ -122,6 +123,15 @@ def inside(tmp_path: Path) -> Iterator[tuple[LocalCloud, Clients]]:
         clients = Clients(cloud)
         yield cloud, clients
         clients.close()
+
+
+@pytest.fixture
+def s3(aws: Clients) -> Any:
+    return aws("s3")
+
+
+def code(error: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(error.value.response["Error"]["Code"])
 
 
 @pytest.fixture

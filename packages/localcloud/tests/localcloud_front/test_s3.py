@@ -19,18 +19,9 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from localcloud import control
-from localcloud_front.conftest import Clients, signed
+from localcloud_front.conftest import Clients, code, signed
 
 PART = 5 << 20
-
-
-@pytest.fixture
-def s3(aws: Clients) -> Any:
-    return aws("s3")
-
-
-def code(error: pytest.ExceptionInfo[ClientError]) -> str:
-    return str(error.value.response["Error"]["Code"])
 
 
 def test_an_object_comes_back_with_all_it_was_given(s3: Any, bucket: str) -> None:

@@ -10,18 +10,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud_front.conftest import Clients
+from localcloud_front.conftest import code
 
 PART = 5 << 20
-
-
-@pytest.fixture
-def s3(aws: Clients) -> Any:
-    return aws("s3")
-
-
-def code(error: pytest.ExceptionInfo[ClientError]) -> str:
-    return str(error.value.response["Error"]["Code"])
 
 
 def test_a_multipart_upload_is_assembled_and_readable_by_part(s3: Any, bucket: str) -> None:

@@ -89,6 +89,17 @@ def check_trust(text: str, exists: Exists) -> None:
         _check_principal(statement["Principal"], exists)
 
 
+def check_resource(text: str) -> None:
+    """AwsError MalformedPolicyDocument when the policy of a bucket, key, topic, queue, bus or log group is none."""
+    _, statements = _parsed(text)
+    for statement in statements:
+        if not statement.get("Principal") and not statement.get("NotPrincipal"):
+            raise malformed("Missing required field Principal")
+        if not any(_texts(statement, name) for name in _PAIRS[1]):
+            raise malformed("Missing required field Resource")
+    _check_actions_exist(statements)
+
+
 def _parsed(text: str) -> tuple[Document, list[Document]]:
     try:
         document = json.loads(text)

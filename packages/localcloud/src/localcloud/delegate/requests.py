@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from localcloud.delegate import existing, function_requests, rules, tagged
+from localcloud.delegate import existing, function_requests, resource_policies, rules, tagged
 from localcloud.errors import AwsError
 from localcloud.hooks import bus, stacks
 from localcloud.hooks.patches import Patches
@@ -33,9 +33,10 @@ class Requests:
 
     def check(self, service: str, operation: str, members: Members) -> None:
         """AwsError when AWS refuses it."""
-        found = self._checks.get((service, operation))
-        if found is not None:
-            found(members)
+        for checks in (self._checks, resource_policies.REQUESTS):
+            found = checks.get((service, operation))
+            if found is not None:
+                found(members)
 
     def install(self, patches: Patches) -> None:
         """Have entries of PutEvents looked at, and the resources of stacks."""
@@ -45,6 +46,7 @@ class Requests:
             ("AWS::Events::Rule", _stack_rule),
             ("AWS::Scheduler::Schedule", rules.put_schedule),
             ("AWS::Lambda::Function", self._create_function),
+            *resource_policies.STACKS.items(),
         ):
             stacks.put_type(patches, name, _checked(stacks.type_of(name), check))
 
