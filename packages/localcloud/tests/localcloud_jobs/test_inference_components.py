@@ -205,7 +205,8 @@ def test_copies_scale_from_zero_to_many_and_back(bench: Bench) -> None:
     assert scale(bench, "base", 1)["RuntimeConfig"] == {"DesiredCopyCount": 1, "CurrentCopyCount": 1}
     with Traffic(bench, "base", ask=lambda bench, name: str(ask(bench, name)["word"])) as traffic:
         assert scale(bench, "base", 3)["RuntimeConfig"] == {"DesiredCopyCount": 3, "CurrentCopyCount": 3}
-        assert len({ask(bench, "base")["pid"] for _ in range(60)}) == 3
+        met: set[int] = set()  # however busy the machine is, each copy gets requests
+        until(lambda: met.add(ask(bench, "base")["pid"]) or len(met), lambda count: count == 3)
         assert scale(bench, "base", 1)["RuntimeConfig"]["CurrentCopyCount"] == 1
         traffic.more()
     assert scale(bench, "base", 0)["InferenceComponentStatus"] == "InService"
