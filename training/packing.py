@@ -59,12 +59,11 @@ class Collator:
         for row in rows:
             own = row["ids"][prefix:]
             start, end = end, end + len(own)
-            first = start + row["prompt_length"] - prefix
             bounds.append((start, end))
             tokens.append(own)
             positions.append(np.arange(prefix, prefix + len(own)))
-            keep.append(np.arange(first - 1, end - 1))
-            labels.append(row["ids"][row["prompt_length"] :])
+            keep.append(np.flatnonzero(row["learned"]) - 1 - prefix + start)  # a token is predicted one place before
+            labels.append(row["ids"][row["learned"]])
         return {
             "input_ids": _tensor(tokens)[None],
             "position_ids": _tensor(positions)[None],
@@ -81,9 +80,9 @@ class Collator:
         for number, row in enumerate(rows):
             length = len(row["ids"])
             ids[number, :length], mask[number, :length] = row["ids"], 1
-            columns.append(np.arange(row["prompt_length"] - 1, length - 1))
+            columns.append(np.flatnonzero(row["learned"]) - 1)
             where.append(np.full(len(columns[-1]), number))
-            labels.append(row["ids"][row["prompt_length"] :])
+            labels.append(row["ids"][row["learned"]])
         kept, inverse = np.unique(np.concatenate(columns), return_inverse=True)
         return {
             "input_ids": torch.from_numpy(ids),
@@ -95,13 +94,13 @@ class Collator:
 
 
 def shared_prefix(rows: list[TokenizedRow]) -> int:
-    """Tokens that all prompts of the batch begin with, 0 if too few to be worth it.
+    """Tokens that all rows of the batch begin with, 0 if too few to be worth it.
 
-    The last prompt token of every row stays its own: its logits predict that row's first completion token.
+    The token before the first learned one stays the row's own: its logits predict that one.
     """
     if len(rows) < 2:
         return 0
-    limit = min(row["prompt_length"] for row in rows) - 1
+    limit = min(int(row["learned"].argmax()) for row in rows) - 1
     first = rows[0]["ids"][:limit]
     for row in rows[1:]:
         different = np.flatnonzero(first[:limit] != row["ids"][:limit])

@@ -23,38 +23,35 @@ BATCH = 1000
 
 
 class TokenizedRow(TypedDict):
-    """Prompt and completion as one int32 array of token ids; the prompt's are the first `prompt_length`."""
+    """One row's token ids, int32 (tokens,), and which of them the loss counts, bool (tokens,); never the first."""
 
     ids: np.ndarray
-    prompt_length: int
+    learned: np.ndarray
 
 
 class TokenizedRows:
-    """Rows as one flat int32 array, four bytes a token."""
+    """Rows as two flat arrays: five bytes a token."""
 
     def __init__(self) -> None:
-        self._chunks: list[np.ndarray] = []
+        self._ids: list[np.ndarray] = []
+        self._learned: list[np.ndarray] = []
         self._ends: list[int] = []
-        self._prompt_lengths: list[int] = []
-        self._flat: np.ndarray | None = None
         self.left_out = 0
         self.longest_left_out = 0
 
-    def append(self, prompt: list[int], completion: list[int]) -> None:
-        self._chunks.append(np.asarray([*prompt, *completion], dtype=np.int32))
-        self._ends.append((self._ends[-1] if self._ends else 0) + len(prompt) + len(completion))
-        self._prompt_lengths.append(len(prompt))
-        self._flat = None
+    def append(self, ids: np.ndarray, learned: np.ndarray) -> None:
+        self._ids.append(ids)
+        self._learned.append(learned)
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(ids))
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> TokenizedRow:
-        if self._flat is None:
-            self._flat = np.concatenate(self._chunks)
-            self._chunks = [self._flat]
-        start = self._ends[index - 1] if index else 0
-        return {"ids": self._flat[start : self._ends[index]], "prompt_length": self._prompt_lengths[index]}
+        if len(self._ids) > 1:
+            self._ids, self._learned = [np.concatenate(self._ids)], [np.concatenate(self._learned)]
+        place = slice(self._ends[index - 1] if index else 0, self._ends[index])
+        return {"ids": self._ids[0][place], "learned": self._learned[0][place]}
 
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
@@ -102,4 +99,7 @@ def _tokenize(
             rows.left_out += 1
             rows.longest_left_out = max(rows.longest_left_out, length)
         else:
-            rows.append(prompt, completion)
+            rows.append(
+                np.asarray([*prompt, *completion], dtype=np.int32),
+                np.arange(length) >= len(prompt),
+            )

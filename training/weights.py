@@ -173,7 +173,9 @@ def set_up_for(layout: Layout, model: Any) -> None:
 def _tail(row: TokenizedRow) -> TokenizedRow:
     """The row's last tokens: enough to compare, cheap to compute."""
     cut = max(0, len(row["ids"]) - PROBE_TOKENS)
-    return {"ids": row["ids"][cut:], "prompt_length": max(1, row["prompt_length"] - cut)}
+    learned = row["learned"][cut:].copy()
+    learned[0] = False
+    return {"ids": row["ids"][cut:], "learned": learned}
 
 
 def _logits(model: Any, batch: dict[str, Any], device: torch.device) -> torch.Tensor:

@@ -39,9 +39,9 @@ def packed_model(base: Path) -> Any:
 def test_completion_is_the_last_message_and_the_end_token(tmp_path: Path, tokenizer: Any) -> None:
     rows = tokenized(tmp_path, tokenizer, [chat("set the kitchen lights", "on")])
     row = rows[0]
-    completion = row["ids"][row["prompt_length"] :].tolist()
+    completion = row["ids"][row["learned"]].tolist()
     assert completion == [*tokenizer("on", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    prompt = tokenizer.decode(row["ids"][: row["prompt_length"]])
+    prompt = tokenizer.decode(row["ids"][~row["learned"]])
     assert prompt.endswith("<|im_start|>assistant\n")
     assert "set the kitchen lights" in prompt
 
@@ -52,7 +52,7 @@ def test_only_completion_positions_reach_the_loss(tmp_path: Path, tokenizer: Any
 
     rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(len(ROWS))]
     batch = Collator(layout, tokenizer.pad_token_id)(rows)
-    expected = [token for row in rows for token in row["ids"][row["prompt_length"] :].tolist()]
+    expected = [token for row in rows for token in row["ids"][row["learned"]].tolist()]
     assert batch["labels"].tolist() == expected
     assert expected.count(tokenizer.eos_token_id) == len(rows), "eos is also the padding token and must not be masked"
     if layout == "packed":
@@ -68,10 +68,9 @@ def losses_alone(model: Any, rows: list[Any]) -> list[float]:
     losses = []
     for row in rows:
         ids = torch.from_numpy(row["ids"].astype("int64"))[None]
-        logits = model(input_ids=ids).logits[0, row["prompt_length"] - 1 : -1]
-        losses.append(
-            float(torch.nn.functional.cross_entropy(logits, ids[0, row["prompt_length"] :], reduction="sum").detach())
-        )
+        learned = torch.from_numpy(row["learned"][1:])
+        logits = model(input_ids=ids).logits[0, :-1][learned]
+        losses.append(float(torch.nn.functional.cross_entropy(logits, ids[0, 1:][learned], reduction="sum").detach()))
     return losses
 
 
@@ -128,8 +127,7 @@ def test_a_row_does_not_see_another(
             return model(**batch).logits[0], len(labels)
 
     before, after = logits(other)[0], logits(changed)[0]
-    mine = len(first["ids"]) - first["prompt_length"]
-    theirs = len(last["ids"]) - last["prompt_length"]
+    mine, theirs = int(first["learned"].sum()), int(last["learned"].sum())
     assert torch.equal(before[:mine], after[:mine])
     assert torch.equal(before[-theirs:], after[-theirs:])
     assert not torch.allclose(before[mine:-theirs], after[mine:-theirs])
