@@ -1,20 +1,24 @@
-"""The Trainer of transformers with our batches, loss and checkpoints. Runs in the GPU training container."""
+"""The Trainer of transformers with our batches, loss and checkpoints. Runs in the GPU training container.
+
+What the Trainer takes for one batch is all that this process computes for one step: a list of micro-batches.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
+from batches import MicroBatches, Steps, cut
 from checkpoints import MARKER, is_whole, seal, unseal
+from losses import completion_loss
 from packing import Collator
 from progress import RunProgress
-from tokenized import TokenizedRow, TokenizedRows
+from tokenized import TokenizedRows
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerState
-
-EVALUATION_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 class EvaluationCutError(Exception):
@@ -22,35 +26,79 @@ class EvaluationCutError(Exception):
 
 
 class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
-    """Trainer whose loss is the mean over a whole step's completion tokens: all devices, all accumulated batches."""
+    """Trainer whose loss is the mean over a whole step's learned tokens: of all processes and all micro-batches.
+
+    The model has been through `losses.install`; `budget` is the tokens of a micro-batch.
+    """
 
     def __init__(
-        self, *, progress: RunProgress, validation: TokenizedRows | None, collator: Collator, **kwargs: Any
+        self,
+        *,
+        progress: RunProgress,
+        rows: TokenizedRows,
+        validation: TokenizedRows | None,
+        collator: Collator,
+        rows_per_step: int,
+        budget: int,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(data_collator=collator, callbacks=[progress], eval_dataset=validation, **kwargs)
-        self.collator, self.validation, self.progress = collator, validation, progress
+        super().__init__(train_dataset=rows, eval_dataset=validation, callbacks=[progress], **kwargs)
+        self.rows, self.validation, self.progress = rows, validation, progress
+        self.collator, self.rows_per_step, self.budget = collator, rows_per_step, budget
         progress.trainer = self
-        self.model_accepts_loss_kwargs = True  # the Trainer must not divide by the accumulated batches once more
-        self.loss_is_scaled_for_ga = True
-        self.accelerator.gradient_accumulation_steps = 1  # nor accelerate, as it does under transformers 5.3
+        self.accelerator.gradient_accumulation_steps = 1  # or accelerate divides, as it does under transformers 5.3
         self.step_learning_rate = 0.0
         self._step_loss = torch.zeros((), device=self.args.device)
         self._step_tokens = 0
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Steps as lists of micro-batches; already shared out, so accelerate has nothing to do with it."""
+        steps = Steps(
+            self.rows.lengths(),
+            self.rows_per_step,
+            self.budget,
+            self.collator.layout,
+            self.args.seed,
+            lambda: int(self.state.global_step),
+            self.args.process_index,
+            self.args.world_size,
+            even=self.is_fsdp_enabled,
+        )
+        # With a generator of its own, making an iterator doesn't draw from the one that dropout draws from.
+        return DataLoader(
+            MicroBatches(self.rows, self.collator),
+            batch_sampler=steps,
+            collate_fn=list,
+            generator=torch.Generator(),
+            pin_memory=self.args.device.type == "cuda",
+        )
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        count = torch.tensor(sum(batch["labels"].numel() for batch in batch_samples), device=device)
+        count = torch.tensor(sum(batch["targets"].numel() for step in batch_samples for batch in step), device=device)
         count = self._sum(count)
         self._step_tokens = int(count)
         self.step_learning_rate = self.optimizer.param_groups[0]["lr"]
         return count
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        total = completion_loss(model, inputs)
-        self._step_loss += total.detach()
-        # Gradients are averaged over the devices, so the sum is scaled up by their number.
-        return total * self.args.world_size / num_items_in_batch
+    def training_step(self, model: Any, inputs: list[dict[str, Any]], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of every micro-batch; processes exchange gradients at the last one."""
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(inputs, 1):
+            # Sharded gradients are always reduced: kept whole until the last, they would be as large as the model.
+            alone = number < len(inputs) and self.args.world_size > 1 and not self.is_fsdp_enabled
+            with self.accelerator.no_sync(model) if alone else nullcontext():
+                with self.compute_loss_context_manager():
+                    loss = completion_loss(model, self._prepare_inputs(batch))
+                total += loss.detach()
+                # Gradients are averaged over the processes, so the sum is scaled up by their number.
+                self.accelerator.backward(loss * self.args.world_size / num_items_in_batch)
+        self._step_loss += total
+        return total / num_items_in_batch
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Nothing: the Trainer's own count reads batches of another form."""
+        return 0
 
     def take_step_loss(self) -> tuple[float, int]:
         """Mean loss and completion tokens of the step that just ended, over all devices."""
@@ -80,9 +128,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
                 if self.args.world_size == 1 and self.progress.stop.requested:
                     raise EvaluationCutError
                 inputs = self._prepare_inputs(batch)
-                sums += torch.stack(
-                    [completion_loss(self.model, inputs).double(), sums.new_tensor(inputs["labels"].numel())]
-                )
+                loss = completion_loss(self.model_wrapped if self.is_fsdp_enabled else self.model, inputs)
+                sums += torch.stack([loss.double(), sums.new_tensor(inputs["targets"].numel())])
         self.model.train(was_training)
         sums = self._sum(sums)
         metrics = {"eval_loss": float(sums[0] / sums[1])}
@@ -107,22 +154,14 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
             self._save_checkpoint(self.model, trial=None)
 
     def _validation_batches(self) -> Iterator[dict[str, Any]]:
-        """This process's share of the validation rows, of similar length together, within a budget of tokens."""
+        """This process's share of the validation rows; each process gets as many micro-batches as the others."""
         rows = self.validation
         assert rows is not None
-        order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["ids"]), index))
-        budget = EVALUATION_TOKENS.get(self.args.device.type, 1024)
-        batch: list[TokenizedRow] = []
-        used = 0
-        for index in order[self.args.process_index :: self.args.world_size]:
-            row = rows[index]
-            if batch and used + len(row["ids"]) > budget:
-                yield self.collator(batch)
-                batch, used = [], 0
-            batch.append(row)
-            used += len(row["ids"])
-        if batch:
-            yield self.collator(batch)
+        batches = cut(range(len(rows)), rows.lengths(), self.budget, self.collator.layout)
+        every = MicroBatches(rows, self.collator)
+        for start in range(0, len(batches), self.args.world_size):
+            mine = start + self.args.process_index
+            yield every[batches[mine] if mine < len(batches) else ()]
 
     def restore_finished(self, checkpoint: Path, state: TrainerState) -> None:
         """Take over weights and state of a run that had trained to its end but was killed before saving the model."""
@@ -148,12 +187,3 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
             seal(folder)
         if self.args.world_size > 1:
             torch.distributed.barrier()
-
-
-def completion_loss(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-    """Sum of the cross entropies of the batch's completion tokens. The head runs at their positions only."""
-    inputs = dict(inputs)
-    labels, pick = inputs.pop("labels"), inputs.pop("pick", None)
-    logits = model(**inputs, use_cache=False).logits
-    logits = logits[0] if pick is None else logits[pick[0], pick[1]]
-    return functional.cross_entropy(logits.float(), labels, reduction="sum")

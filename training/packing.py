@@ -42,7 +42,8 @@ class Segments:
 
 
 class Collator:
-    """Batches for PackedTrainer: `labels` (n,) are the completion tokens, `logits_to_keep` where their logits are."""
+    """Micro-batches for PackedTrainer: `targets` (n,) are the learned tokens, `place` (2, n) row and column of the
+    token before each, whose hidden state predicts it."""
 
     def __init__(self, layout: Layout, pad_token_id: int, share_prefix: bool = True) -> None:
         self.layout = layout
@@ -50,25 +51,31 @@ class Collator:
         self.share_prefix = share_prefix
 
     def __call__(self, rows: list[TokenizedRow]) -> dict[str, Any]:
+        """Without rows: a batch of padding that teaches nothing, for a process that must keep step with others."""
+        if not rows:
+            nothing: np.ndarray = np.full(2, self.pad_token_id, dtype=np.int32)
+            rows = [{"ids": nothing, "learned": np.zeros(2, dtype=bool)}]
         return self._packed(rows) if self.layout == "packed" else self._padded(rows)
 
     def _packed(self, rows: list[TokenizedRow]) -> dict[str, Any]:
         prefix = shared_prefix(rows) if self.share_prefix else 0
         tokens, positions = [rows[0]["ids"][:prefix]], [np.arange(prefix)]
-        keep, labels, bounds, end = [], [], [], prefix
+        columns: list[np.ndarray] = []
+        targets, bounds, end = [], [], prefix
         for row in rows:
             own = row["ids"][prefix:]
             start, end = end, end + len(own)
             bounds.append((start, end))
             tokens.append(own)
             positions.append(np.arange(prefix, prefix + len(own)))
-            keep.append(np.flatnonzero(row["learned"]) - 1 - prefix + start)  # a token is predicted one place before
-            labels.append(row["ids"][row["learned"]])
+            columns.append(np.flatnonzero(row["learned"]) - 1 - prefix + start)
+            targets.append(row["ids"][row["learned"]])
+        place = _tensor(columns)
         return {
             "input_ids": _tensor(tokens)[None],
             "position_ids": _tensor(positions)[None],
-            "logits_to_keep": _tensor(keep),
-            "labels": _tensor(labels),
+            "place": torch.stack([torch.zeros_like(place), place]),
+            "targets": _tensor(targets),
             "segments": Segments(prefix, bounds),
         }
 
@@ -76,20 +83,16 @@ class Collator:
         width = max(len(row["ids"]) for row in rows)
         ids: np.ndarray = np.full((len(rows), width), self.pad_token_id)
         mask: np.ndarray = np.zeros((len(rows), width), dtype=np.int64)
-        where, columns, labels = [], [], []
         for number, row in enumerate(rows):
             length = len(row["ids"])
             ids[number, :length], mask[number, :length] = row["ids"], 1
-            columns.append(np.flatnonzero(row["learned"]) - 1)
-            where.append(np.full(len(columns[-1]), number))
-            labels.append(row["ids"][row["learned"]])
-        kept, inverse = np.unique(np.concatenate(columns), return_inverse=True)
+        columns: list[np.ndarray] = [np.flatnonzero(row["learned"]) - 1 for row in rows]
+        which = [np.full(len(kept), number) for number, kept in enumerate(columns)]
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),
-            "logits_to_keep": torch.from_numpy(kept),
-            "labels": _tensor(labels),
-            "pick": torch.stack([_tensor(where), torch.from_numpy(inverse.reshape(-1))]),
+            "place": torch.stack([_tensor(which), _tensor(columns)]),
+            "targets": _tensor([row["ids"][row["learned"]] for row in rows]),
         }
 
 
@@ -100,7 +103,10 @@ def shared_prefix(rows: list[TokenizedRow]) -> int:
     """
     if len(rows) < 2:
         return 0
+    # Never learned: argmax is 0, and nothing is shared.
     limit = min(int(row["learned"].argmax()) for row in rows) - 1
+    if limit < SHORTEST_PREFIX:
+        return 0
     first = rows[0]["ids"][:limit]
     for row in rows[1:]:
         different = np.flatnonzero(first[:limit] != row["ids"][:limit])

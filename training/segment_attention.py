@@ -1,8 +1,10 @@
 """Attention for packed batches, plugged into transformers. Runs in the GPU training container.
 
-Registered under `NAME` as one of transformers' attention implementations. Every row sees the shared prefix and itself.
-Three ways, the same numbers: FlashAttention's variable-length kernel where it is installed (GPU, half precision), one
-dense mask for short batches, rows padded side by side for long ones (a dense mask grows with the square of the tokens).
+Registered under `NAME` as one of transformers' attention implementations. Every row sees the shared prefix and itself,
+back to the layer's sliding window where it has one; scores are capped where the model caps them. Three ways, the same
+numbers: FlashAttention's variable-length kernel where it is installed (GPU, half precision), one dense mask for short
+batches, rows padded side by side for long ones (a dense mask grows with the square of the tokens). What else a model
+asks for (attention sinks) is refused, and layout.py then pads.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from packing import Segments
 
 NAME = "fmops_segments"
 DENSE_TOKENS = 640  # on CPU the dense mask is faster up to here, measured with 16-row batches of 37 tokens
+FLASH_WIDTH = 256  # a head's, at most (flash-attn 2.8)
 
 
 def register() -> None:
@@ -40,25 +43,46 @@ def attend(
     dropout: float = 0.0,
     *,
     segments: Segments | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Query (1, heads, tokens, width), key and value (1, key heads, tokens, width) -> (1, tokens, heads, width)."""
     if segments is None:
         raise ValueError(f"{NAME} attention needs segments, which packing.Collator puts into the batch")
+    if s_aux is not None:
+        raise NotImplementedError(f"{NAME} attention has no sinks")
     query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves the rotated ones in the weights' dtype
-    kernel = flash_attention(query)
+    if sliding_window is not None and sliding_window >= segments.prefix + segments.longest:
+        sliding_window = None
+    rule = Rule(scaling, dropout, sliding_window, softcap)
+    kernel = flash_attention(query, value)
     if kernel is not None:
-        out = _variable_length(query, key, value, segments, scaling, dropout, kernel)
+        out = _variable_length(query, key, value, segments, rule, kernel)
     elif segments.tokens <= DENSE_TOKENS:
-        out = _dense(query, key, value, segments, scaling, dropout)
+        out = _dense(query, key, value, segments, rule)
     else:
-        out = _side_by_side(query, key, value, segments, scaling, dropout)
+        out = _side_by_side(query, key, value, segments, rule)
     return out, None
 
 
-def flash_attention(query: torch.Tensor) -> Any:
-    """FlashAttention's variable-length function if it can take this tensor, else None."""
+@dataclass(frozen=True)
+class Rule:
+    """How a layer attends, beyond being causal: scores x `scaling` (None: 1/sqrt(width)), `softcap` x tanh(scores /
+    softcap) where capped, `window` tokens back with the token itself among them."""
+
+    scaling: float | None
+    dropout: float
+    window: int | None
+    softcap: float | None
+
+
+def flash_attention(query: torch.Tensor, value: torch.Tensor) -> Any:
+    """FlashAttention's variable-length function if it can take these tensors, else None."""
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return None
+    if query.shape[-1] != value.shape[-1] or query.shape[-1] > FLASH_WIDTH:
         return None
     try:
         from flash_attn import flash_attn_varlen_func
@@ -67,33 +91,25 @@ def flash_attention(query: torch.Tensor) -> Any:
     return flash_attn_varlen_func
 
 
-def _dense(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    scaling: float | None,
-    dropout: float,
-) -> torch.Tensor:
-    mask = segments.cache.get(("dense", query.device))
+def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, rule: Rule) -> torch.Tensor:
+    known = ("dense", query.device, rule.window)
+    mask = segments.cache.get(known)
     if mask is None:
         owner = torch.zeros(segments.tokens, dtype=torch.long)
+        place = torch.arange(segments.tokens)
         for number, (start, end) in enumerate(segments.bounds, 1):
             owner[start:end] = number
+            place[start:end] -= start - segments.prefix
         allowed = (owner[:, None] == owner[None, :]) | (owner == 0)[None, :]
-        mask = (allowed & torch.ones_like(allowed).tril()).to(query.device)[None, None]
-        segments.cache[("dense", query.device)] = mask
-    out = _scaled(query, key, value, mask, False, scaling, dropout)
-    return out.transpose(1, 2)
+        mask = allowed & torch.ones_like(allowed).tril()
+        if rule.window is not None:
+            mask &= place[:, None] - place[None, :] < rule.window
+        mask = segments.cache[known] = mask.to(query.device)[None, None]
+    return _scaled(query, key, value, mask, False, rule).transpose(1, 2)
 
 
 def _side_by_side(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    scaling: float | None,
-    dropout: float,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, rule: Rule
 ) -> torch.Tensor:
     prefix, bounds, longest = segments.prefix, segments.bounds, segments.longest
 
@@ -103,19 +119,32 @@ def _side_by_side(
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).transpose(1, 2)
 
     queries, keys, values = rows(query), rows(key), rows(value)
-    mask, head = None, []
+    head = []
     if prefix:
         first_queries, first_keys, first_values = (tensor[:, :, :prefix] for tensor in (query, key, value))
-        head = [_scaled(first_queries, first_keys, first_values, None, True, scaling, dropout).transpose(1, 2)[0]]
+        mask = _band(segments, prefix, 0, rule, query.device)
+        head = [_scaled(first_queries, first_keys, first_values, mask, mask is None, rule).transpose(1, 2)[0]]
         keys = torch.cat([first_keys.expand(len(bounds), -1, -1, -1), keys], dim=2)
         values = torch.cat([first_values.expand(len(bounds), -1, -1, -1), values], dim=2)
-        mask = segments.cache.get(("rows", query.device))
-        if mask is None:
-            # Padding stands to the right of every real token of its row, so being causal already hides it.
-            mask = torch.ones(longest, prefix + longest, dtype=torch.bool, device=query.device).tril(prefix)
-            segments.cache[("rows", query.device)] = mask
-    out = _scaled(queries, keys, values, mask, not prefix, scaling, dropout).transpose(1, 2)
+    # Padding stands to the right of every real token of its row, so being causal already hides it.
+    mask = _band(segments, longest, prefix, rule, query.device)
+    out = _scaled(queries, keys, values, mask, mask is None, rule).transpose(1, 2)
     return torch.cat(head + [out[row, : end - start] for row, (start, end) in enumerate(bounds)])[None]
+
+
+def _band(segments: Segments, queries: int, before: int, rule: Rule, device: torch.device) -> torch.Tensor | None:
+    """Who sees whom among `queries` tokens with `before` keys in front of them; None: plainly causal."""
+    window = rule.window if rule.window is not None and rule.window < before + queries else None
+    if window is None and not before:
+        return None
+    known = ("band", queries, before, window, device)
+    mask = segments.cache.get(known)
+    if mask is None:
+        mask = torch.ones(queries, before + queries, dtype=torch.bool, device=device).tril(before)
+        if window is not None:
+            mask = mask.triu(before - window + 1)
+        segments.cache[known] = mask
+    return mask
 
 
 def _scaled(
@@ -124,48 +153,64 @@ def _scaled(
     value: torch.Tensor,
     mask: torch.Tensor | None,
     causal: bool,
-    scaling: float | None,
-    dropout: float,
+    rule: Rule,
 ) -> torch.Tensor:
+    if rule.softcap is not None:
+        return _capped(query, key, value, mask, rule)
     return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=causal, scale=scaling, dropout_p=dropout, enable_gqa=True
+        query, key, value, attn_mask=mask, is_causal=causal, scale=rule.scaling, dropout_p=rule.dropout, enable_gqa=True
     )
 
 
+def _capped(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, rule: Rule
+) -> torch.Tensor:
+    """Attention with capped scores, which PyTorch's kernels don't know."""
+    assert rule.softcap is not None
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scale = query.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling
+    scores = (query @ key.transpose(-1, -2)) * scale
+    scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    shares = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype)
+    return functional.dropout(shares, rule.dropout) @ value
+
+
 def _variable_length(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    scaling: float | None,
-    dropout: float,
-    kernel: Any,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, rule: Rule, kernel: Any
 ) -> torch.Tensor:
     """Rows as sequences of their own: queries are the row, keys the prefix and the row, causal from the right end."""
     plan = segments.cache.get(("flash", query.device))
     if plan is None:
         plan = segments.cache[("flash", query.device)] = _variable_length_plan(segments, query.device)
     queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if plan.gather is not None:
+        keys, values = keys[plan.gather], values[plan.gather]
     out = kernel(
         queries,
-        keys[plan.gather],
-        values[plan.gather],
+        keys,
+        values,
         plan.query_ends,
         plan.key_ends,
         plan.longest_query,
         plan.longest_key,
-        dropout_p=dropout,
-        softmax_scale=scaling,
+        dropout_p=rule.dropout,
+        softmax_scale=rule.scaling,
         causal=True,
+        window_size=(-1, -1) if rule.window is None else (rule.window - 1, 0),
+        softcap=rule.softcap or 0.0,
     )
     return out[None]
 
 
 @dataclass(frozen=True)
 class VariableLengthPlan:
-    """Which keys go to which query: `gather` picks the keys, `*_ends` are cumulated lengths with a 0 in front."""
+    """Which keys go to which query: `gather` picks the keys (None: they stand in order), `*_ends` are cumulated lengths
+    with a 0 in front."""
 
-    gather: torch.Tensor
+    gather: torch.Tensor | None
     query_ends: torch.Tensor
     key_ends: torch.Tensor
     longest_query: int
@@ -186,5 +231,9 @@ def _variable_length_plan(segments: Segments, device: torch.device) -> VariableL
         return torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)
 
     return VariableLengthPlan(
-        torch.cat(gather).to(device), ends(query_lengths), ends(key_lengths), max(query_lengths), max(key_lengths)
+        torch.cat(gather).to(device) if prefix else None,
+        ends(query_lengths),
+        ends(key_lengths),
+        max(query_lengths),
+        max(key_lengths),
     )

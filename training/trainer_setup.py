@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from hyperparameters import Hyperparameters
+from layout import choose_layout, set_up_for
+from losses import causal_model, install
 from packed_trainer import PackedTrainer
 from packing import Collator
 from progress import RunProgress, StopSignal, evenly
 from tokenized import TokenizedRows
 from transformers import PrinterCallback, TrainingArguments
-from weights import choose_layout, set_up_for
 
+MICRO_BATCH_TOKENS = 4096
 NEVER = 10**9  # steps; RunProgress says when to evaluate and save
 
 
@@ -23,11 +25,14 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rows_per_step(chosen: Hyperparameters) -> int:
+    """Rows of one update of the weights, over all processes."""
+    return chosen.batch_size * chosen.gradient_accumulation_steps * processes()
+
+
 def total_steps(chosen: Hyperparameters, rows: int) -> int:
     """Optimizer steps of the run."""
-    batches = math.ceil(rows / (chosen.batch_size * processes()))
-    an_epoch = math.ceil(batches / chosen.gradient_accumulation_steps)
-    return chosen.max_steps or math.ceil(an_epoch * chosen.epochs)
+    return chosen.max_steps or math.ceil(math.ceil(rows / rows_per_step(chosen)) * chosen.epochs)
 
 
 def build_trainer(
@@ -53,15 +58,21 @@ def build_trainer(
         stop,
         steps,
     )
-    layout = choose_layout(model, rows, tokenizer.pad_token_id, precision)
-    set_up_for(layout, model)
+    both = [rows] if validation is None else [rows, validation]
+    choice = choose_layout(causal_model(model).config, max(int(part.lengths().max()) for part in both))
+    if choice.reason and arguments.process_index == 0:
+        print(f"[layout] rows are padded, not packed. {choice.reason}", flush=True)
+    set_up_for(choice.layout, model)
+    install(model)
     trainer = PackedTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
+        rows=rows,
         progress=progress,
         validation=validation,
-        collator=Collator(layout, tokenizer.pad_token_id),
+        collator=Collator(choice.layout, tokenizer.pad_token_id),
+        rows_per_step=rows_per_step(chosen),
+        budget=MICRO_BATCH_TOKENS,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -78,8 +89,8 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         bf16=precision == "bf16",
         max_steps=steps,
-        per_device_train_batch_size=chosen.batch_size,
-        gradient_accumulation_steps=chosen.gradient_accumulation_steps,
+        per_device_train_batch_size=1,  # what the Trainer takes for a batch is all of a step: see batches.py
+        gradient_accumulation_steps=1,
         learning_rate=chosen.learning_rate,
         lr_scheduler_type="constant_with_warmup" if chosen.lr_scheduler == "constant" else chosen.lr_scheduler,
         warmup_steps=round(steps * chosen.warmup_ratio),

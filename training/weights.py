@@ -1,20 +1,15 @@
-"""Loads base model and tokenizer, adds adapters, chooses the layout of batches. Runs in the GPU training container."""
+"""Loads base model and tokenizer, adds adapters. Runs in the GPU training container."""
 
 from __future__ import annotations
 
 import json
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from hyperparameters import ALL_LINEAR, Hyperparameters
-from packing import Collator, Layout
-from segment_attention import NAME, register
-from tokenized import TokenizedRow, TokenizedRows
 
 from common.base_model import check_tokenizer, model_directory
 from common.failure import JobError, first_line
@@ -25,7 +20,6 @@ PLAIN_TEMPLATE = (
     "{{ bos_token if bos_token else '' }}{% for message in messages %}{{ message['role'] | capitalize }}:\n"
     "{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
-PROBE_TOKENS = 256
 
 
 def base_source(chosen: Hyperparameters) -> str:
@@ -129,58 +123,3 @@ def add_adapters(model: Any, chosen: Hyperparameters, name: str) -> Any:
         if hasattr(module, "lora_A"):
             module.cast_input_dtype_enabled = False  # autocast does it, without a detour through fp32
     return adapted
-
-
-@contextmanager
-def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        yield
-
-
-def choose_layout(model: Any, rows: TokenizedRows, pad_token_id: int, precision: str) -> Layout:
-    """`packed` if the model computes in a packed batch what it computes for each row alone, else `padded`.
-
-    Tried on real rows of this run, since no list of architectures could know every model's attention
-    (windows, sinks, soft caps, recurrent layers). Leaves the model as it was: `set_up_for` applies the choice.
-    """
-    picked = [
-        rows[index] for index in sorted(range(len(rows)), key=lambda i: len(rows[i]["ids"]))[:: max(1, len(rows) // 3)]
-    ]
-    short = [_tail(row) for row in picked[:3]]
-    device = next(model.parameters()).device
-    was_training, attention = model.training, model.config._attn_implementation
-    model.eval()
-    with torch.no_grad(), autocast(device, precision):
-        alone = [_logits(model, Collator("padded", pad_token_id)([row]), device) for row in short]
-        try:
-            set_up_for("packed", model)
-            together = _logits(model, Collator("packed", pad_token_id)(short), device)
-            apart = float((torch.cat(alone) - together).norm() / torch.cat(alone).norm())
-        except (ValueError, TypeError, NotImplementedError, KeyError, RuntimeError):
-            apart = float("inf")
-    model.set_attn_implementation(attention)
-    model.train(was_training)
-    return "packed" if apart <= (0.05 if precision == "bf16" else 1e-3) else "padded"
-
-
-def set_up_for(layout: Layout, model: Any) -> None:
-    """Give the model the attention that the layout's batches need; padded ones need only its own."""
-    if layout == "packed":
-        register()
-        model.set_attn_implementation(NAME)
-
-
-def _tail(row: TokenizedRow) -> TokenizedRow:
-    """The row's last tokens: enough to compare, cheap to compute."""
-    cut = max(0, len(row["ids"]) - PROBE_TOKENS)
-    learned = row["learned"][cut:].copy()
-    learned[0] = False
-    return {"ids": row["ids"][cut:], "learned": learned}
-
-
-def _logits(model: Any, batch: dict[str, Any], device: torch.device) -> torch.Tensor:
-    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-    batch.pop("labels")
-    pick = batch.pop("pick", None)
-    logits = model(**batch, use_cache=False).logits.float()
-    return logits[0] if pick is None else logits[pick[0], pick[1]]

@@ -28,11 +28,13 @@ def tokenized(tmp_path: Path, tokenizer: Any, rows: list[Any], limit: int = 512)
 def packed_model(base: Path) -> Any:
     import segment_attention
     import torch
+    from losses import install
     from transformers import AutoModelForCausalLM
 
     segment_attention.register()
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.set_attn_implementation(segment_attention.NAME)
+    install(model)
     return model
 
 
@@ -53,11 +55,11 @@ def test_only_completion_positions_reach_the_loss(tmp_path: Path, tokenizer: Any
     rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(len(ROWS))]
     batch = Collator(layout, tokenizer.pad_token_id)(rows)
     expected = [token for row in rows for token in row["ids"][row["learned"]].tolist()]
-    assert batch["labels"].tolist() == expected
+    assert batch["targets"].tolist() == expected
     assert expected.count(tokenizer.eos_token_id) == len(rows), "eos is also the padding token and must not be masked"
     if layout == "packed":
-        followed = batch["input_ids"][0][batch["logits_to_keep"][:-1] + 1].tolist()
-        assert followed == expected[:-1], "each kept position predicts the token after it"
+        followed = batch["input_ids"][0][batch["place"][1][:-1] + 1].tolist()
+        assert followed == expected[:-1], "each place predicts the token after it"
 
 
 def losses_alone(model: Any, rows: list[Any]) -> list[float]:
@@ -81,7 +83,7 @@ def test_packed_loss_and_gradients_equal_one_by_one(
 ) -> None:
     import segment_attention
     import torch
-    from packed_trainer import completion_loss
+    from losses import completion_loss
     from packing import Collator
 
     monkeypatch.setattr(segment_attention, "DENSE_TOKENS", 10**6 if dense else 0)
@@ -122,11 +124,12 @@ def test_a_row_does_not_see_another(
 
     def logits(middle: dict[str, Any]) -> Any:
         batch = Collator("packed", tokenizer.pad_token_id)([first, middle, last])
-        labels = batch.pop("labels")
+        del batch["targets"]
+        place = batch.pop("place")
         with torch.no_grad():
-            return model(**batch).logits[0], len(labels)
+            return model(**batch).logits[place[0], place[1]]
 
-    before, after = logits(other)[0], logits(changed)[0]
+    before, after = logits(other), logits(changed)
     mine, theirs = int(first["learned"].sum()), int(last["learned"].sum())
     assert torch.equal(before[:mine], after[:mine])
     assert torch.equal(before[-theirs:], after[-theirs:])
@@ -137,7 +140,7 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
     """FlashAttention needs a GPU; its documented rule (causal from each sequence's right end) is computed here."""
     import torch
     from packing import Collator
-    from segment_attention import _dense, _variable_length
+    from segment_attention import Rule, _dense, _side_by_side, _variable_length
 
     rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(4)]
     segments = Collator("packed", tokenizer.pad_token_id)(rows)["segments"]
@@ -145,7 +148,7 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
     query = torch.randn(1, 4, segments.tokens, 16, generator=generator)
     key, value = (torch.randn(1, 2, segments.tokens, 16, generator=generator) for _ in range(2))
 
-    def rule(
+    def kernel(
         q: Any,
         k: Any,
         v: Any,
@@ -157,6 +160,8 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
         dropout_p: float,
         softmax_scale: float,
         causal: bool,
+        window_size: tuple[int, int],
+        softcap: float,
     ) -> Any:
         assert causal
         out = torch.empty_like(q)
@@ -166,36 +171,20 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
             assert shape[0] <= longest_q
             assert shape[1] <= longest_k
             scores = torch.einsum("qhd,khd->hqk", q[qs], k[ks].repeat_interleave(2, 1)) * softmax_scale
+            if softcap:
+                scores = softcap * torch.tanh(scores / softcap)
             allowed = torch.ones(shape, dtype=torch.bool).tril(int(shape[1] - shape[0]))
+            if window_size[0] >= 0:
+                allowed = allowed.triu(int(shape[1] - shape[0]) - window_size[0])
             weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
             out[qs] = torch.einsum("hqk,khd->qhd", weights, v[ks].repeat_interleave(2, 1))
         return out
 
-    there = _variable_length(query, key, value, segments, 0.25, 0.0, rule)
-    here = _dense(query, key, value, segments, 0.25, 0.0)
-    assert torch.allclose(there, here, atol=1e-5)
-
-
-def test_a_model_with_windows_gets_padded_batches(tmp_path: Path, tokenizer: Any) -> None:
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-    from weights import choose_layout
-
-    rows = tokenized(tmp_path, tokenizer, ROWS)
-    shape = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    torch.manual_seed(0)
-    for window, layout in ((8, "padded"), (None, "packed")):
-        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=window, initializer_range=0.3))
-        attention = model.config._attn_implementation
-        assert choose_layout(model, rows, tokenizer.pad_token_id, "fp32") == layout
-        assert model.config._attn_implementation == attention, "choosing changes nothing"
+    for window, cap in ((None, None), (5, None), (None, 2.0), (9, 3.0)):
+        rule = Rule(0.25, 0.0, window, cap)
+        there = _variable_length(query, key, value, segments, rule, kernel)
+        assert torch.allclose(there, _dense(query, key, value, segments, rule), atol=1e-5)
+        assert torch.allclose(there, _side_by_side(query, key, value, segments, rule), atol=1e-5)
 
 
 def test_long_rows_are_left_out_and_counted(tmp_path: Path, tokenizer: Any) -> None:

@@ -147,7 +147,7 @@ def test_a_server_has_room_for_an_answer_within_the_models_positions(
 
 
 def test_early_stopping_keeps_the_best_weights(new_job: NewJob) -> None:
-    from packed_trainer import completion_loss
+    from losses import completion_loss, install
     from packing import Collator
     from tokenized import tokenize_channel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -170,8 +170,9 @@ def test_early_stopping_keeps_the_best_weights(new_job: NewJob) -> None:
     tokenizer = AutoTokenizer.from_pretrained(job.model_dir)
     rows = tokenize_channel(Path(job.environment["SM_CHANNEL_VALIDATION"]), tokenizer, 512)
     batch = Collator("padded", 0)([rows[index] for index in range(len(rows))])
-    count = len(batch["labels"])
-    saved = float(completion_loss(AutoModelForCausalLM.from_pretrained(job.model_dir), batch).detach()) / count
+    model = AutoModelForCausalLM.from_pretrained(job.model_dir)
+    install(model)
+    saved = float(completion_loss(model, batch).detach()) / len(batch["targets"])
     assert saved == pytest.approx(report["best_validation_loss"], rel=1e-3)
 
 
