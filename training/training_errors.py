@@ -32,8 +32,8 @@ def readable(error: BaseException) -> str:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether the disk or the quota is used up; torch.save's C++ tells no number, only that it could not write."""
-    told = ("No space left on device", "PytorchStreamWriter failed writing", "iostream error")
+    """Whether the disk or the quota is used up. torch.save, in C++, says only that it got less far than it wrote."""
+    told = ("No space left on device", "inline_container.cc", "basic_ios::clear: iostream error")
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in told)
 
 
