@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from checkpoints import all_steps
 
+from benchmarks.kills import Hunt
 from tests.support.training_forks import Fork, Forks
 from tests.support.training_job import TrainingJob, lamp_rows
 
@@ -83,6 +85,13 @@ def test_killed_again_and_again_ends_the_same(new_job: NewJob, uninterrupted: Tr
     assert len(resumed) == 2, "every restart after the first goes on from a checkpoint"
     assert job.report()["resumed_from_step"] >= 40
     same_run(uninterrupted, job)
+
+
+def test_one_of_two_killed_at_any_moment_ends_the_same(tmp_path: Path, base: Path, forks: Forks) -> None:
+    """A short round of benchmarks/kills.py, which counts to a hundred."""
+    short = {"max_steps": 16, "evaluations_per_run": 2, "checkpoints_per_run": 8}
+    tally = Hunt(forks, tmp_path, base, 2, random.Random(1), **short).hunt(2)
+    assert tally.kills.total() == 2
 
 
 def test_sigterm_saves_at_once_and_says_so(new_job: NewJob, uninterrupted: TrainingJob, forks: Forks) -> None:
