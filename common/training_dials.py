@@ -9,6 +9,9 @@ from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, Dial
 
 MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
 
+# Another value of these changes neither the weights nor the order in which they come about: a run may go on with it.
+WITHOUT_EFFECT = frozenset({"early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge"})
+
 TRAINING = (
     Dial(
         "training.method", "lora", "small adapters, or every weight (about 8x the memory)", choices=("lora", "full"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.data_dials import DATA
 from common.seed_dial import SEED
-from common.training_dials import TRAINING
+from common.training_dials import TRAINING, WITHOUT_EFFECT
 from configuration.code import shipped
 from steps.common import Build, join
 
@@ -22,7 +22,11 @@ def inputs_step(build: Build) -> Any:
         "input_data_uri": parameters["InputDataUri"],
         "base_model": parameters["BaseModel"],
         **{f"data_{name}": value for name, value in build.arguments(DATA).items()},
-        **{f"training_{name}": value for name, value in build.arguments((*TRAINING, SEED)).items()},
+        **{
+            f"training_{name}": value
+            for name, value in build.arguments((*TRAINING, SEED)).items()
+            if name not in WITHOUT_EFFECT
+        },
         **{f"code_{name}": shipped(name).sha256 for name in ("preparation", "training")},
     }
     return LambdaStep(

@@ -12,6 +12,7 @@ from steps.common import Build, cache, output_uri, retries
 from steps.storage import checkpoints_uri
 
 CHECKPOINTS = "/opt/ml/checkpoints"
+MAX_RUNTIME = "FMOPS_MAX_RUNTIME_SECONDS"  # SageMaker doesn't tell a job when it will end it
 FIRST_PROCESS = ("python3", "/opt/ml/input/data/code/launch.py")
 
 _NUMBER = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
@@ -81,6 +82,7 @@ def _trainer(build: Build, inputs: Any) -> Any:
         source_code=SourceCode(source_dir=build.ship("training"), entry_script="train.py"),
         distributed=Torchrun(),
         hyperparameters=hyperparameters(build),
+        environment={MAX_RUNTIME: str(training.max_runtime_seconds)},
         role=build.names.role("training"),
         base_job_name="train",
         sagemaker_session=build.session,

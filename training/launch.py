@@ -6,7 +6,8 @@ StopTrainingJob and a spot interruption send SIGTERM to the container's first pr
 minutes later. The SDK's first process is a shell, to which the kernel doesn't even deliver it; torchrun, further down,
 would give its workers 30 seconds. So each train.py puts a file with its process id into $FMOPS_STOP_DIR once it saves
 at SIGTERM, and gets the signal from here; what stands between ends by itself when its workers have. Before there is
-such a file nothing is worth saving: everything ends at once.
+such a file nothing is worth saving: everything ends at once. `$FMOPS_STARTED` is when the container started, in seconds
+since 1970: the time limit counts from there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +39,8 @@ def main(command: Sequence[str]) -> int:
         child: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGTERM, stop)
         # In a group of its own: without a train.py to tell, the group is told.
-        child = subprocess.Popen(command, env={**os.environ, "FMOPS_STOP_DIR": folder}, start_new_session=True)
+        environment = {**os.environ, "FMOPS_STOP_DIR": folder, "FMOPS_STARTED": str(time.time())}
+        child = subprocess.Popen(command, env=environment, start_new_session=True)
         if stopped:
             os.killpg(child.pid, signal.SIGTERM)
         code = _wait(child.pid)

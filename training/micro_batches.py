@@ -125,7 +125,7 @@ def made_up(tokens: int, longest: int, vocabulary: int) -> list[TokenizedRow]:
     rows: list[TokenizedRow] = []
     while tokens > 1:
         length = min(longest, tokens)
-        learned = np.ones(length, dtype=bool)
+        learned: np.ndarray = np.ones(length, dtype=bool)
         learned[0] = False
         rows.append({"ids": numbers.integers(0, vocabulary, length, dtype=np.int32), "learned": learned})
         tokens -= length

@@ -5,6 +5,8 @@ What the Trainer takes for one batch is all that this process computes for one s
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,13 +14,17 @@ from typing import Any
 
 import torch
 from batches import MicroBatches, Steps, cut
-from checkpoints import MARKER, is_whole, seal, unseal
+from checkpoints import at, fault, processes_of, remove, rotate, seal, unseal
 from losses import completion_loss
 from packing import Collator
+from processes import each, first_of_machine
 from progress import RunProgress
 from tokenized import TokenizedRows
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState
+from training_errors import disk_full
+from transformers import Trainer, TrainerState, set_seed
+
+from common.failure import JobError
 
 
 class EvaluationCutError(Exception):
@@ -125,7 +131,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in self._validation_batches():
-                if self.args.world_size == 1 and self.progress.stop.requested:
+                if self.agree(self.progress.stop.requested):
                     raise EvaluationCutError
                 inputs = self._prepare_inputs(batch)
                 loss = completion_loss(self.model_wrapped if self.is_fsdp_enabled else self.model, inputs)
@@ -138,20 +144,28 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         return metrics
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        began = time.monotonic()
         try:
             metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
         except EvaluationCutError:
             self.model.train()
             self.progress.evaluation_cut(self.control)
             return {"eval_loss": float("inf")}
+        self.progress.evaluated(time.monotonic() - began)
         return metrics
 
     def evaluate_late(self) -> None:
-        """The evaluation that SIGTERM took away from the step this run resumes at."""
-        # The save below rewrites the checkpoint that the random state is read from later.
-        self._load_rng_state(str(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"))
+        """The evaluation that SIGTERM took away from the step this run resumes at.
+
+        Its checkpoint is there; what came out is in the next one. Killed before that, the run evaluates once more.
+        """
         if self._determine_best_metric(metrics=self._evaluate(None, None), trial=None):
-            self._save_checkpoint(self.model, trial=None)
+            self.state.best_model_checkpoint = str(at(Path(self.args.output_dir), self.state.global_step))
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Not one more step where the late evaluation, or SIGTERM during it, has ended the run."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(**kwargs)
 
     def _validation_batches(self) -> Iterator[dict[str, Any]]:
         """This process's share of the validation rows; each process gets as many micro-batches as the others."""
@@ -165,25 +179,75 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
 
     def restore_finished(self, checkpoint: Path, state: TrainerState) -> None:
         """Take over weights and state of a run that had trained to its end but was killed before saving the model."""
-        best = Path(self.args.output_dir) / f"checkpoint-{state.best_global_step}"
         self.state = state
-        self._load_from_checkpoint(str(best if state.best_global_step and is_whole(best) else checkpoint))
+        self._find_best()
+        self._load_from_checkpoint(state.best_model_checkpoint or str(checkpoint))
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
         started = super()._init_training_state(*args, **kwargs)
-        # The state holds the path of the job that wrote it; the same checkpoints may lie elsewhere in this one.
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        self.state.best_model_checkpoint = str(best) if self.state.best_global_step and best.is_dir() else None
+        self._find_best()
         return started
 
+    def _find_best(self) -> None:
+        """Where the best checkpoint lies in this job; if it is lost, the best from here on is looked for."""
+        state = self.state
+        state.best_model_checkpoint = None
+        if not state.best_global_step:
+            return
+        best = at(Path(self.args.output_dir), state.best_global_step)
+        wrong = fault(best, read=True) if first_of_machine() else None
+        if self.agree(wrong is not None):
+            if self.is_world_process_zero():
+                print(f"[resume] {best.name}, the best one, {wrong or 'is lost'}: it is forgotten", flush=True)
+            state.best_global_step = state.best_metric = None
+        else:
+            state.best_model_checkpoint = str(best)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Each process's random state, which dropout uses; a fresh one if another number of processes goes on."""
+        if checkpoint is not None and processes_of(Path(checkpoint)) != self.args.world_size:
+            set_seed(self.args.seed + self.state.global_step)
+        else:
+            super()._load_rng_state(checkpoint)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.is_world_process_zero() and (folder / MARKER).exists():
-            unseal(folder)
-        super()._save_checkpoint(model, trial)
-        if self.args.world_size > 1:
-            torch.distributed.barrier()
-        if self.is_world_process_zero():
-            seal(folder)
-        if self.args.world_size > 1:
-            torch.distributed.barrier()
+        """Write and seal a checkpoint; only then do older ones go.
+
+        Raises JobError, with the earlier checkpoints as they were, for weights that aren't numbers and a full disk.
+        """
+        began = time.monotonic()
+        run, step = Path(self.args.output_dir), self.state.global_step
+        self._check_weights()
+        try:
+            if first_of_machine():
+                unseal(at(run, step))
+            super()._save_checkpoint(model, trial)
+            sealers = [rank for rank, first in enumerate(self._each(first_of_machine())) if first]
+            save = self._each(time.time_ns())[0]
+            if first_of_machine():
+                seal(at(run, step), self.args.process_index, sealers, self.args.world_size, save)
+        except Exception as error:
+            if not disk_full(error):
+                raise
+            free = shutil.disk_usage(run).free
+            remove(at(run, step))
+            raise JobError(
+                f"no disk space left for checkpoint-{step} in {run} ({free / 1e6:.0f} MB were free): raise "
+                f"training.volume_gb; {self.progress.last_good(step)}"
+            ) from error
+        self._each(0)  # every disk has its part before any loses an older one
+        if first_of_machine():
+            rotate(run, self.state.best_global_step)
+        self.progress.saved(time.monotonic() - began)
+
+    def _each(self, value: int) -> list[int]:
+        return each(value, self.args.device)
+
+    def _check_weights(self) -> None:
+        parts = [part.detach() for part in self.model.parameters() if part.requires_grad]
+        local = [part.to_local() if hasattr(part, "to_local") else part for part in parts]
+        if self.agree(not bool(torch.stack([part.isfinite().all() for part in local]).all())):
+            raise JobError(
+                f"weights are no numbers any more at step {self.state.global_step}: lower learning_rate, raise "
+                f"warmup_ratio, or set precision to fp32; {self.progress.last_good(self.state.global_step)}"
+            )

@@ -10,14 +10,14 @@ Its state travels in every checkpoint, so that a resumed run reports and stops l
 from __future__ import annotations
 
 import math
-import os
-import signal
+import statistics
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from training_errors import StopRequestedError
+from checkpoints import latest_whole
+from stop import StopSignal
+from time_limit import TimeLimit
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -28,24 +28,14 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 1.0
 HISTORY_POINTS = 200
-
-
-class StopSignal:
-    """SIGTERM as a flag while `armed`; before training begins there is nothing to save, so it ends the job at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.armed = False
-
-    def install(self) -> None:
-        signal.signal(signal.SIGTERM, self._handle)
-        if folder := os.environ.get("FMOPS_STOP_DIR"):  # launch.py looks there for whom to tell
-            Path(folder, str(os.getpid())).touch()
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        self.requested = True
-        if not self.armed:
-            raise StopRequestedError("SIGTERM before the first step: nothing to save")
+# A run diverges if its loss is for so many steps in a row so many times the median of the steps before. Twenty, since
+# single batches and short spikes recover; three, since batches of one run differ by less than that for twenty steps.
+# The median counts as 0.5 where it is less: a run that knows its rows by heart may well meet harder ones.
+DIVERGED_STEPS, DIVERGED_TIMES, MEDIAN_STEPS, LEAST_MEDIAN = 20, 3.0, 100, 0.5
+# Time that is kept free for a save and what else ends a job: at most, and as a share of the limit.
+SPARE_SECONDS, SPARE_SHARE = 30.0, 0.05
+# A save's bytes (weights and two moments in fp32) and how many are written a second, until a save has been measured.
+SAVED_BYTES, BYTES_A_SECOND = 12, 1e8
 
 
 def evenly(times: int, total: int) -> set[int]:
@@ -61,6 +51,10 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
     ) -> None:
         self.evaluations, self.checkpoints, self.patience, self.stop = evaluations, checkpoints, patience, stop
         self.trainer: PackedTrainer | None = None
+        self.out_of_time = False
+        self.limit: TimeLimit | None = None
+        self._save_seconds = self._step_seconds = self._evaluation_seconds = 0.0
+        self._step_ended = 0.0
         self.kept: dict[str, Any] = {
             "completion_tokens": 0,
             "seconds": 0.0,
@@ -69,6 +63,9 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
             "evaluations_without_gain": 0,
             "stopped_early": False,
             "evaluation_missing": False,
+            "losses": [],  # of the last steps, without those of `high_steps`
+            "high_steps": 0,  # in a row
+            "save_missing": False,
         }
         self._history_steps = evenly(min(total, HISTORY_POINTS), total)
         self._began = self._printed = time.monotonic()
@@ -86,6 +83,7 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         raise NotImplementedError
 
     def restore(self, stateful_callbacks: dict[str, Any]) -> None:
+        """Take over what a checkpoint's trainer_state.json keeps of this class."""
         saved = stateful_callbacks.get(type(self).__name__) or {}
         saved = saved[-1] if isinstance(saved, list) else saved
         self.kept.update(saved.get("attributes", {}).get("kept", {}))
@@ -95,12 +93,24 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         """Wall seconds of training so far, those of the killed runs up to their last checkpoint included."""
         return self._seconds_before + time.monotonic() - self._began
 
+    def is_over(self, state: Any) -> bool:
+        """Whether a run that was killed at `state` had trained to its end, by the patience that holds now."""
+        return state.global_step >= state.max_steps or self._lost_patience()
+
+    def _lost_patience(self) -> bool:
+        return bool(self.patience) and self.kept["evaluations_without_gain"] >= self.patience
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._began = self._printed = time.monotonic()
         self.stop.armed = True
+        self.limit = TimeLimit(Path(args.output_dir, "clock.json"))
+        self._began = self._printed = self._step_ended = time.monotonic()
+        self.kept["stopped_early"] = False
         if self.kept["evaluation_missing"] and self.trainer is not None:
             self.kept["evaluation_missing"] = False
             self.trainer.evaluate_late()
+            if self.is_over(state):
+                control.should_training_stop = True  # before another step: see PackedTrainer._run_epoch
+        self._step_ended = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         assert self.trainer is not None
@@ -108,9 +118,10 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         if not math.isfinite(loss):
             raise JobError(
                 f"the loss is {loss} at step {state.global_step}: lower learning_rate, raise warmup_ratio, "
-                "or set precision to fp32"
+                f"or set precision to fp32; {self.last_good(state.global_step)}"
             )
         kept = self.kept
+        self._look_for_divergence(loss, state.global_step)
         kept["completion_tokens"] += tokens
         kept["window_loss"] += loss * tokens
         kept["window_tokens"] += tokens
@@ -121,13 +132,87 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         if state.global_step in self._history_steps:
             self._remember(state)
         control.should_evaluate = state.global_step in self.evaluations
-        control.should_save = state.global_step in self.checkpoints or state.global_step == state.max_steps
-        if self.trainer.agree(self.stop.requested):
-            kept["evaluation_missing"] = control.should_evaluate
-            control.should_evaluate = False
-            control.should_save = control.should_training_stop = self.stop.requested = True
+        self._decide_saving(state, control)
+        self._decide_stopping(state, control)
         if state.is_world_process_zero:
             self._print(state, last=control.should_training_stop or state.global_step == state.max_steps)
+
+    def _decide_saving(self, state: Any, control: Any) -> None:
+        """A checkpoint that is due while the loss is high waits until it isn't: it may be the last good one."""
+        kept = self.kept
+        due = kept["save_missing"] or state.global_step in self.checkpoints
+        last = state.global_step == state.max_steps
+        kept["save_missing"] = due and not last and kept["high_steps"] > 0
+        control.should_save = last or (due and not kept["save_missing"])
+
+    def _decide_stopping(self, state: Any, control: Any) -> None:
+        """On SIGTERM, and where the time is over but the work isn't: save, and evaluate when the run goes on."""
+        assert self.trainer is not None
+        assert self.limit is not None
+        now = time.monotonic()
+        self._step_seconds, self._step_ended = max(self._step_seconds, now - self._step_ended), now
+        undone = state.global_step < state.max_steps or control.should_evaluate
+        over = undone and self.limit.left() < self._reserve(control.should_evaluate)
+        if state.is_world_process_zero:
+            self.limit.note()
+        if not self.trainer.agree(self.stop.requested or over):
+            return
+        self.stop.requested = self.trainer.agree(self.stop.requested)
+        self.out_of_time = not self.stop.requested
+        self.kept["evaluation_missing"] = control.should_evaluate
+        control.should_evaluate = False
+        control.should_save = control.should_training_stop = True
+
+    def _reserve(self, evaluation: bool) -> float:
+        """Seconds before the job's end at which it has to save: what this step and the next one may take, twice."""
+        assert self.trainer is not None
+        assert self.limit is not None
+        save = self._save_seconds
+        if not save:
+            trained = (part.numel() for part in self.trainer.model.parameters() if part.requires_grad)
+            save = sum(trained) * SAVED_BYTES / BYTES_A_SECOND
+        spare = min(SPARE_SECONDS, SPARE_SHARE * self.limit.seconds)
+        return spare + 2 * (save + self._step_seconds + evaluation * self._evaluation_seconds)
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint was written in so many seconds."""
+        self._save_seconds = max(self._save_seconds, seconds)
+        self._step_ended = time.monotonic()
+        if self.limit is not None and self.trainer is not None and self.trainer.is_world_process_zero():
+            self.limit.note(now=True)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """SIGTERM came while the checkpoint was written: there is nothing more to save."""
+        assert self.trainer is not None
+        if state.global_step < state.max_steps and self.trainer.agree(self.stop.requested):
+            self.stop.requested = control.should_training_stop = True
+
+    def evaluated(self, seconds: float) -> None:
+        """An evaluation took so many seconds."""
+        self._evaluation_seconds = max(self._evaluation_seconds, seconds)
+        self._step_ended = time.monotonic()
+
+    def _look_for_divergence(self, loss: float, step: int) -> None:
+        kept = self.kept
+        median = max(statistics.median(kept["losses"]), LEAST_MEDIAN) if kept["losses"] else math.inf
+        if loss <= DIVERGED_TIMES * median:
+            kept["losses"] = [*kept["losses"], loss][-MEDIAN_STEPS:]
+            kept["high_steps"] = 0
+            return
+        kept["high_steps"] += 1
+        if kept["high_steps"] == DIVERGED_STEPS:
+            first = step - DIVERGED_STEPS + 1
+            raise JobError(
+                f"the training diverges: since step {first} the loss is more than {DIVERGED_TIMES:g} times the median "
+                f"of the steps before ({loss:.4g} at step {step}, {median:.4g} before): lower learning_rate or raise "
+                f"warmup_ratio; {self.last_good(first)}"
+            )
+
+    def last_good(self, before: int) -> str:
+        """Which checkpoint holds weights from before step `before`, in words."""
+        assert self.trainer is not None
+        found = latest_whole(Path(self.trainer.args.output_dir), before)
+        return f"the last good checkpoint is {found.parent.name}/{found.name}" if found else "there is none yet"
 
     def evaluation_cut(self, control: Any) -> None:
         """SIGTERM came during an evaluation: save now, evaluate when the run is resumed."""
@@ -140,13 +225,16 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         if state.is_world_process_zero:
             print(f"[eval] step={state.global_step}/{state.max_steps} validation:loss={loss:.4f}", flush=True)
         if not math.isfinite(loss):
-            raise JobError(f"the validation loss is {loss} at step {state.global_step}: lower learning_rate")
+            raise JobError(
+                f"the validation loss is {loss} at step {state.global_step}: lower learning_rate; "
+                f"{self.last_good(state.global_step)}"
+            )
         if state.best_metric is None or loss < state.best_metric:
             self.kept["evaluations_without_gain"] = 0
             control.should_save = True  # best weights are only found again if they are in a checkpoint
             return
         self.kept["evaluations_without_gain"] += 1
-        if self.patience and self.kept["evaluations_without_gain"] >= self.patience:
+        if self._lost_patience():
             self.kept["stopped_early"] = True
             control.should_training_stop = control.should_save = True
 

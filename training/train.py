@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters, build_parser, checkpoint_root, parse
+from stop import StopSignal
 from training_errors import EXIT_FAILED, EXIT_STOPPED, StopRequestedError, expected, readable
 
 from common.failure import JobError, report_failure
@@ -69,11 +70,9 @@ def run(chosen: Hyperparameters) -> None:
 
     Raises JobError for what the job's owner can mend, StopRequestedError after SIGTERM.
     """
-    _quiet()
-    from progress import StopSignal
-
     stop = StopSignal()
     stop.install()
+    _quiet()
     import torch
     from saving import check_space, save_model
     from trainer_setup import build_trainer
@@ -95,17 +94,20 @@ def run(chosen: Hyperparameters) -> None:
     if chosen.method == "lora":
         model = add_adapters(model, chosen, name)
 
-    run_dir = _run_directory(chosen, source, train_channel, validation_channel)
+    run_dir = _run_directory(chosen, precision, source, train_channel, validation_channel)
     trainer = build_trainer(model, tokenizer, rows, validation, chosen, precision, run_dir, stop)
     if trainer.is_world_process_zero():
         model_dir.mkdir(parents=True, exist_ok=True)
         check_space(model, model_dir, run_dir, chosen.merge or chosen.method == "full")
         _announce(model, rows, validation, trainer, chosen, precision)
     resumed = _train(trainer, run_dir)
-    if stop.requested:
-        raise StopRequestedError(
-            f"SIGTERM: checkpoint saved at step {trainer.state.global_step}/{trainer.state.max_steps}; "
-            "started again with the same arguments the job goes on from there"
+    saved = f"checkpoint saved at step {trainer.state.global_step}/{trainer.state.max_steps}"
+    if trainer.agree(stop.requested):
+        raise StopRequestedError(f"SIGTERM: {saved}; started again with the same arguments the job goes on from there")
+    if trainer.progress.out_of_time:
+        raise JobError(
+            f"the time that training.max_runtime_seconds allows is nearly over: {saved}; start the pipeline again to "
+            "go on from there, or raise training.max_runtime_seconds before"
         )
     if trainer.is_world_process_zero():
         report = build_report(
@@ -166,12 +168,19 @@ def _data_files(train: Path | None, validation: Path | None) -> list[Path]:
     return [file for channel in (train, validation) if channel for file in row_files(channel)]
 
 
-def _run_directory(chosen: Hyperparameters, source: str, train: Path | None, validation: Path | None) -> Path:
-    from checkpoints import fingerprint
+def _run_directory(
+    chosen: Hyperparameters, precision: str, source: str, train: Path | None, validation: Path | None
+) -> Path:
+    """Where this run's checkpoints lie. Says so if only another run's do."""
+    from checkpoints import latest_whole
+    from run_folder import another_run, describe, open_run
 
-    mark = fingerprint(chosen.as_dict(), _data_files(train, validation), source, int(os.environ.get("WORLD_SIZE", "1")))
-    folder = Path(checkpoint_root(chosen)).absolute() / mark
-    folder.mkdir(parents=True, exist_ok=True)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    description = describe(chosen.as_dict(), precision, _data_files(train, validation), source, processes)
+    folder = open_run(Path(checkpoint_root(chosen)).absolute(), description)
+    fresh = os.environ.get("RANK", "0") == "0" and latest_whole(folder) is None
+    if fresh and (line := another_run(folder, description)):
+        print(f"[resume] {line}", flush=True)
     return folder
 
 
@@ -196,16 +205,10 @@ def _announce(
 
 def _train(trainer: PackedTrainer, run_dir: Path) -> int:
     """Train to the end, from the last whole checkpoint if there is one; the step it went on from (0: the start)."""
-    import torch
-    from checkpoints import latest_whole, remove_halves
+    from checkpoints import processes_of
     from transformers import TrainerState
 
-    checkpoint = latest_whole(run_dir)
-    if trainer.args.world_size > 1:
-        torch.distributed.barrier()
-    if trainer.is_world_process_zero():
-        for name in remove_halves(run_dir):
-            print(f"[resume] {name} was only half written: not used", flush=True)
+    checkpoint = _newest_everywhere(trainer, run_dir)
     if checkpoint is None:
         trainer.train()
         return 0
@@ -213,13 +216,37 @@ def _train(trainer: PackedTrainer, run_dir: Path) -> int:
     progress = trainer.progress
     progress.restore(state.stateful_callbacks)
     if trainer.is_world_process_zero():
-        print(f"[resume] step={state.global_step}/{trainer.args.max_steps} from {checkpoint.name}", flush=True)
-    over = state.global_step >= trainer.args.max_steps or progress.kept["stopped_early"]
-    if over and not progress.kept["evaluation_missing"]:
+        before, now = processes_of(checkpoint), trainer.args.world_size
+        fresh = f"; processes {before} -> {now}: dropout begins a new random sequence" if before != now else ""
+        print(f"[resume] step={state.global_step}/{trainer.args.max_steps} from {checkpoint.name}{fresh}", flush=True)
+    if progress.is_over(state) and not progress.kept["evaluation_missing"]:
         trainer.restore_finished(checkpoint, state)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint))
     return int(state.global_step)
+
+
+def _newest_everywhere(trainer: PackedTrainer, run_dir: Path) -> Path | None:
+    """The newest checkpoint that is whole on every machine, to the byte. Those that aren't are deleted, with a line."""
+    from checkpoints import all_steps, at, fault, remove
+    from processes import each, first_of_machine
+
+    device, endless = trainer.args.device, 1 << 62
+    mine = all_steps(run_dir) if first_of_machine() else []
+    each(0, device)  # none is deleted before all have looked
+    while True:
+        newest = (mine[-1] if mine else 0) if first_of_machine() else endless
+        step = min(each(newest, device))
+        if not step:
+            return None
+        wrong = fault(at(run_dir, step), read=True) if first_of_machine() else None
+        if not trainer.agree(wrong is not None):
+            return at(run_dir, step)
+        if trainer.is_world_process_zero():
+            print(f"[resume] checkpoint-{step} {wrong or 'is not whole on every machine'}: not used", flush=True)
+        if first_of_machine():
+            remove(at(run_dir, step))
+            mine = [other for other in mine if other < step]
 
 
 def _leave(code: int) -> None:

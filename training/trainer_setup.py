@@ -13,7 +13,8 @@ from layout import choose_layout, set_up_for
 from losses import causal_model, install
 from packed_trainer import PackedTrainer
 from packing import Collator
-from progress import RunProgress, StopSignal, evenly
+from progress import RunProgress, evenly
+from stop import StopSignal
 from tokenized import TokenizedRows
 from transformers import PrinterCallback, TrainingArguments
 
@@ -103,7 +104,6 @@ def training_arguments(
         eval_steps=NEVER,
         save_strategy="steps",
         save_steps=NEVER,
-        save_total_limit=2,
         logging_strategy="no",
         logging_nan_inf_filter=False,
         load_best_model_at_end=validated,

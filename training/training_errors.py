@@ -14,13 +14,13 @@ class StopRequestedError(Exception):
 
 def expected(error: BaseException) -> bool:
     """Whether the error is the machine's or the data's limit, so that its sentence is all there is to know."""
-    return _disk_full(error) or _memory_full(error)
+    return disk_full(error) or _memory_full(error)
 
 
 def readable(error: BaseException) -> str:
     """One sentence for an error that is not ours, naming the dial that helps where there is one."""
     name, text = type(error).__name__, str(error)
-    if _disk_full(error):
+    if disk_full(error):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return f"no disk space left{where}: raise training.volume_gb or lower checkpoints_per_run"
     if _memory_full(error):
@@ -31,8 +31,10 @@ def readable(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _disk_full(error: BaseException) -> bool:
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+def disk_full(error: BaseException) -> bool:
+    """Whether the disk or the quota is used up. torch.save, in C++, says only that it got less far than it wrote."""
+    told = ("No space left on device", "inline_container.cc", "basic_ios::clear: iostream error")
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in told)
 
 
 def _memory_full(error: BaseException) -> bool:

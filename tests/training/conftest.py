@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.tiny_model import make_tiny_model
+from tests.support.training_forks import Forks
 from tests.support.training_job import TRAINING, TrainingJob, lamp_rows, texts
 
 sys.path.insert(0, str(TRAINING))
@@ -22,6 +23,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "base", texts(lamp_rows(60)))
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Jobs in processes of their own that need not load torch first."""
+    started = Forks()
+    yield started
+    started.close()
 
 
 @pytest.fixture

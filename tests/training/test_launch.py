@@ -67,6 +67,13 @@ def test_its_exit_code_is_the_commands() -> None:
         assert process.returncode == code
 
 
+def test_the_command_learns_when_the_container_started() -> None:
+    before = time.time()
+    process = start("echo $FMOPS_STARTED")
+    said, _ = process.communicate(timeout=30)
+    assert before <= float(said) <= time.time()
+
+
 def test_every_process_of_torchrun_saves(new_job: Callable[..., TrainingJob]) -> None:
     """That the next attempt goes on from there is tested where a whole container is stopped: tests/e2e."""
     job = new_job("launched")

@@ -1,0 +1,22 @@
+"""What the processes of a run tell each other about checkpoints. Runs in the GPU training container."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def first_of_machine() -> bool:
+    """Whether this process acts for its machine's disk."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def each(value: int, device: torch.device) -> list[int]:
+    """The value that every process gives, by rank. Returns when all have come here."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    mine = torch.tensor([value], dtype=torch.int64, device=device)
+    all_of_them = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(all_of_them, mine)
+    return [int(one) for one in all_of_them]
