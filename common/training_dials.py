@@ -9,8 +9,14 @@ from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, Dial
 
 MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
 
-# Another value of these changes neither the weights nor the order in which they come about: a run may go on with it.
-WITHOUT_EFFECT = frozenset({"early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge"})
+# Another value of these changes neither what is learned nor in which order (how it is computed changes rounding alone):
+# a run may go on with it.
+WITHOUT_EFFECT = frozenset(
+    {
+        "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge", "micro_batch_tokens",
+        "activation_checkpointing",
+    }
+)  # fmt: skip
 
 TRAINING = (
     Dial(
@@ -42,12 +48,22 @@ TRAINING = (
         argument="weight_decay",
     ),
     Dial(
-        "training.batch_size", 8, "per GPU and step; memory grows with it", unit="rows", low=1, high=4096,
+        "training.batch_size", 8, "per GPU and step: what the optimizer sees; memory doesn't depend on it",
+        unit="rows", low=1, high=4096,
         parameter="BatchSize", argument="batch_size",
     ),
     Dial(
-        "training.gradient_accumulation_steps", 1, "per optimizer step; a larger effective batch without the memory",
+        "training.gradient_accumulation_steps", 1, "per optimizer step; the same as a larger batch_size",
         unit="batches", low=1, high=4096, parameter="GradientAccumulationSteps", argument="gradient_accumulation_steps",
+    ),
+    Dial(
+        "training.micro_batch_tokens", 0, "computed at once, the same rows a step all the same; 0 = the most that fits",
+        unit="tokens", low=0, high=4_194_304, argument="micro_batch_tokens",
+    ),
+    Dial(
+        "training.activation_checkpointing", "auto",
+        "a third more time for a fraction of the memory; auto = where memory asks for it",
+        choices=("auto", "always", "never"), argument="activation_checkpointing",
     ),
     Dial(
         "training.max_seq_length", 1024, "per row; longer rows are left out and counted", unit="tokens",

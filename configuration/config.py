@@ -121,6 +121,8 @@ class Training(Section):
     weight_decay: float = value_of("training.weight_decay")
     batch_size: int = value_of("training.batch_size")
     gradient_accumulation_steps: int = value_of("training.gradient_accumulation_steps")
+    micro_batch_tokens: int = value_of("training.micro_batch_tokens")
+    activation_checkpointing: str = value_of("training.activation_checkpointing")
     max_seq_length: int = value_of("training.max_seq_length")
     lora_rank: int = value_of("training.lora_rank")
     lora_alpha: int = value_of("training.lora_alpha")

@@ -45,6 +45,8 @@ class Hyperparameters:
     weight_decay: float = DEFAULTS["weight_decay"]
     batch_size: int = DEFAULTS["batch_size"]
     gradient_accumulation_steps: int = DEFAULTS["gradient_accumulation_steps"]
+    micro_batch_tokens: int = DEFAULTS["micro_batch_tokens"]
+    activation_checkpointing: str = DEFAULTS["activation_checkpointing"]
     max_seq_length: int = DEFAULTS["max_seq_length"]
     lora_rank: int = DEFAULTS["lora_rank"]
     lora_alpha: int = DEFAULTS["lora_alpha"]

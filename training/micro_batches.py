@@ -30,6 +30,8 @@ FULL = 0.92
 ROOMY = 0.75
 """Below this share a larger one is tried."""
 TRIES = 8
+ENOUGH = 4096
+"""Tokens that keep a GPU busy: below, computing layers twice for a larger micro-batch is tried."""
 KEPT = "micro_batch.json"
 
 
@@ -85,6 +87,37 @@ def search(start: int, least: int, most: int, attempt: Callable[[int], float | N
             raise TooLargeError(least, tried)
         fits = least
     return Found(fits, tried=tried)
+
+
+def choose(
+    asked_tokens: int,
+    asked_checkpointing: str,
+    start: int,
+    longest: int,
+    step: int,
+    attempt: Callable[[int], float | None],
+    checkpoint_layers: Callable[[bool], None],
+) -> Found:
+    """Micro-batch and activation checkpointing on a device where `attempt` tells what fits.
+
+    With `auto`, layers keep what they computed where a micro-batch of ENOUGH tokens, or the whole step of `step`, fits
+    like that. Raises TooLargeError.
+    """
+    tried: list[tuple[int, float | None]] = []
+    for checkpointing in {"auto": (False, True), "always": (True,), "never": (False,)}[asked_checkpointing]:
+        checkpoint_layers(checkpointing)
+        if asked_tokens and (checkpointing or asked_checkpointing == "never"):
+            return Found(asked_tokens, checkpointing, tried)
+        try:
+            found = search(start, longest, asked_tokens or step, attempt)
+        except TooLargeError as error:
+            tried += error.tried
+            continue
+        tried += found.tried
+        wanted = asked_tokens or min(step, max(longest, ENOUGH))
+        if found.tokens >= wanted or checkpointing or asked_checkpointing == "never":
+            return Found(found.tokens, checkpointing, tried)
+    raise TooLargeError(longest, tried)
 
 
 def try_on_device(

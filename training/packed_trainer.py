@@ -16,6 +16,7 @@ import torch
 from batches import MicroBatches, Steps, cut
 from checkpoints import at, fault, processes_of, remove, rotate, seal, unseal
 from losses import completion_loss
+from micro_batches import Found
 from packing import Collator
 from processes import each, first_of_machine
 from progress import RunProgress
@@ -34,7 +35,7 @@ class EvaluationCutError(Exception):
 class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
     """Trainer whose loss is the mean over a whole step's learned tokens: of all processes and all micro-batches.
 
-    The model has been through `losses.install`; `budget` is the tokens of a micro-batch.
+    The model has been through `losses.install`.
     """
 
     def __init__(
@@ -45,12 +46,12 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         validation: TokenizedRows | None,
         collator: Collator,
         rows_per_step: int,
-        budget: int,
+        micro_batches: Found,
         **kwargs: Any,
     ) -> None:
         super().__init__(train_dataset=rows, eval_dataset=validation, callbacks=[progress], **kwargs)
         self.rows, self.validation, self.progress = rows, validation, progress
-        self.collator, self.rows_per_step, self.budget = collator, rows_per_step, budget
+        self.collator, self.rows_per_step, self.micro_batches = collator, rows_per_step, micro_batches
         progress.trainer = self
         self.accelerator.gradient_accumulation_steps = 1  # or accelerate divides, as it does under transformers 5.3
         self.step_learning_rate = 0.0
@@ -62,7 +63,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         steps = Steps(
             self.rows.lengths(),
             self.rows_per_step,
-            self.budget,
+            self.micro_batches.tokens,
             self.collator.layout,
             self.args.seed,
             lambda: int(self.state.global_step),
@@ -171,7 +172,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         """This process's share of the validation rows; each process gets as many micro-batches as the others."""
         rows = self.validation
         assert rows is not None
-        batches = cut(range(len(rows)), rows.lengths(), self.budget, self.collator.layout)
+        batches = cut(range(len(rows)), rows.lengths(), self.micro_batches.tokens, self.collator.layout)
         every = MicroBatches(rows, self.collator)
         for start in range(0, len(batches), self.args.world_size):
             mine = start + self.args.process_index

@@ -197,6 +197,8 @@ def _announce(
         f"[setup] method={chosen.method} parameters={sum(count for count, _ in parameters)} "
         f"trained={sum(count for count, wanted in parameters if wanted)} precision={precision} "
         f"device={trainer.args.device.type} processes={trainer.args.world_size} batches={trainer.collator.layout} "
+        f"micro_batch_tokens={trainer.micro_batches.tokens} "
+        f"activation_checkpointing={str(trainer.micro_batches.checkpointing).lower()} "
         f"train_rows={len(rows)} validation_rows={len(validation) if validation else 0} "
         f"rows_left_out={rows.left_out + (validation.left_out if validation else 0)} steps={trainer.args.max_steps}",
         flush=True,

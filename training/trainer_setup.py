@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from hyperparameters import Hyperparameters
 from layout import choose_layout, set_up_for
-from losses import causal_model, install
+from losses import causal_model, completion_loss, install
+from micro_batches import CPU_TOKENS, Found, choose, remember, remembered, try_on_device
 from packed_trainer import PackedTrainer
 from packing import Collator
 from progress import RunProgress, evenly
@@ -18,7 +19,8 @@ from stop import StopSignal
 from tokenized import TokenizedRows
 from transformers import PrinterCallback, TrainingArguments
 
-MICRO_BATCH_TOKENS = 4096
+FIRST_TRIED = 8192
+"""Tokens of the first micro-batch that is tried on a GPU."""
 NEVER = 10**9  # steps; RunProgress says when to evaluate and save
 
 
@@ -65,18 +67,84 @@ def build_trainer(
         print(f"[layout] rows are padded, not packed. {choice.reason}", flush=True)
     set_up_for(choice.layout, model)
     install(model)
+    collator = Collator(choice.layout, tokenizer.pad_token_id)
+    found = fit_memory(model, collator, both, chosen, arguments, run_dir)
     trainer = PackedTrainer(
         model=model,
         args=arguments,
         rows=rows,
         progress=progress,
         validation=validation,
-        collator=Collator(choice.layout, tokenizer.pad_token_id),
+        collator=collator,
         rows_per_step=rows_per_step(chosen),
-        budget=MICRO_BATCH_TOKENS,
+        micro_batches=found,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def fit_memory(
+    model: Any,
+    collator: Collator,
+    both: list[TokenizedRows],
+    chosen: Hyperparameters,
+    arguments: TrainingArguments,
+    run_dir: Path,
+) -> Found:
+    """How many tokens are computed at once, and whether layers are computed twice; the model is set up for it.
+
+    Raises TooLargeError where not even one row fits.
+    """
+
+    def checkpoint_layers(wanted: bool) -> None:
+        if wanted:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            model.gradient_checkpointing_disable()
+
+    if arguments.device.type == "cpu":
+        found = Found(chosen.micro_batch_tokens or CPU_TOKENS, chosen.activation_checkpointing == "always")
+        checkpoint_layers(found.checkpointing)
+        return found
+    device = torch.cuda.get_device_name(arguments.device)
+    known = remembered(run_dir, device)
+    if known is None:
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        longest = max(int(part.lengths().max()) for part in both)
+        step = int(both[0].lengths().sum() * min(1, chosen.batch_size / len(both[0]))) + longest
+
+        def compute(batch: dict[str, Any]) -> torch.Tensor:
+            inputs = {
+                key: value.to(arguments.device) if torch.is_tensor(value) else value for key, value in batch.items()
+            }
+            with torch.autocast(arguments.device.type, torch.bfloat16, enabled=arguments.bf16):
+                return completion_loss(model, inputs)
+
+        model.train()
+        attempt = try_on_device(model, collator, longest, compute, spare=8 * trained)
+        known = choose(
+            chosen.micro_batch_tokens,
+            chosen.activation_checkpointing,
+            FIRST_TRIED,
+            longest,
+            step * chosen.gradient_accumulation_steps,
+            attempt,
+            checkpoint_layers,
+        )
+        known = _agreed(known, arguments)
+        if arguments.process_index == 0:
+            remember(run_dir, device, known)
+    checkpoint_layers(known.checkpointing)
+    return known
+
+
+def _agreed(found: Found, arguments: TrainingArguments) -> Found:
+    """What fits every process's device."""
+    if arguments.world_size == 1:
+        return found
+    least = torch.tensor([found.tokens, -int(found.checkpointing)], device=arguments.device)
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    return Found(int(least[0]), bool(least[1]), found.tried)
 
 
 def training_arguments(

@@ -3,7 +3,8 @@
     {"version": 1, "method": "lora", "base_model": "SmolLM2-135M-Instruct", "steps": 147, "epochs": 1.0,
      "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170,
      "train_loss": 0.21, "validation_loss": 0.24, "best_validation_loss": 0.23,
-     "completion_tokens_per_second": 165.2, "seconds": 97.9, "resumed_from_step": 0, "stopped_early": false,
+     "completion_tokens_per_second": 165.2, "seconds": 97.9, "micro_batch_tokens": 1024,
+     "activation_checkpointing": false, "resumed_from_step": 0, "stopped_early": false,
      "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...], "hyperparameters": {...},
      "data_sha256": "9f86d0...", "context": 2048}
 
@@ -59,6 +60,8 @@ def build_report(
         "best_validation_loss": min(validation_losses, default=None),
         "completion_tokens_per_second": round(kept["completion_tokens"] / max(seconds, 1e-9), 2),
         "seconds": round(seconds, 3),
+        "micro_batch_tokens": trainer.micro_batches.tokens,
+        "activation_checkpointing": trainer.micro_batches.checkpointing,
         "resumed_from_step": resumed,
         "stopped_early": kept["stopped_early"],
         "history": points,

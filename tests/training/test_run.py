@@ -185,6 +185,27 @@ def test_accumulated_batches_are_one_step(new_job: NewJob) -> None:
     assert one == pytest.approx(other, rel=1e-4)
 
 
+def test_memory_changes_how_a_step_is_computed_and_not_what(new_job: NewJob) -> None:
+    """Micro-batches and layers that are computed twice: the same losses and weights, but for rounding."""
+    losses = {}
+    for name, how in {
+        "whole": {},
+        "cut": {"micro_batch_tokens": 64},
+        "twice": {"activation_checkpointing": "always"},
+        "both": {"micro_batch_tokens": 200, "activation_checkpointing": "always"},
+    }.items():
+        for method in ("full", "lora"):
+            job = new_job(f"{name}-{method}")
+            settings = {**FULL, "method": method, "batch_size": 8, "lora_dropout": 0, **how}
+            assert job.run(**settings, max_steps=4) == 0, job.err
+            losses[name, method] = [point["train_loss"] for point in job.report()["history"]]
+            said = f"micro_batch_tokens={how.get('micro_batch_tokens', 1024)} activation_checkpointing="
+            assert said + str("activation_checkpointing" in how).lower() in job.out
+            assert job.report()["micro_batch_tokens"] == how.get("micro_batch_tokens", 1024)
+    for (name, method), found in losses.items():
+        assert found == pytest.approx(losses["whole", method], rel=1e-4), name
+
+
 def test_steps_follow_from_rows_and_epochs(new_job: NewJob) -> None:
     job = new_job(train=lamp_rows(21), validation=None)
     assert (
