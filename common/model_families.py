@@ -19,7 +19,7 @@ class Family:
     """Names of the projections; two names: query, key and value come from one matrix."""
     mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     """Names of the matrices; `gate_up_proj` is gate and up in one, two names without it are no gated MLP."""
-    norm: Literal["rms", "gemma", "layer", "cohere"] = "rms"
+    norm: Literal["rms", "rms32", "layer", "cohere"] = "rms"
     norms: int = 2
     """Of each layer, those within attention left out."""
     query_key_norm: Literal["", "head", "all"] = ""
@@ -86,20 +86,21 @@ FAMILIES: dict[str, Family] = {
     "phi": Family(
         attention=("q_proj", "k_proj", "v_proj", "dense"), mlp=("fc1", "fc2"), norm="layer", norms=1, parallel=True,
         activation="gelu_new", bias={**_ALL, "head": True},
-        defaults={**_UNTIED, "qk_layernorm": False, "max_position_embeddings": 2048},
+        defaults={**_UNTIED, "qk_layernorm": False, "partial_rotary_factor": 0.5,
+                  "max_position_embeddings": 2048},
     ),
     "gemma": Family(
-        norm="gemma", bias=_ATTENTION_BIAS, activation=_GEMMA_ACTIVATION,
+        norm="rms32", bias=_ATTENTION_BIAS, activation=_GEMMA_ACTIVATION,
         defaults={**_GEMMA, "max_position_embeddings": 8192},
     ),
     "gemma2": Family(
-        norm="gemma", norms=4, bias=_ATTENTION_BIAS, activation=_GEMMA_ACTIVATION, eager=True,
+        norm="rms32", norms=4, bias=_ATTENTION_BIAS, activation=_GEMMA_ACTIVATION, eager=True,
         keys={"hidden_act": "hidden_activation"},
         defaults={**_GEMMA, "sliding_window": 4096, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
                   "num_key_value_heads": 4, "max_position_embeddings": 8192},
     ),
     "gemma3_text": Family(
-        norm="gemma", norms=4, query_key_norm="head", bias=_ATTENTION_BIAS, activation=_GEMMA_ACTIVATION,
+        norm="rms32", norms=4, query_key_norm="head", bias=_ATTENTION_BIAS, activation=_GEMMA_ACTIVATION,
         keys={"hidden_act": "hidden_activation"},
         defaults={**_GEMMA, "sliding_window": 4096, "sliding_window_pattern": 6, "num_attention_heads": 8,
                   "num_key_value_heads": 4, "vocab_size": 262_208, "max_position_embeddings": 131_072,
@@ -107,23 +108,25 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt2": Family(
         attention=("c_attn", "c_proj"), mlp=("c_fc", "c_proj"), norm="layer", activation="gelu_new", bias=_ALL,
-        keys=_GPT, defaults={**_TIED, "n_positions": 1024},
+        keys=_GPT,
+        defaults={**_TIED, "n_positions": 1024, "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1},
     ),
     "gpt_neox": Family(
         attention=("query_key_value", "dense"), mlp=_BIG_MLP, norm="layer", activation="gelu", parallel=True,
         bias={"qkv": "attention_bias", "out": "attention_bias", "mlp": True},
-        defaults={**_UNTIED, "attention_bias": True, "use_parallel_residual": True, "max_position_embeddings": 2048},
+        defaults={**_UNTIED, "attention_bias": True, "use_parallel_residual": True,
+                  "rotary_pct": 0.25, "max_position_embeddings": 2048},
     ),
     "gptj": Family(
         attention=("q_proj", "k_proj", "v_proj", "out_proj"), mlp=("fc_in", "fc_out"), norm="layer", norms=1,
         activation="gelu_new", bias={"mlp": True, "head": True}, parallel=True, eager=True, keys=_GPT,
-        defaults={**_UNTIED, "n_positions": 2048},
+        defaults={**_UNTIED, "n_positions": 2048, "rotary_dim": 64},
     ),
     "opt": Family(
         attention=("q_proj", "k_proj", "v_proj", "out_proj"), mlp=("fc1", "fc2"), norm="layer", activation="relu",
         bias={"qkv": "enable_bias", "out": "enable_bias", "mlp": "enable_bias"},
         keys={"intermediate_size": "ffn_dim", "hidden_act": "activation_function"},
-        defaults={**_TIED, "enable_bias": True, "layer_norm_elementwise_affine": True, "do_layer_norm_before": True,
+        defaults={**_TIED, "enable_bias": True, "dropout": 0.1, "layer_norm_elementwise_affine": True, "do_layer_norm_before": True,
                   "_remove_final_layer_norm": False, "max_position_embeddings": 2048},
     ),
     "falcon": Family(
@@ -142,10 +145,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "stablelm": Family(
         norm="layer", bias={"qkv": "use_qkv_bias"},
-        defaults={**_UNTIED, "use_qkv_bias": False, "qk_layernorm": False, "use_parallel_residual": False,
+        defaults={**_UNTIED, "use_qkv_bias": False, "partial_rotary_factor": 0.25, "qk_layernorm": False, "use_parallel_residual": False,
                   "num_key_value_heads": 32, "max_position_embeddings": 4096},
     ),
-    "olmo2": Family(query_key_norm="all", bias=_ATTENTION_BIAS, defaults={**_LLAMA, "max_position_embeddings": 2048}),
+    "olmo2": Family(norm="rms32", query_key_norm="all", bias=_ATTENTION_BIAS, defaults={**_LLAMA, "max_position_embeddings": 2048}),
     "granite": Family(bias=_LLAMA_BIAS, defaults={**_LLAMA, "max_position_embeddings": 2048}),
     "cohere": Family(
         norm="cohere", norms=1, bias=_ATTENTION_BIAS, parallel=True,

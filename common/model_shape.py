@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.model_families import FAMILIES, Family
 
@@ -23,6 +23,12 @@ Config = Mapping[str, Any]
 FULL, SLIDING = "full_attention", "sliding_attention"
 COMPOSITE = ("gemma3", "mistral3")
 """Model types whose language model is described by `text_config`."""
+DROPOUTS = {
+    "embedding": ("embd_pdrop", "embedding_dropout"),
+    "residual": ("resid_pdrop", "hidden_dropout", "dropout", "residual_dropout"),
+    "attention": ("attn_pdrop", "attention_dropout"),
+}
+"""The keys of config.json that give their chances."""
 FOUR_TIMES = ("gpt2", "gptj", "bloom", "falcon")
 """Families whose MLP is four times as wide as the model unless config.json says otherwise."""
 
@@ -90,6 +96,11 @@ class ModelShape:
     embedding_norm: bool
     query_key_norm: str
     parallel: bool
+    """Attention and MLP stand side by side."""
+    rotary_width: int
+    """Numbers of a query that are turned by its position; 0: positions are told otherwise."""
+    dropouts: frozenset[str]
+    """`embedding`, `residual`, `attention`: where the model drops numbers by chance while it is trained."""
     embedding_width: int
     """Of a token's embedding; another than `hidden` in OPT-350M, which projects it."""
     dtype: str
@@ -114,6 +125,22 @@ class ModelShape:
     def hybrid(self) -> bool:
         """Whether some layers carry a state instead of attending (linear attention, convolution, Mamba)."""
         return any(kind not in (FULL, SLIDING) for kind in self.attention_kinds)
+
+    @property
+    def alibi(self) -> bool:
+        """Positions are told by a bias on attention's scores."""
+        return self.positions is None
+
+    def attention_way(self, gpu: bool) -> Literal["fused", "plain", "math"]:
+        """How attention is computed: by a kernel that keeps no scores, plainly, or by PyTorch's fallback.
+
+        FlashAttention caps scores; a CPU's kernel drops none by chance, and no kernel broadcasts one key to all heads.
+        """
+        if self.names.eager and not (gpu and self.attention_softcap):
+            return "plain"
+        if self.family == "falcon" and self.key_value_heads == 1:
+            return "math"
+        return "math" if "attention" in self.dropouts and not gpu else "fused"
 
     def window(self, layer: int) -> int | None:
         """How many tokens a layer sees, the token itself among them; None: all."""
@@ -360,7 +387,20 @@ def _shape(config: Config, composite: str) -> ModelShape:
         embedding_norm=kind == "bloom",
         query_key_norm=_query_key_norm(read),
         parallel=parallel,
+        rotary_width=_rotary_width(read, positions, hidden // heads),
+        dropouts=frozenset(part for part, keys in DROPOUTS.items() if any(read.get(key) for key in keys)),
     )
+
+
+def _rotary_width(read: _Reader, positions: int | None, head_dim: int) -> int:
+    if positions is None or read.kind in ("gpt2", "opt"):
+        return 0
+    if read.kind == "gptj":
+        return read.size("rotary_dim", head_dim)
+    share = read.get("partial_rotary_factor") or read.get("rotary_pct")
+    scaling = read.get("rope_parameters")
+    share = scaling.get("partial_rotary_factor", share) if isinstance(scaling, Mapping) else share
+    return int(read.size("head_dim", head_dim) * (share or 1.0))
 
 
 def _key_value_heads(read: _Reader, heads: int) -> int:

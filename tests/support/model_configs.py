@@ -196,7 +196,7 @@ def small(name: str, layers: int = 3, hidden: int = 96, vocab: int = 640) -> dic
             changes[key] = max(8, config[key] * hidden // width // 8 * 8)
     for key in ("num_key_value_heads", "num_kv_heads"):
         if key in config:
-            changes[key] = max(1, heads * config[key] // heads_before)
+            changes[key] = max(1 if key == "num_key_value_heads" else 2, heads * config[key] // heads_before)
     if config.get("word_embed_proj_dim", width) != width:
         changes["word_embed_proj_dim"] = hidden // 2
     return {**config, **{key: value for key, value in changes.items() if key in config}, "pad_token_id": 0}
