@@ -1,14 +1,14 @@
-"""What the backward pass needs of each token: every tensor that autograd keeps of a forward pass, counted from the shape.
+"""What the backward pass needs: every tensor that autograd keeps of a forward pass, counted from the shape.
 
     kept = layer_kept(shape, 0, computing)    # of one decoder layer
     kept.per_token                            # bytes for each token of the micro-batch
-    kept.fixed                                # bytes whatever the number of tokens: low-precision copies of trained weights
+    kept.fixed                                # bytes besides: copies of trained weights in low precision
 
-A layer is written down here as the operations that transformers and peft run, and PyTorch's rules say which tensors each
-of them keeps: a product keeps its input where the matrix is trained, a multiplication keeps each factor whose partner
-needs a gradient, an addition keeps nothing. A tensor that several operations keep counts once. Held against what autograd
-really keeps in tests/training/test_memory.py. Runs on the author's machine and in the training container; standard
-library.
+A layer is written down here as the operations that transformers and peft run, and PyTorch's rules say which tensors
+each of them keeps: a product keeps its input where the matrix is trained, a multiplication keeps each factor whose
+partner needs a gradient, an addition keeps nothing. A tensor that several operations keep counts once. Held against
+what autograd really keeps in tests/training/test_memory.py. Runs on the author's machine and in the training container,
+on the standard library.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class _Layer:
             return Tensor(item.outputs, how.stream if apart else how.product)
         if item.name not in self.adapted:
             return Tensor(item.outputs, how.product, x.grad)
-        if how.dropout and not how.dora:
+        if how.dropout:
             if x.grad:
                 keep(self.mask(x))
             read = self.cast(Tensor(x.width, x.size, x.grad), how.product)
@@ -249,7 +249,7 @@ class _Layer:
             query, key, value = projected
         else:
             (joint,) = projected
-            base = joint
+            base: Tensor | None = joint
             if shape.family == "falcon" and key_width > shape.head_dim:  # copies each key for all its queries
                 key_width, base = width, None
             query, key, value = (Tensor(size, joint.size, joint.grad, base) for size in (width, key_width, key_width))
@@ -296,7 +296,9 @@ class _Layer:
         self.kept.keep(query, key, value)
         if shape.attention_softcap:
             self.kept.keep(Tensor(numbers, size))
-        narrow = shape.family in ("gptj", "gpt_oss") and not self.how.gpu  # a CPU's autocast leaves softmax in bf16
+        narrow = (
+            shape.family in ("gptj", "gpt_oss") and not self.how.gpu and not self.how.full
+        )  # a CPU's autocast leaves softmax in bf16
         chances = Tensor(numbers, size if narrow else FP32)
         self.kept.keep(chances, self.cast(chances, size))
         if shape.sinks:

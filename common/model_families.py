@@ -126,7 +126,8 @@ FAMILIES: dict[str, Family] = {
         attention=("q_proj", "k_proj", "v_proj", "out_proj"), mlp=("fc1", "fc2"), norm="layer", activation="relu",
         bias={"qkv": "enable_bias", "out": "enable_bias", "mlp": "enable_bias"},
         keys={"intermediate_size": "ffn_dim", "hidden_act": "activation_function"},
-        defaults={**_TIED, "enable_bias": True, "dropout": 0.1, "layer_norm_elementwise_affine": True, "do_layer_norm_before": True,
+        defaults={**_TIED, "enable_bias": True, "dropout": 0.1, "layer_norm_elementwise_affine": True,
+                  "do_layer_norm_before": True,
                   "_remove_final_layer_norm": False, "max_position_embeddings": 2048},
     ),
     "falcon": Family(
@@ -145,10 +146,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "stablelm": Family(
         norm="layer", bias={"qkv": "use_qkv_bias"},
-        defaults={**_UNTIED, "use_qkv_bias": False, "partial_rotary_factor": 0.25, "qk_layernorm": False, "use_parallel_residual": False,
+        defaults={**_UNTIED, "use_qkv_bias": False, "partial_rotary_factor": 0.25, "qk_layernorm": False,
+                  "use_parallel_residual": False,
                   "num_key_value_heads": 32, "max_position_embeddings": 4096},
     ),
-    "olmo2": Family(norm="rms32", query_key_norm="all", bias=_ATTENTION_BIAS, defaults={**_LLAMA, "max_position_embeddings": 2048}),
+    "olmo2": Family(
+        norm="rms32", query_key_norm="all", bias=_ATTENTION_BIAS, defaults={**_LLAMA, "max_position_embeddings": 2048},
+    ),
     "granite": Family(bias=_LLAMA_BIAS, defaults={**_LLAMA, "max_position_embeddings": 2048}),
     "cohere": Family(
         norm="cohere", norms=1, bias=_ATTENTION_BIAS, parallel=True,

@@ -1,6 +1,6 @@
 """What training really holds in memory, counted on a CPU.
 
-`kept_for_backward` counts the tensors that autograd keeps of a forward pass, `LiveBytes` all tensors that are alive at
+`KeptForBackward` counts the tensors that autograd keeps of a forward pass, `LiveBytes` all tensors that are alive at
 once, of which it remembers the most. Both count storages, each once, whatever views there are of them.
 """
 
@@ -16,23 +16,27 @@ from torch.utils._pytree import tree_leaves
 
 
 class KeptForBackward:
-    """A context; `bytes` then is what autograd keeps of what ran in it, parameters and `without` left out."""
+    """A context; `bytes` then is what autograd keeps of what ran in it, parameters and `without` left out.
+
+    The graph must still be there: what it has let go of doesn't count.
+    """
 
     def __init__(self, model: torch.nn.Module, without: Iterable[torch.Tensor] = ()) -> None:
         tensors = [*model.parameters(), *model.buffers(), *without]
         self.left_out = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        self.storages: dict[int, Any] = {}
+        self.storages: list[weakref.ref[torch.UntypedStorage]] = []
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept)
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.left_out:
-            self.storages[storage.data_ptr()] = (storage, tuple(tensor.shape), tensor.dtype, tensor.grad_fn)
+            self.storages.append(weakref.ref(storage))
         return tensor
 
     @property
     def bytes(self) -> int:
-        return sum(storage.nbytes() for storage, *_ in self.storages.values())
+        alive = [storage for reference in self.storages if (storage := reference()) is not None]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in alive}.values())
 
     def __enter__(self) -> KeptForBackward:
         self.hooks.__enter__()
@@ -43,7 +47,7 @@ class KeptForBackward:
 
 
 class LiveBytes(TorchDispatchMode):
-    """A context in which every storage counts from the operation that makes it until it is freed; `most` is the peak."""
+    """A context in which a storage counts from the operation that makes it until it is freed; `most` is the peak."""
 
     def __init__(self, *before: torch.Tensor) -> None:
         super().__init__()
