@@ -1,5 +1,7 @@
 """What the backward pass needs: every tensor that autograd keeps of a forward pass, counted from the shape.
 
+Runs in the training container and on the author's machine, on the standard library.
+
     kept = layer_kept(shape, 0, computing)    # of one decoder layer
     kept.per_token                            # bytes for each token of the micro-batch
     kept.fixed                                # bytes besides: copies of trained weights in low precision
@@ -7,8 +9,7 @@
 A layer is written down here as the operations that transformers and peft run, and PyTorch's rules say which tensors
 each of them keeps: a product keeps its input where the matrix is trained, a multiplication keeps each factor whose
 partner needs a gradient, an addition keeps nothing. A tensor that several operations keep counts once. Held against
-what autograd really keeps in tests/training/test_memory.py. Runs on the author's machine and in the training container,
-on the standard library.
+what autograd really keeps in tests/training/test_memory.py.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def ends_kept(shape: ModelShape, how: Computing) -> Kept:
         kept.keep(Tensor(1, INDEX))
     if shape.position_embeddings and how.full:
         kept.keep(Tensor(1, INDEX))
-    if shape.family == "falcon" and shape.alibi:  # mask and bias in one, for all layers
+    if shape.family == "falcon" and shape.alibi and not layer.casts_bias:  # mask and bias in one, for all layers
         kept.keep(Tensor(shape.heads * how.longest, how.product))
     if shape.embedding_norm:
         layer.norm(layer_input(shape, 0, how))
@@ -128,11 +129,16 @@ class _Layer:
 
     def __init__(self, shape: ModelShape, layer: int, how: Computing) -> None:
         self.shape, self.layer, self.how, self.kept = shape, layer, how, Kept()
-        self.adapted = {item.name for item in shape.targets(how.targets)[layer]} if not how.full else set()
+        self.adapted = set() if how.full else shape.target_names(how.targets)
 
     @property
     def rotary_size(self) -> int:
         return FP32 if self.shape.norm == "cohere" else self.how.stream
+
+    @property
+    def casts_bias(self) -> bool:
+        """Whether each layer makes a copy of Falcon's fp32 bias on positions."""
+        return self.shape.family == "falcon" and self.shape.alibi and self.how.full and self.how.bf16
 
     def run(self) -> Kept:
         shape, how = self.shape, self.how
@@ -276,6 +282,8 @@ class _Layer:
         if not mixed.grad:
             return mixed
         self.kept.keep(query, key, value, mixed, Tensor(shape.heads, FP32))
+        if self.casts_bias:
+            self.kept.keep(Tensor(shape.heads * self.how.longest, size))
         # A query that is turned in part is put together head by head, on a CPU the output then too.
         rearranged = not self.how.gpu and 0 < shape.rotary_width < shape.head_dim
         return Tensor(mixed.width, size, True) if rearranged else mixed

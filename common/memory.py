@@ -1,19 +1,22 @@
 """How much memory a training run needs on each GPU, by part, before there is a GPU: from the model's config.json alone.
 
+Runs in the training container and on the author's machine, on the standard library.
+
     run = Run(Computing(method="lora", rank=16), tokens=8192, learned=4096, checkpointing=True)
     peak = estimate(read_shape("config.json"), run)
     peak.total, peak.parts()                 # bytes; {"weights": 16.06e9, ...}
     most_tokens(shape, run, usable)          # the largest micro-batch that fits
 
-The peak is the largest of four moments: the loss (all that backward needs, and one chunk of logits), the head's backward
-pass, the last layer's (under checkpointing it is computed once more), and the embeddings' own gradient. What training
-holds: frozen weights in bf16 (fp32 where it computes in fp32), adapters, their gradients and both of AdamW's moments in
-fp32; QLoRA's matrices as 4-bit NF4 in blocks of 64 with double quantization; for full fine-tuning everything in fp32, and
-autocast's bf16 copies. Not covered: 8-bit optimizers, offloading, tensor parallelism. Standard library.
+The peak is the largest of four moments: the loss (all that backward needs, and one chunk of logits), the head's
+backward pass, the last layer's (under checkpointing it is computed once more), and the embeddings' own gradient. What
+training holds: frozen weights in bf16 (fp32 where it computes in fp32), adapters, their gradients and both of AdamW's
+moments in fp32; QLoRA's matrices as 4-bit NF4 in blocks of 64 with double quantization; for full fine-tuning everything
+in fp32, and autocast's bf16 copies. Not covered: 8-bit optimizers, offloading, tensor parallelism.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from common.activations import FP32, Computing, Kept, ends_kept, layer_input, layer_kept
@@ -21,7 +24,7 @@ from common.model_shape import ModelShape
 
 GIB = 1024**3
 CONTEXT = int(0.8 * GIB)
-"""CUDA's context, kernels and the workspaces of cuBLAS, which PyTorch's allocator doesn't count: 0.3 to 0.8 GiB seen."""
+"""CUDA's context, kernels, cuBLAS's workspaces, which PyTorch's allocator doesn't count: 0.3 to 0.8 GiB seen."""
 COMMUNICATION = int(0.5 * GIB)
 """NCCL's buffers, where there are several GPUs."""
 FRAGMENTATION = 0.05
@@ -87,7 +90,7 @@ def estimate(shape: ModelShape, run: Run) -> Peak:
     weights, gathered = weight_bytes(shape, how) / share, 0.0
     if share > 1:
         # One layer whole, and the next one on its way.
-        gathered = 2 * max(_layer_bytes(shape, layer, how) for layer in range(shape.layers))
+        gathered = 2 * max(_layer_bytes(shape, layer, how) for layer, _ in shape.distinct_layers)
     # DDP sums gradients in buckets that are as large as they are.
     buckets = 2 if run.gpus > 1 and not run.sharded else 1
     activations, logits = _worst(shape, run)
@@ -114,14 +117,14 @@ def weight_bytes(shape: ModelShape, how: Computing) -> float:
     if how.method != "qlora":
         return float(shape.parameters * how.stream)
     return float(shape.parameters * how.stream) - sum(
-        item.inputs * item.outputs * how.stream - nf4_bytes(item.inputs * item.outputs)
-        for layer in range(shape.layers)
+        count * (item.inputs * item.outputs * how.stream - nf4_bytes(item.inputs * item.outputs))
+        for layer, count in shape.distinct_layers
         for item in shape.linears(layer)
     )
 
 
 def nf4_bytes(numbers: int) -> float:
-    """Half a byte each, a scale of one byte for each block of 64, an fp32 one for 256 of these, and two small tables."""
+    """Half a byte each, a scale of a byte for each block of 64, an fp32 one for 256 of these, and two small tables."""
     blocks = -(-numbers // NF4_BLOCK)
     return numbers / 2 + blocks + -(-blocks // NF4_GROUP) * FP32 + (16 + 256 + 1) * FP32
 
@@ -137,39 +140,53 @@ def _layer_bytes(shape: ModelShape, layer: int, how: Computing) -> float:
 def _worst(shape: ModelShape, run: Run) -> tuple[float, float]:
     """Bytes of activations and of logits at the moment when they are the most together."""
     how, tokens = run.computing, run.tokens
-    layers = [layer_kept(shape, layer, how) for layer in range(shape.layers)]
+    layers = _layers(shape, how)
     ends = ends_kept(shape, how)
-    copies = sum(layer.fixed for layer in layers) + ends.fixed
+    copies = sum(count * kept.fixed for kept, _, count in layers) + ends.fixed
     around = ends.per_token * tokens
-    one = max(layer.per_token * tokens + layer.fixed for layer in layers)
-    inside = sum(layer.per_token for layer in layers) * tokens
-    inputs = sum(layer_input(shape, layer, how).bytes for layer in range(shape.layers)) * tokens
-    forward = around + copies + (inputs if run.checkpointing else inside)
+    one = max(kept.per_token * tokens + kept.fixed for kept, _, _ in layers)
+    inside = sum(count * kept.per_token for kept, _, count in layers) * tokens
+    inputs = sum(count * size for _, size, count in layers) * tokens
+    between = around + (inputs if run.checkpointing else inside + copies)
+    forward = around + copies + (inputs if run.checkpointing else inside)  # autocast lets its copies go afterwards
     backward = around + (inputs + one if run.checkpointing else inside + copies)
     head = _Head(shape, run)
     stream = shape.hidden * how.stream * tokens  # what the last norm gives to the head
+    # A matrix that is embeddings and head has its head's gradient wait for the embeddings'.
+    waiting = float(shape.vocab * shape.embedding_width * FP32) if how.full and shape.tied else 0.0
     moments = [
         (forward + stream, head.forward),
-        (forward + stream, head.backward),
-        (backward + _passing(shape, layers, run), head.kept_gradient),
+        (between + stream, head.backward),
+        (backward + waiting + _passing(shape, run), head.kept_gradient),
     ]
     if how.full:
-        moments.append((_embedding_gradient(shape, run), 0.0))
+        moments.append((shape.vocab * shape.embedding_width * FP32 + 2 * waiting, 0.0))
     return max(moments, key=sum)
 
 
-def _passing(shape: ModelShape, layers: list[Kept], run: Run) -> float:
-    """What a layer's backward pass makes and frees again: gradients of its widest numbers, of a matrix, a matrix itself."""
+def _layers(shape: ModelShape, how: Computing) -> list[tuple[Kept, float, int]]:
+    """What a layer keeps, the bytes of its input for each token, and how many such layers there are."""
+    mixture = shape.mixture_layers
+    # The first one by itself: no gradient may flow into it.
+    kinds = [(0, 1), *((mixture.index(kind, 1), count) for kind, count in Counter(mixture[1:]).items())]
+    return [(layer_kept(shape, layer, how), layer_input(shape, layer, how).bytes, count) for layer, count in kinds]
+
+
+def _passing(shape: ModelShape, run: Run) -> float:
+    """What a layer's backward pass makes and frees again: gradients of its widest numbers, then those of a matrix."""
     how = run.computing
-    widest = max(shape.intermediate, shape.hidden, *(item.outputs for item in shape.linears(0)))
+    widest = max(shape.intermediate, shape.hidden, shape.heads * shape.head_dim)
     if shape.mixture:
-        widest = max(widest, 2 * shape.expert_width * shape.experts_per_token)
-    passing = run.tokens * (2 * widest * how.product + shape.hidden * how.stream)
+        widest = max(shape.shared_expert_width, shape.expert_width * shape.experts_per_token, shape.hidden)
+    at_once = 4 if shape.family == "bloom" else 2 if shape.gated or shape.activation == "gelu_new" else 1
+    numbers = run.tokens * widest * how.product
     matrix = max(item.inputs * item.outputs for item in shape.linears(0))
+    weights = 0.0
     if how.full:
-        passing += matrix * (FP32 + (how.product if how.bf16 else 0))
+        weights = matrix * (FP32 + (how.product if how.bf16 else 0))
     elif how.method == "qlora":
-        passing += matrix * how.product  # as numbers again
+        weights = float(matrix * how.product)  # as numbers again
+    passing = run.tokens * shape.hidden * how.stream + max(at_once * numbers, numbers + weights)
     if how.dora:
         item = max(shape.linears(0), key=lambda item: item.inputs * (item.inputs + item.outputs))
         # peft computes the norm of matrix + adapter: the adapter's product with an identity, then three such matrices.
@@ -177,13 +194,8 @@ def _passing(shape: ModelShape, layers: list[Kept], run: Run) -> float:
     return passing
 
 
-def _embedding_gradient(shape: ModelShape, run: Run) -> float:
-    """At the end of backward, before it is added to the gradient that is there."""
-    return float(shape.vocab * shape.embedding_width * FP32)
-
-
 class _Head:
-    """What the loss holds: logits of a chunk of positions, and gradients that it computes ahead (training/losses.py)."""
+    """What the loss holds: logits of a chunk, and the gradients that it computes ahead (training/losses.py)."""
 
     def __init__(self, shape: ModelShape, run: Run) -> None:
         how, width = run.computing, shape.embedding_width

@@ -1,7 +1,8 @@
 """What the models of one `model_type` have in common and their config.json doesn't say, family by family.
 
 Names of modules, norms, biases, and the values that transformers' configuration classes give keys that a config.json
-leaves out. Each line is held against transformers' own models in tests/common/test_model_shape.py. Standard library.
+leaves out. Each line is held against transformers' own models in tests/common/test_model_shape.py. Runs in the training
+container and on the author's machine, on the standard library.
 """
 
 from __future__ import annotations

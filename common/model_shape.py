@@ -1,12 +1,13 @@
 """The shape of a causal language model, read from its Hugging Face `config.json` alone: no weights, no torch.
 
+Runs in the training container and on the author's machine, on the standard library.
+
     shape = read_shape("base-model/")                    # or the parsed config.json
     shape.layers, shape.hidden, shape.attention_kinds[0]  # 32, 4096, "full_attention"
 
 Of a composite model (Gemma 3 from 4B on, Mistral 3) it is the shape of the text part. Keys that a config.json leaves
 out have the values that transformers' configuration class of the family gives them. A family that isn't in `FAMILIES`,
-or a key that must be there, is named in a ModelShapeError: nothing is guessed. Runs on the author's machine and in the
-training container, on the standard library.
+or a key that must be there, is named in a ModelShapeError: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -176,9 +177,15 @@ class ModelShape:
         return (*first, Linear(out, width, self.hidden, bias, conv))
 
     @property
+    def distinct_layers(self) -> tuple[tuple[int, int], ...]:
+        """One layer of each kind, dense and mixture, and how many there are of it."""
+        kinds = [mixture for mixture in (False, True) if mixture in self.mixture_layers]
+        return tuple((self.mixture_layers.index(kind), self.mixture_layers.count(kind)) for kind in kinds)
+
+    @property
     def linear_names(self) -> tuple[str, ...]:
         """Names of the linear modules of all layers, each once: what `all-linear` puts adapters on."""
-        return tuple(dict.fromkeys(item.name for layer in range(self.layers) for item in self.linears(layer)))
+        return tuple(dict.fromkeys(item.name for layer, _ in self.distinct_layers for item in self.linears(layer)))
 
     def expert_parameters(self, layer: int) -> int:
         """Weights of a layer's experts and router, which are no linear modules."""
@@ -234,29 +241,32 @@ class ModelShape:
     def parameters(self) -> int:
         """All of them, tied ones once: what `sum(p.numel() for p in model.parameters())` says."""
         final = self.hidden * (self.norm_weight + self.norm_bias) if self.final_norm else 0
-        layers = sum(self.layer_parameters(layer) for layer in range(self.layers))
+        layers = sum(count * self.layer_parameters(layer) for layer, count in self.distinct_layers)
         return self.embedding_parameters + layers + final + self.head_parameters
 
-    def targets(self, wanted: str | tuple[str, ...]) -> tuple[tuple[Linear, ...], ...]:
-        """Of each layer, the linear modules that adapters go on; `all-linear`, or their names.
+    def target_names(self, wanted: str | tuple[str, ...]) -> set[str]:
+        """The linear modules that adapters go on: of `all-linear` all of them, else those that are named.
 
         Raises ModelShapeError for a name that no layer has.
         """
-        names = set(self.linear_names if wanted == "all-linear" else _names(wanted))
-        unknown = sorted(names - set(self.linear_names))
+        known = self.linear_names
+        names = set(known if wanted == "all-linear" else _names(wanted))
+        unknown = sorted(names - set(known))
         if unknown:
             raise ModelShapeError(
                 f"{', '.join(unknown)}: no linear module of a {self.family} model is called so; "
-                f"allowed: all-linear or some of {', '.join(self.linear_names)}"
+                f"allowed: all-linear or some of {', '.join(known)}"
             )
-        return tuple(tuple(item for item in self.linears(layer) if item.name in names) for layer in range(self.layers))
+        return names
 
     def adapter_parameters(self, rank: int, wanted: str | tuple[str, ...] = "all-linear", dora: bool = False) -> int:
         """Trained numbers of LoRA adapters; DoRA has a magnitude for each output besides, rsLoRA nothing more."""
+        names = self.target_names(wanted)
         return sum(
-            rank * (item.inputs + item.outputs) + (item.outputs if dora else 0)
-            for layer in self.targets(wanted)
-            for item in layer
+            count * (rank * (item.inputs + item.outputs) + (item.outputs if dora else 0))
+            for layer, count in self.distinct_layers
+            for item in self.linears(layer)
+            if item.name in names
         )
 
 
