@@ -22,6 +22,8 @@ from common.training_dials import TRAINING
 
 STEP = 64
 """Lengths of rows are proposed in steps of so many tokens."""
+CHECKPOINTING: dict[str, bool | None] = {"auto": None, "always": True, "never": False}
+"""What the dial activation_checkpointing means for a plan."""
 DIALS: dict[str, Dial] = {dial.name: dial for dial in TRAINING}
 
 
@@ -46,11 +48,13 @@ class Plan:
     """Bytes of a device, where they are known better than from the instance type."""
     gpu: bool = True
     """Computed on GPUs; False: on a CPU, whose `usable` bytes must be given."""
+    processes: int = 0
+    """Of the run, one for each GPU; 0: as many as the machines have GPUs."""
 
     @property
     def gpus(self) -> int:
         """Of all machines. Raises ValueError for a GPU type that isn't in the table of machines."""
-        return gpu_count(self.instance_type) * self.machines
+        return self.processes or gpu_count(self.instance_type) * self.machines
 
     def run(self, checkpointing: bool, sharded: bool, tokens: int) -> Run:
         """`tokens` in a micro-batch, all of them learned: the most that a row can ask for."""
@@ -80,8 +84,8 @@ class Fit:
         """What computes, and the memory it has."""
         kind = gpu_of(self.plan.instance_type)
         name = kind.name if kind else "GPU" if self.plan.gpu else "CPU"
-        count = f"each of {self.plan.gpus} " if self.plan.gpus > 1 else ""
-        return f"{count}{name} with {gib(self.usable)} GiB"
+        many = f"each of {self.plan.gpus} {name}s" if self.plan.gpus > 1 else name
+        return f"{many} with {gib(self.usable)} GiB"
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def advice(plan: Plan) -> tuple[Change, ...]:
 def _advice(plan: Plan) -> Iterator[Change]:
     changes: list[tuple[dict[str, object], Plan]] = []
     if plan.checkpointing is False and "activation_checkpointing" in DIALS:
-        changes.append(({"activation_checkpointing": "on"}, replace(plan, checkpointing=True)))
+        changes.append(({"activation_checkpointing": "always"}, replace(plan, checkpointing=True)))
     methods: tuple[Method, ...] = ("lora", "qlora")
     for method in methods:
         allowed = method in DIALS["method"].choices
@@ -152,7 +156,7 @@ def _advice(plan: Plan) -> Iterator[Change]:
     if shorter:
         yield Change({"max_seq_length": shorter}, judge(replace(plan, max_seq_length=shorter)))
     for kind in larger_gpus(plan.instance_type):
-        fit = judge(replace(plan, instance_type=kind, usable=None, gpu=True))
+        fit = judge(replace(plan, instance_type=kind, usable=None, gpu=True, processes=0))
         if fit.fits:
             yield Change({"instance_type": kind}, fit)
             return

@@ -1,8 +1,9 @@
 """Says how much memory a run needs, and what would fit when it ran out. Runs in the GPU training container.
 
-memory = memory_fit(config, chosen, precision, tokens=4096, checkpointing=True, device=device, longest=1024)
-print(memory.line())
-with memory.explained():        # an out-of-memory error becomes a JobError that says what was tried and what fits
+memory = job_memory(config, chosen, precision, device, longest=1024)
+memory.micro_batch(checkpointing=False)               # tokens of the largest micro-batch that should fit
+print(memory.line(tokens, checkpointing))             # [memory] fits, 4.4 GiB to spare: 17.5 GiB (weights 15.0, ...
+with memory.explained(tokens, checkpointing):         # out of memory: a JobError with what was tried and what fits
     train()
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,86 +27,89 @@ from common.model_shape import ModelShapeError, read_shape
 
 
 @dataclass(frozen=True)
-class MemoryFit:
-    """The estimate for the micro-batches that a run computes, or why there is none."""
+class JobMemory:
+    """The run and its device, for estimates; without a plan there are none, and `reason` says why."""
 
-    fit: Fit | None
+    plan: Plan | None
     reason: str = ""
 
-    def line(self) -> str:
-        """`[memory] fits, 4.4 GiB to spare: 17.5 GiB (weights 15.0, ...) on A10G with 21.9 GiB (...)`."""
-        return f"[memory] {sentence(self.fit)}" if self.fit else f"[memory] not estimated: {self.reason}"
+    def micro_batch(self, checkpointing: bool) -> int:
+        """Tokens of the largest micro-batch that should fit; 0 if none should, or nothing is known."""
+        return largest_micro_batch(self._at(1, checkpointing)) if self.plan else 0
 
-    def explanation(self, error: BaseException) -> str:
+    def line(self, tokens: int, checkpointing: bool) -> str:
+        """For the log at the start: the peak by part, what the device has, and the margin."""
+        if self.plan is None:
+            return f"[memory] not estimated: {self.reason}"
+        return f"[memory] {sentence(self._at(tokens, checkpointing))}"
+
+    def explanation(self, error: BaseException, tokens: int, checkpointing: bool) -> str:
         """For an error that says that memory is full: what was tried, the peak by part, and what would fit."""
         said = first_line(error)
-        if self.fit is None:
+        if self.plan is None:
             return f"the device's memory is full ({said}); what would fit isn't known: {self.reason}"
-        fit, run = self.fit, self.fit.run
-        tried = f"{run.computing.method}, micro-batches of up to {run.tokens} tokens, activation checkpointing "
-        words = [
-            f"the device's memory is full. Tried: {tried}{'on' if run.checkpointing else 'off'}",
-            f"Estimated peak: {fit.peak} on {fit.device}",
-        ]
-        would = [*self._smaller_batches(), *map(str, advice(fit.plan))]
-        words.append(f"It would fit with {', or '.join(would)}" if would else "No setting was found that would fit")
-        return ". ".join([*words, f"The error: {said}"])
-
-    def _smaller_batches(self) -> Iterator[str]:
-        """A smaller micro-batch, as long as one row still fits in."""
-        assert self.fit is not None
-        most = min(largest_micro_batch(self.fit), self.fit.run.tokens // 2)
-        if most >= self.fit.plan.max_seq_length:
-            peak = judge(self.fit.plan, most).peak
-            yield f"micro-batches of at most {most} tokens ({gib(peak.total)} of {gib(self.fit.usable)} GiB)"
+        tried = self._at(tokens, checkpointing)
+        would = [*self._smaller(tried), *map(str, advice(replace(self.plan, checkpointing=checkpointing)))]
+        return ". ".join(
+            [
+                f"the device's memory is full. Tried: {self.plan.method}, micro-batches of up to {tokens} tokens, "
+                f"activation checkpointing {'on' if checkpointing else 'off'}",
+                f"Estimated peak: {tried.peak} on {tried.device}",
+                f"It would fit with {', or '.join(would)}" if would else "No setting was found that would fit",
+                f"The error: {said}",
+            ]
+        )
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self, tokens: int, checkpointing: bool) -> Iterator[None]:
         """Turn an out-of-memory error of what runs inside into a JobError that explains it."""
         try:
             yield
         except Exception as error:
             if not memory_full(error):
                 raise
-            raise JobError(self.explanation(error)) from error
+            raise JobError(self.explanation(error, tokens, checkpointing)) from error
+
+    def _at(self, tokens: int, checkpointing: bool) -> Fit:
+        assert self.plan is not None
+        return judge(replace(self.plan, checkpointing=checkpointing), tokens)
+
+    def _smaller(self, tried: Fit) -> Iterator[str]:
+        """A micro-batch of at most half of what was tried, as long as the longest row goes into it."""
+        most = min(largest_micro_batch(tried), tried.run.tokens // 2)
+        if most >= tried.plan.max_seq_length:
+            peak = judge(tried.plan, most).peak
+            yield f"training.micro_batch_tokens: {most} ({gib(peak.total)} of {gib(tried.usable)} GiB)"
 
 
-def memory_fit(
-    config: Any,
-    chosen: Hyperparameters,
-    precision: str,
-    tokens: int,
-    checkpointing: bool,
-    device: torch.device,
-    longest: int,
-) -> MemoryFit:
-    """The estimate for a model with transformers' configuration `config` and micro-batches of up to `tokens` tokens.
-
-    `longest` is the longest row of this run. The model needs not be loaded.
-    """
-    kind = os.environ.get("SM_CURRENT_INSTANCE_TYPE", "")
+def job_memory(config: Any, chosen: Hyperparameters, precision: str, device: torch.device, longest: int) -> JobMemory:
+    """Of a model with transformers' configuration `config`, which needs not be loaded, and rows of up to `longest`."""
+    on_gpu = device.type == "cuda"
+    kind = os.environ.get("SM_CURRENT_INSTANCE_TYPE", "") if on_gpu else ""
     try:
         gpu_count(kind)
     except ValueError:  # a type that isn't in the table: the device itself says what it has
         kind = ""
     try:
-        plan = Plan(
-            shape=read_shape(config.to_dict()),
-            instance_type=kind if device.type == "cuda" else "",
+        shape = read_shape(config.to_dict())
+        shape.target_names(chosen.lora_target_modules)
+    except ModelShapeError as error:
+        return JobMemory(None, str(error))
+    return JobMemory(
+        Plan(
+            shape=shape,
+            instance_type=kind,
             method=chosen.method,  # type: ignore[arg-type]  # one of the dial's choices
             lora_rank=chosen.lora_rank,
             lora_target_modules=chosen.lora_target_modules,
             lora_dropout=chosen.lora_dropout,
             max_seq_length=longest,
             precision=precision,
-            checkpointing=checkpointing,
-            machines=max(1, int(os.environ.get("GROUP_WORLD_SIZE", "1"))),
             usable=device_memory(device),
-            gpu=device.type == "cuda",
+            gpu=on_gpu,
+            processes=int(os.environ.get("WORLD_SIZE", "1")),
         )
-        return MemoryFit(judge(plan, tokens))
-    except ModelShapeError as error:
-        return MemoryFit(None, str(error))
+    )
 
 
 def device_memory(device: torch.device) -> int:

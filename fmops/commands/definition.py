@@ -17,7 +17,7 @@ from pipelines.terminal import say
               help="The base model's directory, or its config.json: for the memory that training needs.")  # fmt: skip
 @target_options
 def validate(pipeline: Pipeline, model: Path | None) -> None:
-    """Check the configuration, every request and training's memory, offline.
+    """Check the configuration, every request and memory, offline.
 
     Each step's request is held against the API's own model; memory is estimated from the base model's config.json. No
     account, region, network or GPU is needed.

@@ -22,22 +22,24 @@ def _training_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SM_CURRENT_INSTANCE_TYPE", "ml.g5.2xlarge")
 
 
-def fit(
-    name: str, monkeypatch: pytest.MonkeyPatch, tokens: int = 8192, checkpointing: bool = False, **dials: Any
-) -> Any:
+def memory(name: str, monkeypatch: pytest.MonkeyPatch, **dials: Any) -> Any:
     """As on an A10G, which isn't here: only its size is asked of it."""
-    import fit as module
+    import fit
     from hyperparameters import Hyperparameters
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 23_510_000_000))
+    return fit.job_memory(configuration(REAL[name]), Hyperparameters(**dials), "bf16", GPU, 1024)
+
+
+def configuration(config: dict[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING
 
-    config = dict(REAL[name]) if name in REAL else dict(small(name.removeprefix("small ")))
-    built = CONFIG_MAPPING[config.pop("model_type")].from_dict(config)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 23_510_000_000))
-    return module.memory_fit(built, Hyperparameters(**dials), "bf16", tokens, checkpointing, GPU, 1024)
+    text = dict(config)
+    return CONFIG_MAPPING[text.pop("model_type")].from_dict(text)
 
 
 def test_the_start_says_the_peak_by_part_and_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = fit("llama-3-8b", monkeypatch, 1024, checkpointing=True).line()
+    line = memory("llama-3-8b", monkeypatch).line(1024, True)
     assert re.fullmatch(
         r"\[memory\] fits, [\d.]+ GiB to spare: 17\.\d GiB \(weights 15\.0, adapters 0\.\d, gradients 0\.\d, "
         r"optimizer 0\.\d, activations 0\.\d, logits 0\.\d, framework 0\.\d\) on A10G with 21\.9 GiB \(lora, "
@@ -46,9 +48,18 @@ def test_the_start_says_the_peak_by_part_and_the_margin(monkeypatch: pytest.Monk
     )
 
 
+def test_where_to_begin_is_the_largest_that_should_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = memory("llama-3-8b", monkeypatch)
+    assert 0 < job.micro_batch(False) < 1024
+    tokens = job.micro_batch(True)
+    assert 4096 < tokens < 16_384
+    assert "fits, 0.0" in job.line(tokens, True)
+    assert "does not fit" in job.line(tokens + 2, True)
+
+
 def test_memory_that_is_full_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = fit("llama-3-8b", monkeypatch)
-    with pytest.raises(JobError) as caught, memory.explained():
+    job = memory("llama-3-8b", monkeypatch)
+    with pytest.raises(JobError) as caught, job.explained(8192, False):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
     message = str(caught.value)
     assert "Tried: lora, micro-batches of up to 8192 tokens, activation checkpointing off" in message
@@ -58,38 +69,51 @@ def test_memory_that_is_full_is_explained(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_smaller_micro_batch_is_proposed_where_a_row_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fit as module
-
-    memory = fit("llama-3-8b", monkeypatch, tokens=65_536, checkpointing=True)
-    message = memory.explanation(torch.OutOfMemoryError("full"))
-    found = re.search(r"It would fit with micro-batches of at most (\d+) tokens \(([\d.]+) of 21\.9 GiB\)", message)
+    job = memory("llama-3-8b", monkeypatch)
+    message = job.explanation(torch.OutOfMemoryError("full"), 65_536, True)
+    found = re.search(r"It would fit with training\.micro_batch_tokens: (\d+) \([\d.]+ of 21\.9 GiB\)", message)
     assert found
-    assert 1024 <= int(found[1]) <= 32_768
-    assert module.judge(memory.fit.plan, int(found[1])).fits
+    assert 1024 <= int(found[1]) <= job.micro_batch(True)
 
 
 def test_other_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ZeroDivisionError), fit("gpt2", monkeypatch).explained():
+    with pytest.raises(ZeroDivisionError), memory("gpt2", monkeypatch).explained(64, False):
         raise ZeroDivisionError
 
 
-def test_a_model_of_no_known_shape_is_said_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fit as module
+def test_several_processes_and_machines_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = memory("llama-3.2-1b", monkeypatch, method="full").line(512, True)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("SM_CURRENT_INSTANCE_TYPE", "ml.g9.12xlarge")
+    together = memory("llama-3.2-1b", monkeypatch, method="full").line(512, True)
+    assert "gradients 4.6" in alone
+    assert "gradients 9.2" in together
+    assert "on each of 4 GPUs with 21.9 GiB" in together
+
+
+@pytest.mark.parametrize(
+    ("kind", "dials", "words"),
+    [
+        ("mamba", {}, "model_type mamba: the shape of such models is not known"),
+        ("llama", {"lora_target_modules": "lm_head"}, "lm_head: no linear module of a llama model is called so"),
+    ],
+)
+def test_what_is_not_known_is_said_by_name(kind: str, dials: dict[str, Any], words: str) -> None:
+    import fit
     from hyperparameters import Hyperparameters
-    from transformers import CONFIG_MAPPING
 
-    memory = module.memory_fit(CONFIG_MAPPING["mamba"](), Hyperparameters(), "fp32", 64, False, torch.device("cpu"), 64)
-    assert memory.line().startswith("[memory] not estimated: model_type mamba: the shape of such models is not known")
-    assert "what would fit isn't known" in memory.explanation(MemoryError())
+    built = configuration({"model_type": kind})
+    job = fit.job_memory(built, Hyperparameters(**dials), "fp32", torch.device("cpu"), 64)
+    assert job.line(64, False).startswith(f"[memory] not estimated: {words}")
+    assert f"what would fit isn't known: {words}" in job.explanation(MemoryError(), 64, False)
+    assert job.micro_batch(False) == 0
 
 
-def test_on_a_cpu_the_machine_has_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fit as module
+def test_on_a_cpu_the_machine_has_the_memory() -> None:
+    import fit
     from hyperparameters import Hyperparameters
-    from transformers import CONFIG_MAPPING
 
-    config = dict(small("llama-3-8b"))
-    built = CONFIG_MAPPING[config.pop("model_type")].from_dict(config)
-    memory = module.memory_fit(built, Hyperparameters(), "fp32", 512, False, torch.device("cpu"), 128)
-    assert re.match(r"\[memory\] fits, [\d.]+ GiB to spare: 0\.\d+ GiB .* on CPU with [\d.]+ GiB", memory.line())
-    assert memory.fit.peak.framework == 0
+    job = fit.job_memory(configuration(small("llama-3-8b")), Hyperparameters(), "fp32", torch.device("cpu"), 128)
+    words = r"\[memory\] fits, [\d.]+ GiB to spare: 0\.\d+ GiB .* on CPU with [\d.]+ GiB .*"
+    assert re.fullmatch(words, job.line(512, False))
+    assert "framework" not in job.line(512, False)
