@@ -13,11 +13,13 @@ from pipelines import terminal
 if TYPE_CHECKING:
     import boto3
 
+    from common.model_shape import ModelShape
     from configuration.config import Config
     from configuration.layers import Loaded
     from fmops.endpoint import Endpoint
     from fmops.run import Run
     from fmops.version import Version
+    from pipelines.fit import Check
     from pipelines.publish import Published
     from pipelines.validate import Problem
 
@@ -78,11 +80,30 @@ class Pipeline:
         named = f" --env {self.env}" if self.env and self.env != LOCAL else ""
         return f" --local{named}" if self.local else named
 
-    def validate(self) -> list[Problem]:
-        """Everything that AWS would refuse; an empty list is good. No account, no network."""
+    def validate(self, model: Path | str | None = None) -> list[Problem]:
+        """Everything that AWS would refuse, and training that doesn't fit its machines; an empty list is good.
+
+        `model` is the base model's directory or its config.json; without it memory is checked if the model is one that
+        is kept on this machine. No account, no network.
+        """
         from pipelines.validate import validate
 
-        return validate(self.config)
+        return validate(self.config, self._shape(model))
+
+    def fit(self, model: Path | str | None = None) -> list[Check]:
+        """How much memory training needs on each of its machines, by part; empty if the base model isn't known here.
+
+        Nothing is said of this machine: on a CPU memory is the process's, not a GPU's.
+        """
+        from pipelines.fit import checks
+
+        shape = self._shape(model)
+        return checks(self.config, shape) if shape else []
+
+    def _shape(self, model: Path | str | None) -> ModelShape | None:
+        from pipelines.fit import known_shape
+
+        return None if self.local else known_shape(self.config, self.home, Path(model) if model else None)
 
     def definition(self) -> str:
         """The pipeline definition: JSON, the same bytes for the same tree. No account, no network."""
@@ -134,11 +155,25 @@ class Pipeline:
             chosen["InputDataUri"] = rows.upload(self.config, self.session, Path(data))
         executions.check(self.session, self.config, chosen)
         rows.check_inputs(self.config, self.session, chosen)
+        if not self.local:
+            self.refuse_what_does_not_fit(chosen)
         if self.local:
             estimate.announce(self.config, self.session, self.home, chosen, self.say)
         run = Run(self, executions.start(self.session, self.config, chosen))
         self.say(f"Started {self.config.name}, execution {run.id}.")
         return run
+
+    def refuse_what_does_not_fit(self, chosen: Mapping[str, str]) -> None:
+        """Raise UsageProblem where training is known not to fit its machines with these parameters."""
+        from configuration.errors import UsageProblem
+        from configuration.parameters import with_overrides
+        from pipelines.fit import checks
+
+        shape = self._shape(None)
+        found = checks(with_overrides(self.config, chosen), shape) if shape else []
+        problems = [str(check) for check in found if not check.fits]
+        if problems:
+            raise UsageProblem("\n  ".join(["Nothing was started: training would run out of memory.", *problems]))
 
     def run(self, execution: str | None = None) -> Run:
         """A run by its execution's id or ARN; without one the latest."""

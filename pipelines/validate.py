@@ -18,6 +18,7 @@ from pipelines.regions import region_problem
 from pipelines.requests import Later, check_request, check_value, resolve
 
 if TYPE_CHECKING:
+    from common.model_shape import ModelShape
     from configuration.config import Config
 
 # Step type -> the call that SageMaker makes for it, and the required members that SageMaker fills in.
@@ -51,15 +52,27 @@ class Problem:
         return f"{place}: {self.message}"
 
 
-def validate(config: Config) -> list[Problem]:
-    """Build the pipeline of a configuration and check it. An empty list: AWS would accept every request."""
+def validate(config: Config, shape: ModelShape | None = None) -> list[Problem]:
+    """Build the pipeline of a configuration and check it. An empty list: AWS would accept every request.
+
+    With the base model's shape also whether training fits the memory of its machines.
+    """
     from pipelines.finetuning import definition
 
     unknown = region_problem(config.aws.region)
     if unknown:
         return [Problem("", "aws.region", unknown)]  # nothing else can be looked up there
     text = definition(config)
-    return [*_check_size(text), *validate_definition(json.loads(text)), *_check_endpoint(config)]
+    memory = _check_memory(config, shape) if shape else ()
+    return [*_check_size(text), *validate_definition(json.loads(text)), *_check_endpoint(config), *memory]
+
+
+def _check_memory(config: Config, shape: ModelShape) -> Iterator[Problem]:
+    from pipelines.fit import checks
+
+    for check in checks(config, shape):
+        if not check.fits:
+            yield Problem("Train", "memory", str(check))
 
 
 def _check_endpoint(config: Config) -> Iterator[Problem]:

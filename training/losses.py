@@ -128,13 +128,13 @@ class LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # torc
             for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs[2] else None
             step = _positions_at_once(hidden.device, len(weight))
             for begin in range(0, len(targets), step):
+                logits = change = slope = None  # frees those of the chunk before
                 part, wanted = hidden[begin : begin + step], targets[begin : begin + step, None]
                 logits = (part @ matrix.T).float()
                 if bias is not None:
                     logits += bias
                 if multiplier != 1.0:
                     logits *= multiplier
-                slope = None
                 if cap is not None:
                     logits.div_(cap).tanh_()
                     slope = 1 - logits * logits if any(needs) else None

@@ -44,6 +44,11 @@ class Found:
     checkpointing: bool = False
     tried: list[tuple[int, float | None]] = field(default_factory=list)
 
+    @property
+    def settings(self) -> tuple[int, bool]:
+        """Tokens, and whether layers are computed twice."""
+        return self.tokens, self.checkpointing
+
 
 class TooLargeError(Exception):
     """Not even the longest row fits."""
@@ -92,13 +97,15 @@ def search(start: int, least: int, most: int, attempt: Callable[[int], float | N
 def choose(
     asked_tokens: int,
     asked_checkpointing: str,
-    start: int,
+    start: Callable[[bool], int],
     longest: int,
     step: int,
     attempt: Callable[[int], float | None],
     checkpoint_layers: Callable[[bool], None],
 ) -> Found:
     """Micro-batch and activation checkpointing on a device where `attempt` tells what fits.
+
+    `start` gives the tokens that should fit without and with checkpointing (0: unknown).
 
     With `auto`, layers keep what they computed where a micro-batch of ENOUGH tokens, or the whole step of `step`, fits
     like that. Raises TooLargeError.
@@ -109,7 +116,7 @@ def choose(
         if asked_tokens and (checkpointing or asked_checkpointing == "never"):
             return Found(asked_tokens, checkpointing, tried)
         try:
-            found = search(start, longest, asked_tokens or step, attempt)
+            found = search(start(checkpointing) or ENOUGH, longest, asked_tokens or step, attempt)
         except TooLargeError as error:
             tried += error.tried
             continue

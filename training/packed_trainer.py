@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from batches import MicroBatches, Steps, cut
 from checkpoints import at, fault, processes_of, remove, rotate, seal, unseal
+from fit import JobMemory
 from losses import completion_loss
 from micro_batches import Found
 from packing import Collator
@@ -47,11 +48,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         collator: Collator,
         rows_per_step: int,
         micro_batches: Found,
+        memory: JobMemory,
         **kwargs: Any,
     ) -> None:
         super().__init__(train_dataset=rows, eval_dataset=validation, callbacks=[progress], **kwargs)
         self.rows, self.validation, self.progress = rows, validation, progress
         self.collator, self.rows_per_step, self.micro_batches = collator, rows_per_step, micro_batches
+        self.memory = memory
         progress.trainer = self
         self.accelerator.gradient_accumulation_steps = 1  # or accelerate divides, as it does under transformers 5.3
         self.step_learning_rate = 0.0

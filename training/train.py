@@ -100,7 +100,8 @@ def run(chosen: Hyperparameters) -> None:
         model_dir.mkdir(parents=True, exist_ok=True)
         check_space(model, model_dir, run_dir, chosen.merge or chosen.method == "full")
         _announce(model, rows, validation, trainer, chosen, precision)
-    resumed = _train(trainer, run_dir)
+    with trainer.memory.explained(*trainer.micro_batches.settings):
+        resumed = _train(trainer, run_dir)
     saved = f"checkpoint saved at step {trainer.state.global_step}/{trainer.state.max_steps}"
     if trainer.agree(stop.requested):
         raise StopRequestedError(f"SIGTERM: {saved}; started again with the same arguments the job goes on from there")
@@ -203,6 +204,7 @@ def _announce(
         f"rows_left_out={rows.left_out + (validation.left_out if validation else 0)} steps={trainer.args.max_steps}",
         flush=True,
     )
+    print(trainer.memory.line(*trainer.micro_batches.settings), flush=True)
 
 
 def _train(trainer: PackedTrainer, run_dir: Path) -> int:

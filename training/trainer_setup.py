@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from fit import JobMemory, job_memory
 from hyperparameters import Hyperparameters
 from layout import choose_layout, set_up_for
 from losses import causal_model, completion_loss, install
-from micro_batches import CPU_TOKENS, Found, choose, remember, remembered, try_on_device
+from micro_batches import CPU_TOKENS, Found, TooLargeError, choose, remember, remembered, try_on_device
 from packed_trainer import PackedTrainer
 from packing import Collator
 from progress import RunProgress, evenly
@@ -19,8 +21,8 @@ from stop import StopSignal
 from tokenized import TokenizedRows
 from transformers import PrinterCallback, TrainingArguments
 
-FIRST_TRIED = 8192
-"""Tokens of the first micro-batch that is tried on a GPU."""
+from common.failure import JobError
+
 NEVER = 10**9  # steps; RunProgress says when to evaluate and save
 
 
@@ -62,13 +64,15 @@ def build_trainer(
         steps,
     )
     both = [rows] if validation is None else [rows, validation]
-    choice = choose_layout(causal_model(model).config, max(int(part.lengths().max()) for part in both))
+    longest = max(int(part.lengths().max()) for part in both)
+    choice = choose_layout(causal_model(model).config, longest)
     if choice.reason and arguments.process_index == 0:
         print(f"[layout] rows are padded, not packed. {choice.reason}", flush=True)
     set_up_for(choice.layout, model)
     install(model)
     collator = Collator(choice.layout, tokenizer.pad_token_id)
-    found = fit_memory(model, collator, both, chosen, arguments, run_dir)
+    memory = job_memory(causal_model(model).config, chosen, precision, arguments.device, longest)
+    found = fit_memory(model, collator, both, chosen, arguments, run_dir, memory)
     trainer = PackedTrainer(
         model=model,
         args=arguments,
@@ -78,6 +82,7 @@ def build_trainer(
         collator=collator,
         rows_per_step=rows_per_step(chosen),
         micro_batches=found,
+        memory=memory,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -90,10 +95,11 @@ def fit_memory(
     chosen: Hyperparameters,
     arguments: TrainingArguments,
     run_dir: Path,
+    memory: JobMemory,
 ) -> Found:
     """How many tokens are computed at once, and whether layers are computed twice; the model is set up for it.
 
-    Raises TooLargeError where not even one row fits.
+    Raises JobError where not even one row fits, with what would.
     """
 
     def checkpoint_layers(wanted: bool) -> None:
@@ -107,35 +113,48 @@ def fit_memory(
         checkpoint_layers(found.checkpointing)
         return found
     device = torch.cuda.get_device_name(arguments.device)
-    known = remembered(run_dir, device)
-    if known is None:
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        longest = max(int(part.lengths().max()) for part in both)
-        step = int(both[0].lengths().sum() * min(1, chosen.batch_size / len(both[0]))) + longest
+    found = remembered(run_dir, device) or _search(model, collator, both, chosen, arguments, memory, checkpoint_layers)
+    found = _agreed(found, arguments)
+    if arguments.process_index == 0:
+        remember(run_dir, device, found)
+    checkpoint_layers(found.checkpointing)
+    return found
 
-        def compute(batch: dict[str, Any]) -> torch.Tensor:
-            inputs = {
-                key: value.to(arguments.device) if torch.is_tensor(value) else value for key, value in batch.items()
-            }
-            with torch.autocast(arguments.device.type, torch.bfloat16, enabled=arguments.bf16):
-                return completion_loss(model, inputs)
 
-        model.train()
-        attempt = try_on_device(model, collator, longest, compute, spare=8 * trained)
-        known = choose(
+def _search(
+    model: Any,
+    collator: Collator,
+    both: list[TokenizedRows],
+    chosen: Hyperparameters,
+    arguments: TrainingArguments,
+    memory: JobMemory,
+    checkpoint_layers: Callable[[bool], None],
+) -> Found:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    longest = max(int(part.lengths().max()) for part in both)
+    mine = chosen.batch_size * chosen.gradient_accumulation_steps
+    step = int(both[0].lengths().mean() * mine) + longest
+
+    def compute(batch: dict[str, Any]) -> torch.Tensor:
+        for key, value in batch.items():
+            batch[key] = value.to(arguments.device) if torch.is_tensor(value) else value
+        with torch.autocast(arguments.device.type, torch.bfloat16, enabled=arguments.bf16):
+            return completion_loss(model, batch)
+
+    model.train()
+    try:
+        return choose(
             chosen.micro_batch_tokens,
             chosen.activation_checkpointing,
-            FIRST_TRIED,
+            memory.micro_batch,
             longest,
-            step * chosen.gradient_accumulation_steps,
-            attempt,
+            step,
+            try_on_device(model, collator, longest, compute, spare=8 * trained),
             checkpoint_layers,
         )
-        known = _agreed(known, arguments)
-        if arguments.process_index == 0:
-            remember(run_dir, device, known)
-    checkpoint_layers(known.checkpointing)
-    return known
+    except TooLargeError as error:
+        checkpointing = chosen.activation_checkpointing != "never"
+        raise JobError(memory.explanation(error, longest, checkpointing)) from error
 
 
 def _agreed(found: Found, arguments: TrainingArguments) -> Found:

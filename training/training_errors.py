@@ -14,7 +14,7 @@ class StopRequestedError(Exception):
 
 def expected(error: BaseException) -> bool:
     """Whether the error is the machine's or the data's limit, so that its sentence is all there is to know."""
-    return disk_full(error) or _memory_full(error)
+    return disk_full(error) or memory_full(error)
 
 
 def readable(error: BaseException) -> str:
@@ -23,7 +23,7 @@ def readable(error: BaseException) -> str:
     if disk_full(error):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return f"no disk space left{where}: raise training.volume_gb or lower checkpoints_per_run"
-    if _memory_full(error):
+    if memory_full(error):
         return (
             "the device's memory is full: lower batch_size (and raise gradient_accumulation_steps by as much), "
             f"lower max_seq_length, or take a larger instance ({text.splitlines()[0] if text else name})"
@@ -37,7 +37,8 @@ def disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in told)
 
 
-def _memory_full(error: BaseException) -> bool:
+def memory_full(error: BaseException) -> bool:
+    """Whether an error says that a device or the machine has no memory left."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

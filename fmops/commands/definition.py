@@ -13,13 +13,24 @@ from pipelines.terminal import say
 
 
 @click.command()
+@click.option("--model", type=click.Path(path_type=Path, exists=True), metavar="DIR_OR_CONFIG_JSON",
+              help="The base model's directory, or its config.json: for the memory that training needs.")  # fmt: skip
 @target_options
-def validate(pipeline: Pipeline) -> None:
-    """Check the configuration and every request, offline.
+def validate(pipeline: Pipeline, model: Path | None) -> None:
+    """Check the configuration, every request and memory, offline.
 
-    Each step's request is held against the API's own model; no account, region or network is needed.
+    Each step's request is held against the API's own model; memory is estimated from the base model's config.json. No
+    account, region, network or GPU is needed.
     """
-    problems = pipeline.validate()
+    from pipelines.fit import NOT_CHECKED
+
+    found = pipeline.fit(model)
+    for check in found:
+        if check.fits:
+            say(str(check))
+    if not found and not pipeline.local:
+        say(NOT_CHECKED)
+    problems = pipeline.validate(model)
     for problem in problems:
         say(str(problem), err=True)
     if problems:

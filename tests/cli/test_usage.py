@@ -18,7 +18,7 @@ COMMANDS = [
 # A frozen list: an option that disappears breaks somebody's script.
 OPTIONS = {
     "demo": {"--config"},
-    "validate": {"--config", "--env", "--local"},
+    "validate": {"--config", "--env", "--local", "--model"},
     "config": {"--config", "--env", "--local", "--json"},
     "definition": {"--config", "--env", "--local", "--check"},
     "bootstrap": {"--config", "--env", "--local"},

@@ -67,3 +67,49 @@ def test_a_restart_begins_where_the_run_was(tmp_path: Path) -> None:
     assert remembered(tmp_path, "A100") is None, "another device has other memory"
     (tmp_path / "micro_batch.json").write_text("{")
     assert remembered(tmp_path, "A10G") is None
+
+
+@pytest.mark.parametrize(
+    ("tokens", "checkpointing", "expected"),
+    [
+        (0, "auto", (9200, False)),
+        (0, "always", (10_000, True)),
+        (0, "never", (9200, False)),
+        (3000, "auto", (3000, False)),
+        (9900, "auto", (9900, True)),
+    ],
+)
+def test_layers_are_computed_twice_where_memory_asks_for_it(
+    tokens: int, checkpointing: str, expected: tuple[int, bool]
+) -> None:
+    """A device with room for 10,000 tokens, or ten times as many with checkpointing, and steps of 10,000."""
+    from micro_batches import choose
+
+    on = [False]
+
+    def attempt(tokens: int) -> float | None:
+        share = tokens / (100_000 if on[0] else 10_000)
+        return share if share <= 1 else None
+
+    def switch(wanted: bool) -> None:
+        on[0] = wanted
+
+    found = choose(tokens, checkpointing, lambda checkpointing: 20_000, 500, 10_000, attempt, switch)
+    assert found.checkpointing == expected[1] == on[0]
+    assert 0.8 * expected[0] <= found.tokens <= expected[0]
+
+
+def test_what_fits_with_checkpointing_alone_gets_it() -> None:
+    from micro_batches import TooLargeError, choose
+
+    on = [False]
+
+    def attempt(tokens: int) -> float | None:
+        return 0.5 + tokens / 10_000 if on[0] and tokens < 4000 else None
+
+    def switch(wanted: bool) -> None:
+        on[0] = wanted
+
+    assert choose(0, "auto", lambda _: 0, 500, 10_000, attempt, switch).checkpointing
+    with pytest.raises(TooLargeError):
+        choose(0, "never", lambda _: 0, 500, 10_000, attempt, switch)
