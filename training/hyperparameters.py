@@ -48,6 +48,8 @@ class Hyperparameters:
     micro_batch_tokens: int = DEFAULTS["micro_batch_tokens"]
     activation_checkpointing: str = DEFAULTS["activation_checkpointing"]
     max_seq_length: int = DEFAULTS["max_seq_length"]
+    learn: str = DEFAULTS["learn"]
+    long_rows: str = DEFAULTS["long_rows"]
     lora_rank: int = DEFAULTS["lora_rank"]
     lora_alpha: int = DEFAULTS["lora_alpha"]
     lora_dropout: float = DEFAULTS["lora_dropout"]
