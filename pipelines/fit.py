@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.fit import Change, Fit, Plan, advice, judge, sentence
+from common.fit import CHECKPOINTING, Change, Fit, Plan, advice, judge, sentence
 from common.machines import is_gpu
 from common.model_shape import ModelShape, ModelShapeError, read_shape
 from configuration.errors import UsageProblem
@@ -88,10 +88,12 @@ def _check(config: Config, shape: ModelShape, instance_type: str) -> Check:
         lora_dropout=chosen.lora_dropout,
         max_seq_length=chosen.max_seq_length,
         precision=chosen.precision,
+        checkpointing=CHECKPOINTING[getattr(chosen, "activation_checkpointing", "auto")],
         machines=chosen.instance_count,
     )
+    asked = getattr(chosen, "micro_batch_tokens", 0)
     try:
-        fit = judge(plan)
+        fit = judge(plan, max(asked, chosen.max_seq_length))
         return Check(instance_type, fit, () if fit.fits else advice(plan))
     except (ValueError, ModelShapeError) as error:
         return Check(instance_type, note=str(error))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from common.activations import Computing
-from common.fit import DIALS, Plan, advice, judge, largest_micro_batch, sentence
+from common.fit import CHECKPOINTING, DIALS, Plan, advice, judge, largest_micro_batch, sentence
 from common.machines import GPU_OF_FAMILY, GPUS, gpu_count, gpu_of, larger_gpus
 from common.memory import COMMUNICATION, CONTEXT, FRAGMENTATION, GIB, Run, estimate, gib, most_tokens, nf4_bytes
 from common.model_shape import FULL, read_shape
@@ -95,6 +95,22 @@ def test_the_default_machine_takes_an_8b_model() -> None:
     assert "on A10G with 21.9 GiB (lora, micro-batches of 1024 tokens, activation checkpointing)" in sentence(fit)
     assert not judge(Plan(LLAMA, "ml.g5.2xlarge", checkpointing=False)).fits
     assert judge(Plan(SMALL, "ml.g5.2xlarge")).run.checkpointing is False
+
+
+def test_weights_that_one_gpu_can_not_hold_are_shared_out_where_that_can_be() -> None:
+    plan = Plan(LLAMA, "ml.p4d.24xlarge", method="full")
+    assert not judge(plan).fits
+    shared = judge(replace(plan, shards=True))
+    assert shared.fits
+    assert shared.run.sharded
+    assert "on each of 8 A100s with 39.3 GiB" in sentence(shared)
+    assert not judge(Plan(SMALL, "ml.p4d.24xlarge", shards=True)).run.sharded
+
+
+@pytest.mark.parametrize(("word", "wanted"), CHECKPOINTING.items())
+def test_checkpointing_as_the_dial_says(word: str, wanted: bool | None) -> None:
+    fit = judge(Plan(SMALL, "ml.g5.2xlarge", checkpointing=CHECKPOINTING[word]))
+    assert fit.run.checkpointing is bool(wanted)
 
 
 def test_fp32_where_the_gpu_has_no_bf16() -> None:
