@@ -141,7 +141,7 @@ def advice(plan: Plan) -> tuple[Change, ...]:
 
 def _advice(plan: Plan) -> Iterator[Change]:
     changes: list[tuple[dict[str, object], Plan]] = []
-    if plan.checkpointing is False and "activation_checkpointing" in DIALS:
+    if plan.checkpointing is False:
         changes.append(({"activation_checkpointing": "always"}, replace(plan, checkpointing=True)))
     methods: tuple[Method, ...] = ("lora", "qlora")
     for method in methods:

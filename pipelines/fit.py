@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.fit import Change, Fit, Plan, advice, judge, sentence
+from common.fit import CHECKPOINTING, Change, Fit, Plan, advice, judge, largest_micro_batch, sentence
 from common.machines import is_gpu
 from common.model_shape import ModelShape, ModelShapeError, read_shape
 from configuration.errors import UsageProblem
@@ -88,10 +88,19 @@ def _check(config: Config, shape: ModelShape, instance_type: str) -> Check:
         lora_dropout=chosen.lora_dropout,
         max_seq_length=chosen.max_seq_length,
         precision=chosen.precision,
+        checkpointing=CHECKPOINTING[chosen.activation_checkpointing],
         machines=chosen.instance_count,
     )
     try:
-        fit = judge(plan)
-        return Check(instance_type, fit, () if fit.fits else advice(plan))
+        fit = judge(plan, max(chosen.micro_batch_tokens, chosen.max_seq_length))
+        return Check(instance_type, fit, () if fit.fits else _changes(plan, fit))
     except (ValueError, ModelShapeError) as error:
         return Check(instance_type, note=str(error))
+
+
+def _changes(plan: Plan, fit: Fit) -> tuple[Change, ...]:
+    """What would make it fit; a micro-batch that was asked for, and is too large, first of all."""
+    most = largest_micro_batch(fit)
+    if fit.run.tokens > plan.max_seq_length and most >= plan.max_seq_length:
+        return (Change({"micro_batch_tokens": most}, judge(plan, most)), *advice(plan))
+    return advice(plan)

@@ -84,6 +84,20 @@ def test_each_training_machine_is_judged(config: Config, tmp_path: Path) -> None
     assert "the number of GPUs of ml.g7.2xlarge is not known here" in str(unknown)
 
 
+def test_micro_batches_and_checkpointing_are_those_that_were_asked_for(config: Config, tmp_path: Path) -> None:
+    shape = known_shape(config, tmp_path, written(tmp_path, "llama-3-8b"))
+    assert shape
+    [large] = checks(changed(config, micro_batch_tokens=65_536), shape)
+    assert not large.fits
+    assert "micro-batches of 65536 tokens" in str(large)
+    assert large.changes[0].dials.keys() == {"micro_batch_tokens"}
+    most = large.changes[0].dials["micro_batch_tokens"]
+    assert [check.fits for check in checks(changed(config, micro_batch_tokens=most), shape)] == [True]
+    [never] = checks(changed(config, activation_checkpointing="never"), shape)
+    assert not never.fits
+    assert "training.activation_checkpointing: always (17." in str(never)
+
+
 def test_start_refuses_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FMOPS_HOME", str(tmp_path))
     pipeline = Pipeline(ROOT / "pipeline.yaml")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from common.activations import Computing
-from common.fit import DIALS, Plan, advice, judge, largest_micro_batch, sentence
+from common.fit import CHECKPOINTING, DIALS, Plan, advice, judge, largest_micro_batch, sentence
 from common.machines import GPU_OF_FAMILY, GPUS, gpu_count, gpu_of, larger_gpus
 from common.memory import COMMUNICATION, CONTEXT, FRAGMENTATION, GIB, Run, estimate, gib, most_tokens, nf4_bytes
 from common.model_shape import FULL, read_shape
@@ -97,6 +97,22 @@ def test_the_default_machine_takes_an_8b_model() -> None:
     assert judge(Plan(SMALL, "ml.g5.2xlarge")).run.checkpointing is False
 
 
+def test_weights_that_one_gpu_can_not_hold_are_shared_out_where_that_can_be() -> None:
+    plan = Plan(LLAMA, "ml.p4d.24xlarge", method="full")
+    assert not judge(plan).fits
+    shared = judge(replace(plan, shards=True))
+    assert shared.fits
+    assert shared.run.sharded
+    assert "on each of 8 A100s with 39.3 GiB" in sentence(shared)
+    assert not judge(Plan(SMALL, "ml.p4d.24xlarge", shards=True)).run.sharded
+
+
+@pytest.mark.parametrize(("word", "wanted"), CHECKPOINTING.items())
+def test_checkpointing_as_the_dial_says(word: str, wanted: bool | None) -> None:
+    fit = judge(Plan(SMALL, "ml.g5.2xlarge", checkpointing=CHECKPOINTING[word]))
+    assert fit.run.checkpointing is bool(wanted)
+
+
 def test_fp32_where_the_gpu_has_no_bf16() -> None:
     fit = judge(Plan(SMALL, "ml.g4dn.xlarge"))
     assert fit.peak.weights == 4 * SMALL.parameters
@@ -108,6 +124,7 @@ def test_fp32_where_the_gpu_has_no_bf16() -> None:
         (Plan(SMALL, "ml.g5.2xlarge", method="full", max_seq_length=2048), {"method", "instance_type"}),
         (Plan(LLAMA, "ml.g5.2xlarge", max_seq_length=65_536), {"max_seq_length", "instance_type"}),
         (Plan(read_shape(REAL["mistral-small-3.1"]), "ml.g5.12xlarge"), {"instance_type"}),
+        (Plan(LLAMA, "ml.g5.2xlarge", checkpointing=False), {"activation_checkpointing", "instance_type"}),
     ],
 )
 def test_what_is_proposed_fits(plan: Plan, names: set[str]) -> None:
@@ -115,7 +132,9 @@ def test_what_is_proposed_fits(plan: Plan, names: set[str]) -> None:
     changes = advice(plan)
     assert names <= {name for change in changes for name in change.dials}
     for change in changes:
-        assert judge(replace(plan, usable=None, checkpointing=None, **change.dials)).fits  # type: ignore[arg-type]
+        dials = {name: value for name, value in change.dials.items() if name != "activation_checkpointing"}
+        auto = None if plan.checkpointing is None or dials != change.dials else plan.checkpointing
+        assert judge(replace(plan, checkpointing=auto, **dials)).fits  # type: ignore[arg-type]
         for name, value in change.dials.items():
             assert DIALS[name].problem(value) is None
             assert f"training.{name}: {value} (" in str(change)
