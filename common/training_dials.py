@@ -11,8 +11,8 @@ MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may ru
 
 TRAINING = (
     Dial(
-        "training.method", "lora", "small adapters, or every weight (about 8x the memory)", choices=("lora", "full"),
-        parameter="FineTuningMethod", argument="method",
+        "training.method", "lora", "adapters; the same on a 4-bit base (nf4); or every weight (about 8x the memory)",
+        choices=("lora", "qlora", "full"), parameter="FineTuningMethod", argument="method",
     ),
     Dial(
         "training.epochs", 3.0, "part of one is allowed; more fits closer, and overfits sooner",
@@ -63,7 +63,11 @@ TRAINING = (
         parameter="LoraDropout", argument="lora_dropout",
     ),
     Dial(
-        "training.lora_target_modules", "all-linear", "all-linear, or module names: q_proj,v_proj",
+        "training.lora_variant", "lora", "dora learns magnitudes apart (slower); rslora scales by alpha / sqrt(rank)",
+        choices=("lora", "dora", "rslora"), argument="lora_variant",
+    ),
+    Dial(
+        "training.lora_target_modules", "all-linear", "all-linear (of experts only the attention), or q_proj,v_proj",
         pattern=r"[\w.-]+(,[\w.-]+)*", words="all-linear, or module names separated by commas", longest=1000,
         argument="lora_target_modules",
     ),

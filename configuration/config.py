@@ -125,6 +125,7 @@ class Training(Section):
     lora_rank: int = value_of("training.lora_rank")
     lora_alpha: int = value_of("training.lora_alpha")
     lora_dropout: float = value_of("training.lora_dropout")
+    lora_variant: str = value_of("training.lora_variant")
     lora_target_modules: str = value_of("training.lora_target_modules")
     early_stopping_patience: int = value_of("training.early_stopping_patience")
     evaluations_per_run: int = value_of("training.evaluations_per_run")
@@ -245,7 +246,7 @@ class Config(Section):
             if rule.metric in seen:
                 yield f"gate[{index}].metric: {rule.metric!r} has two rules; put both bounds into one"
             seen.add(rule.metric)
-        if self.training.method == "lora" and not self.training.merge and self.model.on_hub:
+        if self.training.method != "full" and not self.training.merge and self.model.on_hub:
             yield (
                 f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
                 "adapter; set merge: true, or copy the model to S3"
@@ -282,8 +283,13 @@ class Config(Section):
                 f"training.lora_rank: {self.training.lora_rank}, but in mode adapter vLLM takes at most "
                 f"{LARGEST_LORA_RANK}"
             )
-        if self.endpoint.mode == "adapter" and (self.training.method != "lora" or self.model.on_hub):
+        if endpoint.mode == "adapter" and self.training.lora_variant == "dora":
             yield (
-                "endpoint.mode: adapter needs training.method: lora and a base model in S3 (a name in base-models/ or "
-                "s3://...)"
+                "training.lora_variant: dora, but in mode adapter vLLM takes no DoRA adapters; set lora_variant: "
+                "rslora or lora"
+            )
+        if endpoint.mode == "adapter" and (self.training.method == "full" or self.model.on_hub):
+            yield (
+                "endpoint.mode: adapter needs training.method: lora or qlora and a base model in S3 (a name in "
+                "base-models/ or s3://...)"
             )

@@ -49,6 +49,7 @@ class Hyperparameters:
     lora_rank: int = DEFAULTS["lora_rank"]
     lora_alpha: int = DEFAULTS["lora_alpha"]
     lora_dropout: float = DEFAULTS["lora_dropout"]
+    lora_variant: str = DEFAULTS["lora_variant"]
     lora_target_modules: str = DEFAULTS["lora_target_modules"]
     early_stopping_patience: int = DEFAULTS["early_stopping_patience"]
     evaluations_per_run: int = DEFAULTS["evaluations_per_run"]

@@ -75,25 +75,38 @@ def run(chosen: Hyperparameters) -> None:
     stop = StopSignal()
     stop.install()
     import torch
+    from adapters import add_adapters, check_method, targets
     from saving import check_space, save_model
     from trainer_setup import build_trainer
     from training_report import build_report
     from transformers import set_seed
-    from weights import add_adapters, base_name, base_source, load_config, load_model, load_tokenizer, resolve_precision
+    from weights import (
+        base_name,
+        base_source,
+        check_tokens,
+        frozen_dtype,
+        load_model,
+        load_tokenizer,
+        resolve_precision,
+    )
+
+    from common.base_model import is_composite, load_causal_model, load_config
 
     train_channel, validation_channel = _channel("TRAIN"), _channel("VALIDATION", required=False)
     model_dir = Path(os.environ.get("SM_MODEL_DIR") or "model")
     source = base_source(chosen)
+    config = load_config(source)
+    check_method(chosen, config, source)
     set_seed(chosen.seed)
     tokenizer = load_tokenizer(source)
     rows, validation = _tokenize(train_channel, validation_channel, tokenizer, chosen)
 
-    config = load_config(source)
+    check_tokens(config, tokenizer, rows, validation)
     precision = resolve_precision(chosen.precision, config)
-    model = load_model(source, chosen, precision)
+    model = load_model(source, config, chosen, precision)
     name, stored = base_name(source, config), config.dtype or torch.float32
-    if chosen.method == "lora":
-        model = add_adapters(model, chosen, name)
+    if chosen.method != "full":
+        model = add_adapters(model, chosen, targets(chosen, config), name)
 
     run_dir = _run_directory(chosen, source, train_channel, validation_channel)
     trainer = build_trainer(model, tokenizer, rows, validation, chosen, precision, run_dir, stop)
@@ -112,8 +125,19 @@ def run(chosen: Hyperparameters) -> None:
             chosen, name, rows, validation, trainer, resumed, _data_files(train_channel, validation_channel)
         )
         serving = os.environ.get("SM_CHANNEL_SERVING")
+        unquantized = (
+            (lambda: load_causal_model(source, config, frozen_dtype(precision))) if chosen.method == "qlora" else None
+        )
         save_model(
-            trainer.model, tokenizer, model_dir, Path(serving) if serving else None, report, chosen.merge, stored
+            trainer.model,
+            tokenizer,
+            model_dir,
+            Path(serving) if serving else None,
+            report,
+            merge=chosen.merge,
+            dtype=stored,
+            base=unquantized,
+            keep_adapter=not is_composite(config),
         )
         print(f"[done] steps={report['steps']} train_loss={report['train_loss']} saved={model_dir}", flush=True)
         if not chosen.checkpoint_dir:
@@ -131,10 +155,13 @@ def _quiet() -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    import logging as standard
+
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
 
 
 def _channel(name: str, required: bool = True) -> Path | None:
@@ -183,10 +210,12 @@ def _announce(
     chosen: Hyperparameters,
     precision: str,
 ) -> None:
-    parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    from adapters import count, experts
+
+    parameters, trained = count(model)
+    frozen = f"frozen_experts={experts(model.config)} " * bool(experts(model.config))
     print(
-        f"[setup] method={chosen.method} parameters={sum(count for count, _ in parameters)} "
-        f"trained={sum(count for count, wanted in parameters if wanted)} precision={precision} "
+        f"[setup] method={chosen.method} parameters={parameters} trained={trained} {frozen}precision={precision} "
         f"device={trainer.args.device.type} processes={trainer.args.world_size} batches={trainer.collator.layout} "
         f"train_rows={len(rows)} validation_rows={len(validation) if validation else 0} "
         f"rows_left_out={rows.left_out + (validation.left_out if validation else 0)} steps={trainer.args.max_steps}",

@@ -41,7 +41,7 @@ BAD = [
     ("training: {learning_rate: .nan}", 1, "training.learning_rate", ["a number"]),
     ("training: {learning_rate: 1e-10}", 1, "training.learning_rate", ["1e-10", "from 1e-09"]),
     ("training: {merge: 1}", 1, "training.merge", ["true or false"]),
-    ("training: {method: qlora}", 1, "training.method", ["'qlora'", "lora or full"]),
+    ("training: {method: lisa}", 1, "training.method", ["'lisa'", "lora, qlora or full"]),
     ("training: {instance_type: g5.xlarge}", 1, "training.instance_type", ["'g5.xlarge'"]),
     ("training: {lora_dropout: 1}", 1, "training.lora_dropout", ["from 0 to 0.9"]),
     ("evaluation: {few_shot: 0}", 1, "evaluation.few_shot", ["0 is refused", "from 1 to 64"]),
