@@ -1,8 +1,9 @@
-"""What counts as a model directory, and how a causal language model is loaded from it.
+"""What counts as a model directory, and how a causal language model is loaded from it. Runs in the containers of Train,
+Evaluate and the endpoint.
 
     config.json  model.safetensors  tokenizer.json ...      at the root, or in the one folder below it
 
-Runs in the containers of Train, Evaluate and the endpoint. Weights are read from safetensors alone, because the other
+Weights are read from safetensors alone, because the other
 formats run code when they are loaded. Of a model for images and text (Gemma 3, Mistral 3) the language model is loaded
 by itself, with the names and the configuration that it has alone. A weight that the files lack is refused: transformers
 would make it up.
