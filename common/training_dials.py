@@ -5,7 +5,7 @@ Runs in the GPU training container, and on the author's machine.
 
 from __future__ import annotations
 
-from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, Dial
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, S3_URI, Dial
 
 MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
 
@@ -13,6 +13,12 @@ TRAINING = (
     Dial(
         "training.method", "lora", "adapters; the same on a 4-bit base (nf4); or every weight (about 8x the memory)",
         choices=("lora", "qlora", "full"), parameter="FineTuningMethod", argument="method",
+    ),
+    Dial(
+        "training.start_from", None,
+        "a version's model.tar.gz to go on from: its adapter, with full its weights; null = the base",
+        kind=str, optional=True, pattern=S3_URI, words="s3://bucket/.../model.tar.gz", longest=512,
+        argument="start_from",
     ),
     Dial(
         "training.epochs", 3.0, "part of one is allowed; more fits closer, and overfits sooner",

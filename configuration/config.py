@@ -113,6 +113,7 @@ class Training(Section):
 
     place = "training"
     method: str = value_of("training.method")
+    start_from: str | None = value_of("training.start_from")
     epochs: float = value_of("training.epochs")
     max_steps: int = value_of("training.max_steps")
     learning_rate: float = value_of("training.learning_rate")

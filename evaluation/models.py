@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archive import unpack
-
+from common.archive import unpack
 from common.base_model import check_tokenizer, check_weights, load_causal_model, load_config, model_directory
 from common.failure import JobError, first_line
 from common.precision import dtype

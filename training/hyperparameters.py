@@ -37,6 +37,7 @@ class Hyperparameters:
     """
 
     method: str = DEFAULTS["method"]
+    start_from: str | None = DEFAULTS["start_from"]
     epochs: float = DEFAULTS["epochs"]
     max_steps: int = DEFAULTS["max_steps"]
     learning_rate: float = DEFAULTS["learning_rate"]
@@ -74,7 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="train.py",
         description="Fine-tune a causal language model as a SageMaker training job.",
-        epilog="Reads SM_CHANNEL_TRAIN, SM_CHANNEL_VALIDATION, SM_CHANNEL_MODEL and SM_CHANNEL_SERVING; "
+        epilog="Reads SM_CHANNEL_TRAIN, SM_CHANNEL_VALIDATION, SM_CHANNEL_MODEL, SM_CHANNEL_START and "
+        "SM_CHANNEL_SERVING; "
         "writes SM_MODEL_DIR and, on failure, SM_OUTPUT_DIR/failure.",
         allow_abbrev=False,
     )

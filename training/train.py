@@ -77,6 +77,7 @@ def run(chosen: Hyperparameters) -> None:
     import torch
     from adapters import add_adapters, check_method, targets
     from saving import check_space, save_model
+    from start import check_start, find_start, load_adapter
     from trainer_setup import build_trainer
     from training_report import build_report
     from transformers import set_seed
@@ -97,18 +98,28 @@ def run(chosen: Hyperparameters) -> None:
     source = base_source(chosen)
     config = load_config(source)
     check_method(chosen, config, source)
+    name, layers = base_name(source, config), targets(chosen, config) if chosen.method != "full" else []
+    start = find_start(chosen)
+    if start is not None:
+        check_start(start, chosen, config, name, layers)
     set_seed(chosen.seed)
     tokenizer = load_tokenizer(source)
     rows, validation = _tokenize(train_channel, validation_channel, tokenizer, chosen)
 
     check_tokens(config, tokenizer, rows, validation)
     precision = resolve_precision(chosen.precision, config)
-    model = load_model(source, config, chosen, precision)
-    name, stored = base_name(source, config), config.dtype or torch.float32
+    if start is not None and not start.is_adapter:
+        model = load_model(str(start.folder), load_config(start.folder), chosen, precision)
+    else:
+        model = load_model(source, config, chosen, precision)
+    stored = config.dtype or torch.float32
     if chosen.method != "full":
-        model = add_adapters(model, chosen, targets(chosen, config), name)
+        model = add_adapters(model, chosen, layers, name)
+        if start is not None:
+            load_adapter(model, start)
 
-    run_dir = _run_directory(chosen, source, train_channel, validation_channel)
+    decides = [*_data_files(train_channel, validation_channel), *(start.files() if start else ())]
+    run_dir = _run_directory(chosen, source, decides)
     trainer = build_trainer(model, tokenizer, rows, validation, chosen, precision, run_dir, stop)
     if trainer.is_world_process_zero():
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -193,10 +204,10 @@ def _data_files(train: Path | None, validation: Path | None) -> list[Path]:
     return [file for channel in (train, validation) if channel for file in row_files(channel)]
 
 
-def _run_directory(chosen: Hyperparameters, source: str, train: Path | None, validation: Path | None) -> Path:
+def _run_directory(chosen: Hyperparameters, source: str, decides: list[Path]) -> Path:
     from checkpoints import fingerprint
 
-    mark = fingerprint(chosen.as_dict(), _data_files(train, validation), source, int(os.environ.get("WORLD_SIZE", "1")))
+    mark = fingerprint(chosen.as_dict(), decides, source, int(os.environ.get("WORLD_SIZE", "1")))
     folder = Path(checkpoint_root(chosen)).absolute() / mark
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -47,6 +47,8 @@ BAD = [
     ("evaluation: {few_shot: 0}", 1, "evaluation.few_shot", ["0 is refused", "from 1 to 64"]),
     ("training: [1]", 1, "training", ["a mapping of keys"]),
     ("training: {max_wait_seconds: 60}", 1, "training.max_wait_seconds", ["60", "86400"]),
+    ("training: {start_from: version 3}", 1, "training.start_from", ["'version 3'", "model.tar.gz"]),
+    ("endpoint: {mode: adapter}\ntraining: {lora_variant: dora}", 2, "training.lora_variant", ["dora", "rslora"]),
     ("training: {method: full, merge: false}", 1, "training.merge", ["full", "merge: true"]),
     ("aws: {account_id: 111122223333}", 1, "aws.account_id", ["111122223333", "quotes"]),
     ("aws: {account_id: '123'}", 1, "aws.account_id", ["'123'", "12 digits"]),
