@@ -47,8 +47,16 @@ TRAINING = (
         unit="batches", low=1, high=4096, parameter="GradientAccumulationSteps", argument="gradient_accumulation_steps",
     ),
     Dial(
-        "training.max_seq_length", 1024, "per row; longer rows are left out and counted", unit="tokens",
+        "training.max_seq_length", 1024, "per row; long_rows says what becomes of longer ones", unit="tokens",
         low=16, high=131_072, parameter="MaxSeqLength", argument="max_seq_length",
+    ),
+    Dial(
+        "training.learn", "all", "the assistant's messages that are learned; those with weight 0 never",
+        choices=("all", "last"), argument="learn",
+    ),
+    Dial(
+        "training.long_rows", "drop", "what becomes of rows over max_seq_length",
+        choices=("drop", "truncate-left", "truncate-right", "error"), argument="long_rows",
     ),
     Dial(
         "training.lora_rank", 16, "capacity of the adapters; memory grows with it", low=1, high=1024,

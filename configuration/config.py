@@ -122,6 +122,8 @@ class Training(Section):
     batch_size: int = value_of("training.batch_size")
     gradient_accumulation_steps: int = value_of("training.gradient_accumulation_steps")
     max_seq_length: int = value_of("training.max_seq_length")
+    learn: str = value_of("training.learn")
+    long_rows: str = value_of("training.long_rows")
     lora_rank: int = value_of("training.lora_rank")
     lora_alpha: int = value_of("training.lora_alpha")
     lora_dropout: float = value_of("training.lora_dropout")
