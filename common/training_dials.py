@@ -96,6 +96,10 @@ TRAINING = (
         choices=("auto", "bf16", "fp32"), argument="precision",
     ),
     Dial(
+        "training.input_mode", "File", "rows are copied to the volume first, or read from S3 as training asks for them",
+        choices=("File", "FastFile"),
+    ),
+    Dial(
         "training.instance_type", "ml.g5.2xlarge", "1 GPU of 24 GB; ml.g5.12xlarge has 4, ml.p4d.24xlarge 8 of 40 GB",
         pattern=INSTANCE_TYPE, words=INSTANCE_WORDS, parameter="TrainInstanceType", shape="TrainingInstanceType",
     ),

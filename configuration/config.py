@@ -133,6 +133,7 @@ class Training(Section):
     checkpoints_per_run: int = value_of("training.checkpoints_per_run")
     merge: bool = value_of("training.merge")
     precision: str = value_of("training.precision")
+    input_mode: str = value_of("training.input_mode")
     instance_type: str = value_of("training.instance_type")
     fallback_instance_types: list[str] = value_of("training.fallback_instance_types")
     instance_count: int = value_of("training.instance_count")
