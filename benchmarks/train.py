@@ -5,13 +5,15 @@
     python benchmarks/train.py --json results.json
 
 Contestants, each in a process of its own, one after the other, `--rounds` times; ratios are medians of paired rounds:
-    fmops        train.py's own run: packed, shared prefix, head on completion tokens, precision auto
+    fmops        train.py's own run: packed, shared prefix, head and loss on completion tokens, precision auto
     fmops-fp32   the same with precision fp32, to tell the layout's share from that of bf16
-    plain        transformers' Trainer as in the usual guide: every row padded to 512, loss on all tokens, fp32
-    trl          TRL's SFTTrainer with packing (bfd) and completion-only loss, train.py's precision, no checkpointing
-All train the same rows (an eighth of them for `plain`, which is slow) for one epoch with the same rows per step, as
-near as packing allows. Counted are completion tokens; the clock runs from the first step's begin to the last step's
-end, without loading, evaluating or saving. Needs `pip install trl` for the last one.
+    hf           transformers' Trainer, rows padded to the longest of their batch, loss on completion tokens
+    trl          TRL's SFTTrainer as it comes (rows not packed), but without activation checkpointing, which costs time
+    trl-packed   the same with packing (bfd): one sequence as long as a step's rows
+All train the same rows in the same order (packing excepted) for one epoch, with the same rows per step, optimizer,
+schedule, starting weights and, but for `fmops-fp32`, precision; no dropout. Counted are completion tokens; the clock
+runs from the first step's begin to the last step's end, without loading, evaluating or saving. `last_loss` is the mean
+loss of the last quarter of the steps. Needs `pip install "fmops[bench]"`.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("fmops", "fmops-fp32", "plain", "trl")
-PADDED = 512
+ENGINES = ("fmops", "fmops-fp32", "hf", "trl", "trl-packed")
+SEED, RATE, RANK = 17, 1e-4, 8
 
 
 class Clock:
@@ -47,8 +49,9 @@ class Clock:
     def stop(self) -> None:
         self.end = (time.perf_counter(), time.process_time())
 
-    def result(self, tokens: int, rows: int) -> dict[str, float]:
+    def result(self, tokens: int, rows: int, losses: list[float]) -> dict[str, float]:
         assert self.start is not None
+        last = losses[-max(1, len(losses) // 4) :]
         wall, cpu = (after - before for after, before in zip(self.end, self.start, strict=True))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         return {
@@ -60,6 +63,7 @@ class Clock:
             "tokens_per_cpu_s": tokens / cpu,
             "rows_per_wall_s": rows / wall,
             "peak_gb": peak,
+            "last_loss": sum(last) / len(last),
         }
 
 
@@ -78,7 +82,6 @@ def callback(clock: Clock) -> Any:
 
 def run_fmops(options: argparse.Namespace, rows: list[dict[str, Any]], precision: str) -> dict[str, float]:
     """The shipped script with its own `main`, its Trainer timed from outside."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "training")]
     import packed_trainer
     import train
 
@@ -98,86 +101,120 @@ def run_fmops(options: argparse.Namespace, rows: list[dict[str, Any]], precision
         os.environ.update(SM_CHANNEL_TRAIN=str(channel), SM_CHANNEL_MODEL=options.model, SM_MODEL_DIR=f"{folder}/model")
         arguments = {
             "method": options.method, "epochs": 1, "batch_size": options.batch_size, "precision": precision,
-            "learning_rate": 1e-4, "lora_rank": 8, "checkpoints_per_run": 0, "checkpoint_dir": f"{folder}/checkpoints",
+            "seed": SEED, "learning_rate": RATE, "lora_rank": RANK, "lora_alpha": 4 * RANK, "lora_dropout": 0,
+            "checkpoints_per_run": 1, "checkpoint_dir": f"{folder}/checkpoints",
         }  # fmt: skip
         code = train.main([part for key, value in arguments.items() for part in (f"--{key}", str(value))])
         if code:
             raise SystemExit(code)
         report = json.loads((Path(folder) / "model" / "training_report.json").read_text())
-    return clock.result(report["completion_tokens"], report["train_rows"])
+    losses = [point["train_loss"] for point in report["history"] if "train_loss" in point]
+    return clock.result(report["completion_tokens"], report["train_rows"], losses)
 
 
-def load(options: argparse.Namespace, dtype: Any) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    return tokenizer, AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
-
-
-def lora_config() -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-
-
-def run_plain(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, float]:
-    """A causal-LM Trainer over prompt and completion as one text, padded to 512 tokens."""
+def load(options: argparse.Namespace) -> tuple[Any, Any, bool]:
+    """Tokenizer, model with its adapters, and whether products run in bf16: as train.py has them."""
     import torch
-    from peft import get_peft_model
-    from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+    from weights import load_config, load_tokenizer, resolve_precision
 
-    tokenizer, model = load(options, torch.float32)
+    set_seed(SEED)
+    bf16 = resolve_precision("auto", load_config(options.model)) == "bf16"
+    from transformers import AutoModelForCausalLM
+
+    dtype = torch.bfloat16 if bf16 and options.method == "lora" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    torch.set_flush_denormal(True)
     if options.method == "lora":
-        model = get_peft_model(model, lora_config())
-    encoded = []
-    for row in rows:
-        text = tokenizer.apply_chat_template(row["messages"], tokenize=False)
-        encoded.append(dict(tokenizer(text, truncation=True, max_length=PADDED, padding="max_length")))
-    clock = Clock()
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=options.batch_size,
-            learning_rate=1e-4, save_strategy="no", report_to="none", disable_tqdm=True,
-        ),
-        train_dataset=encoded,
-        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        callbacks=[callback(clock)],
-    )  # fmt: skip
-    trainer.train()
-    return clock.result(count_completion(tokenizer, rows), len(rows))
+        adapters = LoraConfig(r=RANK, lora_alpha=4 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, adapters)
+    return load_tokenizer(options.model), model, bf16
 
 
-def run_trl(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, float]:
-    """TRL's packed supervised fine-tuning, set up for speed."""
+def settings(options: argparse.Namespace, bf16: bool, steps: int) -> dict[str, Any]:
+    """What every Trainer gets."""
     import torch
+
+    return {
+        "output_dir": tempfile.mkdtemp(), "num_train_epochs": 1, "learning_rate": RATE, "bf16": bf16, "seed": SEED,
+        "warmup_steps": round(0.03 * steps), "optim": "adamw_torch_fused", "logging_steps": 1, "report_to": "none",
+        "use_cpu": not torch.cuda.is_available(), "disable_tqdm": True, "save_strategy": "no",
+        "dataloader_pin_memory": False,
+    }  # fmt: skip
+
+
+def in_order(trainer: type) -> type:
+    """The Trainer with its rows in the order in which they are given."""
+    from torch.utils.data import SequentialSampler
+
+    class InOrder(trainer):  # type: ignore[misc]
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return SequentialSampler(self.train_dataset if dataset is None else dataset)
+
+    return InOrder
+
+
+def shuffled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows in train.py's order."""
+    import numpy as np
+
+    return [rows[index] for index in np.random.default_rng([SEED, 0]).permutation(len(rows))]
+
+
+def losses_of(trainer: Any) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def run_hf(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """A causal-LM Trainer with dynamic padding, its labels the completions."""
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+    from common.prompts import completion_ids, prompt_ids
+
+    tokenizer, model, bf16 = load(options)
+    encoded = []
+    for row in shuffled(rows):
+        prompt = prompt_ids(tokenizer, [row["messages"][:-1]])[0]
+        completion = completion_ids(tokenizer, [row["messages"][-1]["content"]])[0]
+        encoded.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
+    clock = Clock()
+    steps = -(-len(rows) // options.batch_size)
+    trainer = in_order(Trainer)(
+        model=model,
+        args=TrainingArguments(per_device_train_batch_size=options.batch_size, **settings(options, bf16, steps)),
+        train_dataset=encoded,
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        callbacks=[callback(clock)],
+    )
+    trainer.train()
+    return clock.result(count_completion(tokenizer, rows), len(rows), losses_of(trainer))
+
+
+def run_trl(options: argparse.Namespace, rows: list[dict[str, Any]], packed: bool) -> dict[str, float]:
+    """TRL's supervised fine-tuning."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    sys.path[:0] = [str(ROOT), str(ROOT / "training")]
-    from weights import load_config, resolve_precision
-
-    bf16 = resolve_precision("auto", load_config(options.model)) == "bf16"
-    tokenizer, model = load(options, torch.bfloat16 if bf16 and options.method == "lora" else torch.float32)
+    tokenizer, model, bf16 = load(options)
     lengths = [len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]) for row in rows]
-    pairs = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+    pairs = [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in shuffled(rows)]
     pack = max(max(lengths), options.batch_size * sum(lengths) // len(lengths))
+    steps = -(-sum(lengths) // pack) if packed else -(-len(rows) // options.batch_size)
     clock = Clock()
-    trainer = SFTTrainer(
+    trainer = in_order(SFTTrainer)(
         model=model,
         args=SFTConfig(
-            output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=1,
-            packing=True, max_length=pack, completion_only_loss=True, bf16=bf16,
-            use_cpu=not torch.cuda.is_available(), gradient_checkpointing=False,
-            learning_rate=1e-4, save_strategy="no", report_to="none", disable_tqdm=True,
+            packing=packed, max_length=pack if packed else 1024, completion_only_loss=True,
+            gradient_checkpointing=False, per_device_train_batch_size=1 if packed else options.batch_size,
+            **settings(options, bf16, steps),
         ),
         train_dataset=Dataset.from_list(pairs),
         processing_class=tokenizer,
-        peft_config=lora_config() if options.method == "lora" else None,
         callbacks=[callback(clock)],
     )  # fmt: skip
     trainer.train()
-    return clock.result(count_completion(tokenizer, rows), len(rows))
+    return clock.result(count_completion(tokenizer, rows), len(rows), losses_of(trainer))
 
 
 def count_completion(tokenizer: Any, rows: list[dict[str, Any]]) -> int:
@@ -248,9 +285,9 @@ def contest(options: argparse.Namespace) -> dict[str, Any]:
 
 def line(engine: str, result: dict[str, float]) -> str:
     return (
-        f"{engine:11s} {result['tokens_per_cpu_s']:8.1f} completion tok/CPU-s  "
+        f"{engine:10s} {result['tokens_per_cpu_s']:8.1f} completion tok/CPU-s  "
         f"{result['tokens_per_wall_s']:8.1f} tok/s  {result['rows_per_wall_s']:6.2f} rows/s  "
-        f"peak {result['peak_gb']:.2f} GB"
+        f"peak {result['peak_gb']:.2f} GB  loss {result['last_loss']:.4f}"
     )
 
 
@@ -267,14 +304,14 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     if options.engine:
+        sys.path[:0] = [str(ROOT / "training")]
         rows = demo_rows(options.rows)
-        if options.engine == "plain":
-            rows = rows[: max(2 * options.batch_size, len(rows) // 8)]
         runners = {
             "fmops": lambda: run_fmops(options, rows, "auto"),
             "fmops-fp32": lambda: run_fmops(options, rows, "fp32"),
-            "plain": lambda: run_plain(options, rows),
-            "trl": lambda: run_trl(options, rows),
+            "hf": lambda: run_hf(options, rows),
+            "trl": lambda: run_trl(options, rows, packed=False),
+            "trl-packed": lambda: run_trl(options, rows, packed=True),
         }
         Path(options.json).write_text(json.dumps(runners[options.engine]()))
         return

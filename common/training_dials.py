@@ -53,8 +53,16 @@ TRAINING = (
         unit="batches", low=1, high=4096, parameter="GradientAccumulationSteps", argument="gradient_accumulation_steps",
     ),
     Dial(
-        "training.max_seq_length", 1024, "per row; longer rows are left out and counted", unit="tokens",
+        "training.max_seq_length", 1024, "per row; long_rows says what becomes of longer ones", unit="tokens",
         low=16, high=131_072, parameter="MaxSeqLength", argument="max_seq_length",
+    ),
+    Dial(
+        "training.learn", "all", "the assistant's messages that are learned; those with weight 0 never",
+        choices=("all", "last"), argument="learn",
+    ),
+    Dial(
+        "training.long_rows", "drop", "what becomes of rows over max_seq_length",
+        choices=("drop", "truncate-left", "truncate-right", "error"), argument="long_rows",
     ),
     Dial(
         "training.lora_rank", 16, "capacity of the adapters; memory grows with it", low=1, high=1024,
@@ -96,6 +104,10 @@ TRAINING = (
     Dial(
         "training.precision", "auto", "auto = bf16 where the GPU has it; fp32 doubles the memory",
         choices=("auto", "bf16", "fp32"), argument="precision",
+    ),
+    Dial(
+        "training.input_mode", "File", "rows are copied to the volume first, or read from S3 as training asks for them",
+        choices=("File", "FastFile"),
     ),
     Dial(
         "training.instance_type", "ml.g5.2xlarge", "1 GPU of 24 GB; ml.g5.12xlarge has 4, ml.p4d.24xlarge 8 of 40 GB",

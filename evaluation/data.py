@@ -15,7 +15,11 @@ MOST_TRAINING_ROWS = 100_000
 
 def load_rows(place: Path, limit: int = 0) -> list[Row]:
     """The rows of a directory or file, at most `limit` (0: all); raises JobError where there are none or bad ones."""
-    rows = [row for _, row in itertools.islice(read_rows(place), limit or None)]
+    rows: list[Row] = []
+    for where, row in itertools.islice(read_rows(place), limit or None):
+        if row["messages"][-1].get("tool_calls"):
+            raise JobError(f"{where}: the last message calls a tool; only answers that are texts can be compared")
+        rows.append(row)
     if not rows:
         raise JobError(f"{place}: the .jsonl files hold no rows")
     return rows

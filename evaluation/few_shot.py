@@ -23,16 +23,9 @@ PLAIN_PREAMBLE = "Answer each message in the same way as in the examples, and wi
 
 
 class FewShot:
-    """Examples and a preamble drawn from the training rows; the same seed draws the same.
+    """Examples and a preamble drawn from the training rows; the same seed draws the same."""
 
-    Where the model's chat template takes no system message (`system` is False: Gemma 1 and 2, Mistral's first ones),
-    the preamble stands at the beginning of the first message.
-    """
-
-    def __init__(
-        self, training: Sequence[Row], examples: int, seed: int, json_targets: bool, system: bool = True
-    ) -> None:
-        self.system = system
+    def __init__(self, training: Sequence[Row], examples: int, seed: int, json_targets: bool) -> None:
         self.preamble = (
             json_preamble([row["messages"][-1]["content"] for row in training]) if json_targets else PLAIN_PREAMBLE
         )
@@ -45,10 +38,7 @@ class FewShot:
         if own and own[0]["role"] == "system":
             system, own = f"{own[0]['content']}\n\n{self.preamble}", own[1:]
         shown = [message for example in self.examples for message in example["messages"] if message["role"] != "system"]
-        if self.system:
-            return [{"role": "system", "content": system}, *shown, *own]
-        messages = [*shown, *own]
-        return [{"role": messages[0]["role"], "content": f"{system}\n\n{messages[0]['content']}"}, *messages[1:]]
+        return [{"role": "system", "content": system}, *shown, *own]
 
 
 def choose(training: Sequence[Row], count: int, seed: int, json_targets: bool) -> list[Row]:

@@ -11,8 +11,8 @@ from typing import Any
 from generation import Generator
 
 from common.failure import JobError
-from common.prompts import PromptError, completion_ids, prompt_ids, text_ids
-from common.rows import Message
+from common.prompts import PromptError, answer_ids, prompt_and_answer, text_ids
+from common.rows import Row
 
 LATENCY_ROWS = 3
 """Rows that are also answered one by one, without anything kept from the others."""
@@ -42,18 +42,19 @@ def token_limit(tokenizer: Any, completions: Sequence[str], asked: int) -> int:
 def run_pass(
     name: str,
     generator: Generator,
-    prompts: Sequence[Sequence[Message]],
-    completions: Sequence[str],
+    rows: Sequence[Row],
     limit: int,
     batch_size: int,
 ) -> Pass:
     """Generates, measures losses and latencies, with progress lines `[score] model=NAME rows=32/96 seconds=4`."""
     started = time.monotonic()
+    tokenizer = generator.tokenizer
     try:
-        ids = prompt_ids(generator.tokenizer, prompts)
+        asked = [prompt_and_answer(tokenizer, row["messages"], row.get("tools") or ()) for row in rows]
     except PromptError as error:
         raise JobError(f"a row can't be asked: {error}") from None
-    wanted = completion_ids(generator.tokenizer, completions)
+    prompts = [prompt for prompt, _ in asked]
+    ids, wanted = text_ids(tokenizer, prompts), answer_ids(tokenizer, prompts, [answer for _, answer in asked])
 
     def progress(done: int, of: int) -> None:
         print(f"[score] model={name} rows={done}/{of} seconds={time.monotonic() - started:.0f}", flush=True)

@@ -116,19 +116,20 @@ def _passes(
 
     tokenizer = load_tokenizer(candidate.directory)
     targets = [row["messages"][-1]["content"] for row in rows]
-    prompts = [row["messages"][:-1] for row in rows]
     all_json = all(is_json(target) for target in targets)
-    shots = FewShot(training, options.few_shot, options.seed, all_json, takes_system(tokenizer))
+    shots = FewShot(training, options.few_shot, options.seed, all_json)
+    if not takes_system(tokenizer):
+        print("[score] the chat template takes no system message: its text begins the first message", flush=True)
     limit = token_limit(tokenizer, targets, options.max_new_tokens)
     passes: dict[str, Pass] = {}
     generator = Generator(load_model(candidate.weights or base, candidate.adapter), tokenizer)
-    passes[CANDIDATE] = run_pass(CANDIDATE, generator, prompts, targets, limit, options.batch_size)
+    passes[CANDIDATE] = run_pass(CANDIDATE, generator, rows, limit, options.batch_size)
     del generator  # one model in memory at a time
     _free()
     generator = Generator(load_model(base), tokenizer)
-    passes[BASE] = run_pass(BASE, generator, prompts, targets, limit, options.batch_size)
-    shown = [shots.prompt(row) for row in rows]
-    passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown, targets, limit, options.batch_size)
+    passes[BASE] = run_pass(BASE, generator, rows, limit, options.batch_size)
+    shown: list[Row] = [{**row, "messages": [*shots.prompt(row), row["messages"][-1]]} for row in rows]
+    passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown, limit, options.batch_size)
     return passes, limit, str(generator.model.dtype).removeprefix("torch.")
 
 

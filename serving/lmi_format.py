@@ -24,6 +24,8 @@ from answers import Answer, Piece
 from chat_request import Request, check
 from encoding import encode
 
+from common.prompts import end_of_turn
+
 MOST_OPEN = 4096
 """Requests that are remembered; one whose caller went away is never closed, and makes room in the end."""
 _REASONS = {"length": "length", "stop": "eos_token"}
@@ -75,6 +77,7 @@ def to_vllm(payload: Any, tokenizer: Any, server: Server) -> dict[str, Any]:
     try:
         request = check(payload)
         prompt = encode(tokenizer, request, server.context, chat_template=server.chat_template)
+        end = end_of_turn(tokenizer, server.chat_template)
     except ValueError as error:
         return _Refused(str(error))
     answer = Answer(request, len(prompt))
@@ -94,6 +97,8 @@ def to_vllm(payload: Any, tokenizer: Any, server: Server) -> dict[str, Any]:
         "frequency_penalty": 0.0,
         "seed": request.seed,
         "stop": list(request.stop),
+        # The base model's settings may not name it, and an adapter brings no settings.
+        "stop_token_ids": [] if end is None else [end],
         "stream": request.stream,
         "return_token_ids": True,
         "request_id": answer.identity,

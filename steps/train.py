@@ -12,6 +12,8 @@ from steps.common import Build, cache, output_uri, retries
 from steps.storage import checkpoints_uri
 
 CHECKPOINTS = "/opt/ml/checkpoints"
+ROWS = ("train", "validation")
+"""The channels that hold rows."""
 FIRST_PROCESS = ("python3", "/opt/ml/input/data/code/launch.py")
 
 _NUMBER = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
@@ -49,8 +51,7 @@ def _channels(build: Build, prepare: Any) -> list[Any]:
     from sagemaker.core.training.configs import InputData
 
     sources = {
-        "train": output_uri(prepare, "train"),
-        "validation": output_uri(prepare, "validation"),
+        **{name: output_uri(prepare, name) for name in ROWS},
         "serving": build.ship("serving"),
     }
     if not build.config.model.on_hub:
@@ -78,7 +79,7 @@ def _trainer(build: Build, inputs: Any) -> Any:
     config, training, vpc = build.config, build.config.training, build.config.aws.vpc
     bucket, key = build.names.artifacts_bucket, build.names.kms_key
     volume_key = build.volume_key(training.instance_type)
-    trainer = _trainer_class()(
+    trainer = _trainer_class(training.input_mode)(
         training_image=training_image(config),
         source_code=SourceCode(source_dir=build.ship("training"), entry_script="train.py"),
         distributed=Torchrun(),
@@ -122,7 +123,8 @@ def _instance_types(build: Build) -> dict[str, Any]:
     return {"instance_preferences": [InstancePreference(instance_type=kind) for kind in (first, *others)]}
 
 
-def _trainer_class() -> type:
+def _trainer_class(input_mode: str) -> type:
+    """`input_mode` is that of the rows; a base model is read by jumps, and stays in the mode File."""
     from sagemaker.train.model_trainer import ModelTrainer
 
     class Trainer(ModelTrainer):  # type: ignore[misc]
@@ -132,7 +134,10 @@ def _trainer_class() -> type:
         def create_input_data_channel(self, channel_name: str, data_source: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(data_source, str) and not data_source.startswith("s3://"):
                 data_source = self.sagemaker_session.add_code(read_code(Path(data_source), channel_name))
-            return super().create_input_data_channel(channel_name, data_source, *args, **kwargs)
+            channel = super().create_input_data_channel(channel_name, data_source, *args, **kwargs)
+            if channel_name in ROWS:
+                channel.input_mode = input_mode
+            return channel
 
         def _create_training_job_args(self, *args: Any, **kwargs: Any) -> Any:
             try:

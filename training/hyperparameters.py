@@ -47,6 +47,8 @@ class Hyperparameters:
     batch_size: int = DEFAULTS["batch_size"]
     gradient_accumulation_steps: int = DEFAULTS["gradient_accumulation_steps"]
     max_seq_length: int = DEFAULTS["max_seq_length"]
+    learn: str = DEFAULTS["learn"]
+    long_rows: str = DEFAULTS["long_rows"]
     lora_rank: int = DEFAULTS["lora_rank"]
     lora_alpha: int = DEFAULTS["lora_alpha"]
     lora_dropout: float = DEFAULTS["lora_dropout"]

@@ -28,6 +28,7 @@ from typing import Any
 from adapters import size
 
 from common.failure import JobError
+from common.prompts import end_tokens
 
 DRAFT = ".writing"
 REPORT = "training_report.json"
@@ -107,7 +108,9 @@ def _write_adapter(model: Any, folder: Path, merge: bool, base: Callable[[], Any
 
 def _write(whole: Any, tokenizer: Any, draft: Path, serving: Path | None, report: dict[str, Any]) -> None:
     if whole is not None:
-        _end_at(whole, tokenizer.eos_token_id)
+        # Generation must end at the token that answers were trained to end with.
+        ends = end_tokens(whole, tokenizer)
+        whole.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
         whole.config.use_cache = True
         whole.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
@@ -123,14 +126,6 @@ def _write_for_lmi(draft: Path, report: dict[str, Any]) -> None:
         shutil.copyfile(formatters, draft / "model.py")
     if report.get("context"):
         (draft / "serving.properties").write_text(f"option.max_model_len={report['context']}\n", encoding="utf-8")
-
-
-def _end_at(model: Any, eos_token_id: int) -> None:
-    """Generation must end at the token that completions were trained to end with."""
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if eos_token_id not in ends:
-        model.generation_config.eos_token_id = [eos_token_id, *ends] if ends else eos_token_id
 
 
 def _move(draft: Path, model_dir: Path) -> None:

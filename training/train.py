@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build_parser", "main", "run"]
 
+TOKENIZED = "tokenized"
+"""The folder beside the checkpoints that keeps the tokens."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job; the exit code: 0 done, 1 failed (one line says why), 143 stopped by SIGTERM."""
@@ -193,11 +196,24 @@ def _tokenize(
     from tokenized import tokenize_channel
 
     assert train is not None
-    rows = tokenize_channel(train, tokenizer, chosen.max_seq_length)
-    held_out = tokenize_channel(validation, tokenizer, chosen.max_seq_length) if validation else None
-    if chosen.early_stopping_patience and held_out is None:
+    if chosen.early_stopping_patience and validation is None:
         raise JobError("early_stopping_patience needs a validation channel: SM_CHANNEL_VALIDATION is not set")
-    return rows, held_out
+    found = []
+    for channel in (train, validation) if validation else (train,):
+        rows = tokenize_channel(
+            channel,
+            tokenizer,
+            chosen.max_seq_length,
+            learn=chosen.learn,
+            long_rows=chosen.long_rows,
+            cache=Path(checkpoint_root(chosen)) / TOKENIZED,
+            adapt=channel is train,
+        )
+        if os.environ.get("RANK", "0") == "0":
+            for note in rows.notes:
+                print(f"[data] {'train' if channel is train else 'validation'}: {note}", flush=True)
+        found.append(rows)
+    return found[0], found[1] if validation else None
 
 
 def _data_files(train: Path | None, validation: Path | None) -> list[Path]:

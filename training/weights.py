@@ -16,10 +16,11 @@ from common.base_model import check_tokenizer, load_causal_model, model_director
 from common.failure import JobError, first_line
 from common.precision import precision as precision_for
 
-# For a tokenizer that brings no chat template: role names on lines of their own.
+# For a tokenizer that brings no chat template: role names on lines of their own, an end after each answer.
 PLAIN_TEMPLATE = (
     "{{ bos_token if bos_token else '' }}{% for message in messages %}{{ message['role'] | capitalize }}:\n"
-    "{{ message['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
+    "{{ message['content'] }}{{ eos_token if message['role'] == 'assistant' else '' }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
 
 

@@ -252,3 +252,15 @@ def test_the_configuration_of_the_tree_is_loaded_without_the_sdk() -> None:
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
     assert load_config(ROOT / "pipeline.yaml").name == "fmops-finetuning"
+
+
+@pytest.mark.parametrize("mode", ["File", "FastFile"])
+def test_the_input_mode_is_that_of_the_rows_alone(config: Config, mode: str) -> None:
+    tree = config.model_dump()
+    tree["training"]["input_mode"] = mode
+    steps = json.loads(build_definition(Config.model_validate(tree))[0])["Steps"]
+    [train] = [step["Arguments"] for step in steps if step["Name"] == "Train"]
+    modes = {channel["ChannelName"]: channel["InputMode"] for channel in train["InputDataConfig"]}
+    rows = {name: modes.pop(name) for name in ("train", "validation")}
+    assert set(rows.values()) == {mode}
+    assert set(modes.values()) == {"File"}, "a base model and code are read by jumps"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.failure import JobError
-from common.rows import RowError, check_messages, read_rows, row_files
+from common.rows import Kind, RowError, check_messages, read_rows, row_files
 
 ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
 
@@ -77,3 +77,97 @@ def test_messages_that_are_refused(value: Any, reason: str) -> None:
 @pytest.mark.parametrize("roles", [("user",), ("system", "user"), ("user", "assistant", "user")])
 def test_messages_that_are_taken(roles: tuple[str, ...]) -> None:
     assert check_messages(turns(*roles, "assistant")) == [(role, "x") for role in (*roles, "assistant")]
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "lamp"}'}}
+TOOL = {"type": "function", "function": {"name": "look"}}
+
+
+def called(*after: dict[str, Any], call: Any = CALL, **more: Any) -> dict[str, Any]:
+    """A row in which the assistant calls a tool, with what comes after."""
+    asked = {"role": "user", "content": "is it on?"}
+    return {"messages": [asked, {"role": "assistant", "content": None, "tool_calls": [call]}, *after], **more}
+
+
+RESULT = {"role": "tool", "content": "", "tool_call_id": "1"}
+SAID = {"role": "assistant", "content": "yes"}
+USER = {"role": "user", "content": "hi"}
+
+
+def read(tmp_path: Path, *rows: Any, kinds: tuple[Kind, ...] = ("messages",)) -> list[Any]:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [row for _, row in read_rows(tmp_path, kinds)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        called(),
+        called(RESULT, SAID, tools=[TOOL]),
+        called(RESULT, RESULT, SAID, *turns("user", "assistant")),
+        called(RESULT, {**SAID, "content": "", "tool_calls": [CALL]}, RESULT, SAID),
+        called(USER, SAID, call={"function": {"name": "look", "arguments": {}}}),
+        {"messages": [USER, {**SAID, "weight": 0}, USER, {**SAID, "weight": 1}]},
+        {"messages": [USER, {**SAID, "weight": None, "tool_calls": None}], "tools": None},
+    ],
+)
+def test_tools_and_weights_are_taken(tmp_path: Path, row: Any) -> None:
+    (found,) = read(tmp_path, row)
+    for given, message in zip(row["messages"], found["messages"], strict=True):
+        assert message == {**given, "content": given["content"] or ""}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (called(RESULT), "no completion"),
+        (called(RESULT, USER, SAID), "message 4 must be the assistant's: a tool has answered"),
+        ({"messages": [USER, RESULT, SAID]}, "message 2 is a tool's, after no message that calls one"),
+        ({"messages": [USER, SAID, RESULT, SAID]}, "message 3 is a tool's, after no message that calls one"),
+        ({"messages": [USER, {**SAID, "content": ""}]}, "empty completion"),
+        ({"messages": [{**USER, "content": "", "tool_calls": [CALL]}, SAID]}, "empty prompt"),
+        ({"messages": [{**USER, "tool_calls": [CALL]}, SAID]}, "only the assistant calls tools"),
+        (called(call={"function": {"name": "look", "arguments": "lamp"}}), "calls 'look' with no JSON object"),
+        (called(call={"function": {"name": "look"}}), "calls 'look' with no JSON object"),
+        (called(call={"name": "look"}), "message 2 has a call that isn't {"),
+        (called(call=3), "message 2 has a call that isn't {"),
+        ({"messages": [USER, {**SAID, "weight": 0.5}]}, "weight 0.5; allowed: 0 (not learned) and 1"),
+        ({"messages": [USER, {**SAID, "weight": True}]}, "weight True; allowed"),
+        ({"messages": [{**USER, "weight": 0}, SAID]}, "only the assistant's have weights"),
+        ({"messages": [USER, SAID], "tools": TOOL}, "tools must be a list of definitions, not an object"),
+        ({"messages": [USER, SAID], "tools": [{"name": "look"}]}, "tool 1 isn't {"),
+    ],
+)
+def test_tools_and_weights_that_are_refused(tmp_path: Path, row: Any, said: str) -> None:
+    with pytest.raises(JobError) as caught:
+        read(tmp_path, row)
+    assert str(caught.value).startswith("rows.jsonl, line 1: not a canonical row: ")
+    assert said in str(caught.value)
+
+
+def test_texts_and_preferences_are_taken_where_they_are_of_use(tmp_path: Path) -> None:
+    text = {"text": "Once upon a time"}
+    preferred = {"messages": [USER], "chosen": SAID, "rejected": {**SAID, "content": "no"}}
+    assert read(tmp_path, text, ROW, kinds=("messages", "text")) == [text, ROW]
+    assert read(tmp_path, preferred, kinds=("preference",)) == [preferred]
+    with pytest.raises(JobError, match=r"line 2: a text row, .* where only messages rows are of use"):
+        read(tmp_path, ROW, text)
+    with pytest.raises(JobError, match=r"line 1: a preference row, .* where only messages rows are of use"):
+        read(tmp_path, preferred)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": " "}, "empty text: the text must not be empty"),
+        ({"text": 3}, "text must be a text, not a number"),
+        ({"messages": [USER], "chosen": SAID, "rejected": SAID}, "chosen and rejected are the same"),
+        ({"messages": [USER], "chosen": SAID}, "with rejected as message 2: message 2 must be an object"),
+        ({"messages": [USER, SAID], "chosen": SAID, "rejected": SAID}, "with chosen as message 3: after an optional"),
+        ({"messages": [], "chosen": SAID, "rejected": SAID}, "there is nothing before the assistant's message"),
+    ],
+)
+def test_texts_and_preferences_that_are_refused(tmp_path: Path, row: Any, said: str) -> None:
+    with pytest.raises(JobError) as caught:
+        read(tmp_path, row, kinds=("text", "preference"))
+    assert said in str(caught.value)

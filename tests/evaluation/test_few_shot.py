@@ -9,8 +9,8 @@ from data import draw
 from few_shot import FewShot, json_preamble
 from slices import find_slices
 
-from common.prompts import render_prompt, takes_system
-from tests.support.tiny_model import train_tokenizer
+from common.prompts import render_prompt
+from tests.support.chat_templates import templated
 
 from .conftest import rows
 
@@ -36,31 +36,12 @@ def test_the_prompt_lists_tools_and_keeps_the_row_last() -> None:
     assert prompt[-1] == row["messages"][1]
 
 
-ALTERNATE = """{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}
-{{ raise_exception('Conversation roles must alternate') }}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}<model>"""
-
-
-@pytest.mark.parametrize(
-    ("template", "takes"),
-    [
-        ("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", True),
-        ("{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}x", False),
-        (ALTERNATE, False),
-        ("{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}", False),
-    ],
-    ids=["takes it", "refuses it", "wants alternation", "drops it"],
-)
-def test_a_template_without_system_role_gets_the_preamble_in_the_first_message(template: str, takes: bool) -> None:
-    tokenizer = train_tokenizer(["a b c"])
-    tokenizer.chat_template = template
-    assert takes_system(tokenizer) == takes
-    shots = FewShot(rows(20), 2, 0, json_targets=True, system=takes_system(tokenizer))
-    prompt = shots.prompt(rows(1, start=30)[0])
-    roles = ["user", "assistant", "user", "assistant", "user"]
-    assert [message["role"] for message in prompt] == (["system", *roles] if takes else roles)
-    assert prompt[0]["content"].startswith("Answer each message with one JSON object")
-    assert render_prompt(tokenizer, prompt)
-    assert prompt[-1] == rows(1, start=30)[0]["messages"][0]
+@pytest.mark.parametrize("name", ["chatml", "gemma", "mistral"])
+def test_the_preamble_reaches_models_whose_templates_take_no_system_message(name: str) -> None:
+    row = rows(1, start=30)[0]
+    text = render_prompt(templated(name), FewShot(rows(20), 2, 0, json_targets=True).prompt(row))
+    assert text.count("Answer each message with one JSON object") == 1
+    assert row["messages"][0]["content"] in text
 
 
 def test_targets_without_names_or_json_get_a_general_preamble() -> None:

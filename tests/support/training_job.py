@@ -96,7 +96,9 @@ class TrainingJob:
         return (self.output / "failure").read_text()
 
     def run_folders(self) -> list[Path]:
-        return sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []
+        """One for each distinct run; the tokens lie beside them."""
+        folders = self.checkpoints.iterdir() if self.checkpoints.is_dir() else []
+        return sorted(folder for folder in folders if folder.name != "tokenized")
 
 
 def write_rows(folder: Path, rows: list[Any] | str) -> Path:

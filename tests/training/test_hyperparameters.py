@@ -12,9 +12,10 @@ from tests.support.bundles import bundled
 
 CONTRACT = [
     "method", "start_from", "epochs", "max_steps", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
-    "batch_size", "gradient_accumulation_steps", "max_seq_length", "lora_rank", "lora_alpha", "lora_dropout",
-    "lora_variant", "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run",
-    "merge", "precision", "seed", "model_id", "checkpoint_dir",
+    "batch_size", "gradient_accumulation_steps", "max_seq_length", "learn", "long_rows",
+    "lora_rank", "lora_alpha", "lora_dropout", "lora_variant", "lora_target_modules",
+    "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge", "precision", "seed", "model_id",
+    "checkpoint_dir",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.training_job import chat, lamp_rows, write_rows
+from tests.support.training_job import lamp_rows, write_rows
 
 ROWS = lamp_rows(7)
 
@@ -36,16 +36,6 @@ def packed_model(base: Path) -> Any:
     model.set_attn_implementation(segment_attention.NAME)
     install(model)
     return model
-
-
-def test_completion_is_the_last_message_and_the_end_token(tmp_path: Path, tokenizer: Any) -> None:
-    rows = tokenized(tmp_path, tokenizer, [chat("set the kitchen lights", "on")])
-    row = rows[0]
-    completion = row["ids"][row["learned"]].tolist()
-    assert completion == [*tokenizer("on", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    prompt = tokenizer.decode(row["ids"][~row["learned"]])
-    assert prompt.endswith("<|im_start|>assistant\n")
-    assert "set the kitchen lights" in prompt
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
@@ -185,10 +175,3 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
         there = _variable_length(query, key, value, segments, rule, kernel)
         assert torch.allclose(there, _dense(query, key, value, segments, rule), atol=1e-5)
         assert torch.allclose(there, _side_by_side(query, key, value, segments, rule), atol=1e-5)
-
-
-def test_long_rows_are_left_out_and_counted(tmp_path: Path, tokenizer: Any) -> None:
-    long = chat("very " * 300 + "long", "yes")
-    rows = tokenized(tmp_path, tokenizer, [ROWS[0], long, ROWS[1]], limit=200)
-    assert (len(rows), rows.left_out) == (2, 1)
-    assert int(rows.lengths().max()) <= 200

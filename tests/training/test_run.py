@@ -59,7 +59,7 @@ def test_full_fine_tuning_learns_and_ends_its_answers(new_job: NewJob, tmp_path:
     assert [int(match[1]) for match in evaluated] == [30, 60, 90, 120, 150]
     assert trained[0][1] == "1"
     assert trained[-1][1] == "150"
-    known = [line for line in lines if line.startswith(("[setup]", "[train]", "[eval]", "[done]"))]
+    known = [line for line in lines if line.startswith(("[data]", "[setup]", "[train]", "[eval]", "[done]"))]
     assert known == lines, "nothing else is printed"
 
     tokenizer = AutoTokenizer.from_pretrained(job.model_dir)

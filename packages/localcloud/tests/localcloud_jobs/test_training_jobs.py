@@ -112,6 +112,19 @@ def test_a_training_job_runs_under_the_container_contract(
     assert bench.call("ListTags", ResourceArn=job["TrainingJobArn"])["Tags"] == [{"Key": "team", "Value": "x"}]
 
 
+def test_a_fast_file_channel_is_read_as_files(bench: Bench) -> None:
+    bench.put("train-data/a.jsonl", "one")
+    script = (
+        "import json, os\nfolder = os.environ['SM_CHANNEL_TRAIN']\n"
+        "modes = json.load(open('/opt/ml/input/config/inputdataconfig.json'))\n"
+        "assert open(folder + '/a.jsonl').read() == 'one'\n"
+        "assert modes['train']['TrainingInputMode'] == 'FastFile'\n"
+    )
+    channels = [channel("train", "s3://data/train-data/", InputMode="FastFile")]
+    job = bench.training_end(bench.train("fast", script, InputDataConfig=channels))
+    assert job["TrainingJobStatus"] == "Completed", job
+
+
 FAILS = [
     ("import os; open(os.environ['SM_OUTPUT_DIR'] + '/failure', 'w').write('no rows'); raise SystemExit(3)",
      "AlgorithmError: no rows, exit code: 3"),

@@ -39,6 +39,7 @@ class Sampling:
     seed: int | None
     stop: tuple[str, ...]
     said: dict[str, float]
+    stop_tokens: tuple[int, ...] = ()
 
 
 class Engine:
@@ -118,7 +119,13 @@ class Engine:
             seen.append(token)
             tokens.append(token)
             fed = [token]
-            reason = "stop" if token in self._ends else "length" if len(tokens) == sampling.max_tokens else None
+            reason = (
+                "stop"
+                if token in self._ends or token in sampling.stop_tokens
+                else "length"
+                if len(tokens) == sampling.max_tokens
+                else None
+            )
             text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
             found = [(at, stop) for stop in sampling.stop if (at := text.find(stop)) >= 0]
             if found:

@@ -30,6 +30,7 @@ class _Request(BaseModel):
     n: int = 1
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: str | list[str] | None = []
+    stop_token_ids: list[int] | None = []
     stream: bool | None = False
     temperature: float | None = None
     top_p: float | None = None
@@ -129,7 +130,7 @@ def sampling(call: Call) -> Sampling:
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     said = {name: value for name in names if (value := getattr(request, name)) is not None}
-    return Sampling(call.tokens, request.seed, tuple(stops), said)
+    return Sampling(call.tokens, request.seed, tuple(stops), said, tuple(request.stop_token_ids or ()))
 
 
 def whole(call: Call, steps: list[Step]) -> Response:
