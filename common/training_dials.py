@@ -15,6 +15,14 @@ TRAINING = (
         choices=("lora", "qlora", "full"), parameter="FineTuningMethod", argument="method",
     ),
     Dial(
+        "training.task", "sft", "learn what rows say (chats, texts), or prefer chosen answers to rejected ones",
+        choices=("sft", "dpo"), argument="task",
+    ),
+    Dial(
+        "training.dpo_beta", 0.1, "task dpo: how much it costs to leave the base", low=0.001, high=10,
+        argument="dpo_beta",
+    ),
+    Dial(
         "training.start_from", None,
         "a version's model.tar.gz to go on from: its adapter, with full its weights; null = the base",
         kind=str, optional=True, pattern=S3_URI, words="s3://bucket/.../model.tar.gz", longest=512,

@@ -48,6 +48,11 @@ def check_method(chosen: Hyperparameters, config: Any, source: str) -> None:
             f"method={chosen.method} with {experts(config)} experts ({config.model_type}): {why}; set method=lora, "
             "which trains the attention and leaves router and experts alone"
         )
+    if chosen.task == "dpo" and (chosen.method == "full" or chosen.start_from):
+        raise JobError(
+            "task=dpo compares with the base: it needs adapters (method=lora or qlora) that begin there (no "
+            "start_from); to go on from a version, take its merged model as the base"
+        )
     if chosen.method == "full":
         return
     if chosen.method == "qlora" and importlib.util.find_spec(NF4) is None:

@@ -37,6 +37,8 @@ class Hyperparameters:
     """
 
     method: str = DEFAULTS["method"]
+    task: str = DEFAULTS["task"]
+    dpo_beta: float = DEFAULTS["dpo_beta"]
     start_from: str | None = DEFAULTS["start_from"]
     epochs: float = DEFAULTS["epochs"]
     max_steps: int = DEFAULTS["max_steps"]

@@ -109,7 +109,7 @@ def run(chosen: Hyperparameters) -> None:
     tokenizer = load_tokenizer(source)
     rows, validation = _tokenize(train_channel, validation_channel, tokenizer, chosen)
 
-    check_tokens(config, tokenizer, rows, validation)
+    check_tokens(config, tokenizer, *(getattr(part, "rows", part) for part in (rows, validation)))
     precision = resolve_precision(chosen.precision, config)
     if start is not None and not start.is_adapter:
         model = load_model(str(start.folder), load_config(start.folder), chosen, precision)
@@ -198,15 +198,22 @@ def _tokenize(
     assert train is not None
     if chosen.early_stopping_patience and validation is None:
         raise JobError("early_stopping_patience needs a validation channel: SM_CHANNEL_VALIDATION is not set")
-    found = []
+    cache = Path(checkpoint_root(chosen)) / TOKENIZED
+    found: list[Any] = []
     for channel in (train, validation) if validation else (train,):
+        if chosen.task == "dpo":
+            from preference import tokenize_pairs
+
+            limit, long_rows = chosen.max_seq_length, chosen.long_rows
+            found.append(tokenize_pairs(channel, tokenizer, limit, long_rows, cache, adapt=channel is train))
+            continue
         rows = tokenize_channel(
             channel,
             tokenizer,
             chosen.max_seq_length,
             learn=chosen.learn,
             long_rows=chosen.long_rows,
-            cache=Path(checkpoint_root(chosen)) / TOKENIZED,
+            cache=cache,
             adapt=channel is train,
         )
         if os.environ.get("RANK", "0") == "0":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import preference
 import torch
 from hyperparameters import Hyperparameters
 from layout import choose_layout, set_up_for
@@ -63,14 +65,20 @@ def build_trainer(
     if choice.reason and arguments.process_index == 0:
         print(f"[layout] rows are padded, not packed. {choice.reason}", flush=True)
     set_up_for(choice.layout, model)
-    install(model)
-    trainer = PackedTrainer(
+    make: Any = PackedTrainer
+    collator: type[Collator] = Collator
+    if chosen.task == "dpo":
+        preference.install(model)
+        make, collator = partial(preference.PreferenceTrainer, beta=chosen.dpo_beta), preference.PairCollator
+    else:
+        install(model)
+    trainer: PackedTrainer = make(
         model=model,
         args=arguments,
         rows=rows,
         progress=progress,
         validation=validation,
-        collator=Collator(choice.layout, tokenizer.pad_token_id),
+        collator=collator(choice.layout, tokenizer.pad_token_id),
         rows_per_step=rows_per_step(chosen),
         budget=MICRO_BATCH_TOKENS,
     )
