@@ -1,17 +1,29 @@
-"""What counts as a model directory. Runs in the containers of Train and Evaluate.
+"""What counts as a model directory, and how a causal language model is loaded from it. Runs in the containers of Train,
+Evaluate and the endpoint.
 
     config.json  model.safetensors  tokenizer.json ...      at the root, or in the one folder below it
 
-Weights are read from safetensors alone, because the other formats run code when they are loaded.
+Weights are read from safetensors alone, because the other
+formats run code when they are loaded. Of a model for images and text (Gemma 3, Mistral 3) the language model is loaded
+by itself, with the names and the configuration that it has alone. A weight that the files lack is refused: transformers
+would make it up.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from common.failure import JobError
+from common.failure import JobError, first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+# How files of composite models name the language model's weights, and what it calls them alone.
+TEXT_NAMES = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
+MOST_NAMED = 5
 UNSAFE_WEIGHTS = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"}
 
 
@@ -43,3 +55,90 @@ def check_tokenizer(directory: Path, name: object = None) -> None:
     if not any((directory / file).is_file() for file in TOKENIZER_FILES):
         files = ", ".join(TOKENIZER_FILES)
         raise JobError(f"{name or directory}: the model has no tokenizer ({files}); save it beside the weights")
+
+
+def load_config(source: str | Path, revision: str | None = None) -> Any:
+    """The configuration of the causal language model in `source` (a directory or hub id), of a composite's text part.
+
+    `composite` is set on it where it is such a part. Raises JobError, also where there is no causal language model.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision)
+    except Exception as error:
+        raise JobError(f"the configuration of {source} cannot be loaded: {first_line(error)}") from error
+    text = config.get_text_config(decoder=True)
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        raise JobError(
+            f"{source}: a model of the type {config.model_type!r} has no causal language model that can be loaded "
+            "alone; take a decoder-only language model"
+        )
+    if text is not config:
+        text.dtype = text.dtype or config.dtype
+        text.quantization_config = getattr(config, "quantization_config", None)
+        text.composite = config.model_type
+    return text
+
+
+def is_composite(config: Any) -> bool:
+    """Whether the configuration is that of a larger model's text part."""
+    return bool(getattr(config, "composite", None))
+
+
+def load_causal_model(source: str | Path, config: Any, dtype: Any, **more: Any) -> Any:
+    """The causal language model of `source`; `config` is `load_config`'s, `more` goes to from_pretrained.
+
+    Raises JobError for files that can't be read and for weights that aren't in them.
+    """
+    from transformers import AutoModelForCausalLM
+
+    composite = is_composite(config)
+    if composite:
+        more["key_mapping"] = TEXT_NAMES
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **more,
+        )
+    except Exception as error:
+        raise JobError(f"the model {source} cannot be loaded: {first_line(error)}") from error
+    missing = set(found["missing_keys"])
+    if composite:
+        missing -= _tie_head(model, missing)
+        _forget_names(model)
+    if missing:
+        named = ", ".join(sorted(missing)[:MOST_NAMED])
+        others = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        raise JobError(
+            f"{source}: weights that a model of the type {config.model_type!r} has are not in the files: "
+            f"{named}{others}; the directory must hold the whole model"
+        )
+    return model
+
+
+def _tie_head(model: Any, missing: set[str]) -> set[str]:
+    """Ties the output head to the embeddings where the files have none; the names of what is found then.
+
+    Files of a composite say whether it is tied in its own configuration, or nowhere, not in the text part's.
+    """
+    head = model.get_output_embeddings()
+    names = {name for name, parameter in model.named_parameters() if parameter is getattr(head, "weight", None)}
+    if missing != names:
+        return set()
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    return names
+
+
+def _forget_names(model: Any) -> None:
+    """Keep the composite's names out of what is saved: transformers writes weights under the names it read."""
+    if hasattr(model, "_weight_conversions"):
+        del model._weight_conversions
+    del model.config.composite

@@ -5,7 +5,7 @@ Runs in the GPU training container, and on the author's machine.
 
 from __future__ import annotations
 
-from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, Dial
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, S3_URI, Dial
 
 MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
 
@@ -20,8 +20,22 @@ WITHOUT_EFFECT = frozenset(
 
 TRAINING = (
     Dial(
-        "training.method", "lora", "small adapters, or every weight (about 8x the memory)", choices=("lora", "full"),
-        parameter="FineTuningMethod", argument="method",
+        "training.method", "lora", "adapters; the same on a 4-bit base (nf4); or every weight (about 8x the memory)",
+        choices=("lora", "qlora", "full"), parameter="FineTuningMethod", argument="method",
+    ),
+    Dial(
+        "training.task", "sft", "learn what rows say (chats, texts), or prefer chosen answers to rejected ones",
+        choices=("sft", "dpo"), argument="task",
+    ),
+    Dial(
+        "training.dpo_beta", 0.1, "task dpo: how much it costs to leave the base", low=0.001, high=10,
+        argument="dpo_beta",
+    ),
+    Dial(
+        "training.start_from", None,
+        "a version's model.tar.gz to go on from: its adapter, with full its weights; null = the base",
+        kind=str, optional=True, pattern=S3_URI, words="s3://bucket/.../model.tar.gz", longest=512,
+        argument="start_from",
     ),
     Dial(
         "training.epochs", 3.0, "part of one is allowed; more fits closer, and overfits sooner",
@@ -90,7 +104,11 @@ TRAINING = (
         parameter="LoraDropout", argument="lora_dropout",
     ),
     Dial(
-        "training.lora_target_modules", "all-linear", "all-linear, or module names: q_proj,v_proj",
+        "training.lora_variant", "lora", "dora learns magnitudes apart (slower); rslora scales by alpha / sqrt(rank)",
+        choices=("lora", "dora", "rslora"), argument="lora_variant",
+    ),
+    Dial(
+        "training.lora_target_modules", "all-linear", "all-linear (of experts only the attention), or q_proj,v_proj",
         pattern=r"[\w.-]+(,[\w.-]+)*", words="all-linear, or module names separated by commas", longest=1000,
         argument="lora_target_modules",
     ),

@@ -113,6 +113,9 @@ class Training(Section):
 
     place = "training"
     method: str = value_of("training.method")
+    task: str = value_of("training.task")
+    dpo_beta: float = value_of("training.dpo_beta")
+    start_from: str | None = value_of("training.start_from")
     epochs: float = value_of("training.epochs")
     max_steps: int = value_of("training.max_steps")
     learning_rate: float = value_of("training.learning_rate")
@@ -129,6 +132,7 @@ class Training(Section):
     lora_rank: int = value_of("training.lora_rank")
     lora_alpha: int = value_of("training.lora_alpha")
     lora_dropout: float = value_of("training.lora_dropout")
+    lora_variant: str = value_of("training.lora_variant")
     lora_target_modules: str = value_of("training.lora_target_modules")
     early_stopping_patience: int = value_of("training.early_stopping_patience")
     evaluations_per_run: int = value_of("training.evaluations_per_run")
@@ -158,6 +162,10 @@ class Training(Section):
             )
         for problem in fallback_problems(self.instance_type, self.fallback_instance_types):
             yield f"fallback_instance_types: {problem}"
+        if self.method == "full" and self.task == "dpo":
+            yield "task: dpo compares with the base, which method full changes; set method: lora or qlora"
+        if self.task == "dpo" and self.start_from:
+            yield "task: dpo compares with the base, not with start_from; set model.base to the version's merged model"
         if self.method == "full" and not self.merge:
             yield "merge: false, but method full has no adapters that could be kept apart; set merge: true"
 
@@ -250,7 +258,7 @@ class Config(Section):
             if rule.metric in seen:
                 yield f"gate[{index}].metric: {rule.metric!r} has two rules; put both bounds into one"
             seen.add(rule.metric)
-        if self.training.method == "lora" and not self.training.merge and self.model.on_hub:
+        if self.training.method != "full" and not self.training.merge and self.model.on_hub:
             yield (
                 f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
                 "adapter; set merge: true, or copy the model to S3"
@@ -287,8 +295,13 @@ class Config(Section):
                 f"training.lora_rank: {self.training.lora_rank}, but in mode adapter vLLM takes at most "
                 f"{LARGEST_LORA_RANK}"
             )
-        if self.endpoint.mode == "adapter" and (self.training.method != "lora" or self.model.on_hub):
+        if endpoint.mode == "adapter" and self.training.lora_variant == "dora":
             yield (
-                "endpoint.mode: adapter needs training.method: lora and a base model in S3 (a name in base-models/ or "
-                "s3://...)"
+                "training.lora_variant: dora, but in mode adapter vLLM takes no DoRA adapters; set lora_variant: "
+                "rslora or lora"
+            )
+        if endpoint.mode == "adapter" and (self.training.method == "full" or self.model.on_hub):
+            yield (
+                "endpoint.mode: adapter needs training.method: lora or qlora and a base model in S3 (a name in "
+                "base-models/ or s3://...)"
             )

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archive import unpack
-
-from common.base_model import check_tokenizer, check_weights, model_directory
+from common.archive import unpack
+from common.base_model import check_tokenizer, check_weights, load_causal_model, load_config, model_directory
 from common.failure import JobError, first_line
 from common.precision import dtype
 
@@ -114,18 +113,15 @@ def load_tokenizer(directory: str | Path) -> Any:
 def load_model(source: str | Path, adapter: Path | None = None) -> Any:
     """Loads a model, with the adapter merged in if there is one, ready for inference; raises JobError."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     with quiet():
+        config = load_config(source)
+        model = load_causal_model(source, config, dtype(config))
         try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype(config), use_safetensors=True, trust_remote_code=False
-            )
             if adapter is not None:
                 from peft import PeftModel
 
                 model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise JobError(f"{source}: the model can't be loaded: {first_line(error)}") from None
+            raise JobError(f"{adapter}: the adapter can't be loaded: {first_line(error)}") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

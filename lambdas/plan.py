@@ -75,7 +75,7 @@ def model_request(package: Package, settings: Settings, environment: Environment
         container = base_model_container(package, metadata, environment)
         # Versions that share a base share the model: what is below an adapter stays when the adapter changes.
         base = f"{group}-base"
-    elif metadata.get("method") == "lora" and metadata.get("merged") == "false":
+    elif metadata.get("method") in ("lora", "qlora") and metadata.get("merged") == "false":
         container = _adapter_on_its_base(package, metadata)
     request: Request = {
         "PrimaryContainer": container,
@@ -115,8 +115,8 @@ def adapter_container(package: Package) -> Container:
         if specification["Name"] == ADAPTER_SPECIFICATION:
             return specification["Containers"][0]
     raise ValueError(
-        f"{package['ModelPackageArn']} was registered without an adapter of its own (training.method: lora makes one); "
-        "deploy it with endpoint.mode: real-time"
+        f"{package['ModelPackageArn']} was registered without an adapter of its own (training.method: lora or qlora "
+        "makes one); deploy it with endpoint.mode: real-time"
     )
 
 

@@ -34,6 +34,7 @@ from typing import Any
 from chat_request import JSON, Request, parse
 from text_model import TextModel
 
+from common.base_model import load_causal_model, load_config
 from common.precision import dtype
 
 JSON_LINES = "application/jsonlines"
@@ -124,12 +125,8 @@ def _load_weights(folder: Path) -> Any:
 
 def _load(folder: Path) -> Any:
     """The weights in a directory, in the precision in which they were evaluated."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype(config), use_safetensors=True, trust_remote_code=False
-    )
+    config = load_config(folder)
+    return load_causal_model(folder, config, dtype(config))
 
 
 def _apply(model: Any, adapter: Path) -> Any:

@@ -57,6 +57,8 @@ def _channels(build: Build, prepare: Any) -> list[Any]:
     }
     if not build.config.model.on_hub:
         sources["model"] = build.parameters["BaseModel"]
+    if build.config.training.start_from:
+        sources["start"] = build.config.training.start_from
     return [InputData(channel_name=name, data_source=uri) for name, uri in sources.items()]
 
 

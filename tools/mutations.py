@@ -221,14 +221,14 @@ MUTATIONS = (
     ),
     Mutation(
         "archive: a path leads out of the target",
-        "evaluation/archive.py",
+        "common/archive.py",
         'or ".." in path.parts',
         "or not path.parts",
         ARCHIVE,
     ),
     Mutation(
         "archive: links are unpacked",
-        "evaluation/archive.py",
+        "common/archive.py",
         "if not member.isfile():",
         "if member.isdev():",
         ARCHIVE,

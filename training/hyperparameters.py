@@ -37,6 +37,9 @@ class Hyperparameters:
     """
 
     method: str = DEFAULTS["method"]
+    task: str = DEFAULTS["task"]
+    dpo_beta: float = DEFAULTS["dpo_beta"]
+    start_from: str | None = DEFAULTS["start_from"]
     epochs: float = DEFAULTS["epochs"]
     max_steps: int = DEFAULTS["max_steps"]
     learning_rate: float = DEFAULTS["learning_rate"]
@@ -53,6 +56,7 @@ class Hyperparameters:
     lora_rank: int = DEFAULTS["lora_rank"]
     lora_alpha: int = DEFAULTS["lora_alpha"]
     lora_dropout: float = DEFAULTS["lora_dropout"]
+    lora_variant: str = DEFAULTS["lora_variant"]
     lora_target_modules: str = DEFAULTS["lora_target_modules"]
     early_stopping_patience: int = DEFAULTS["early_stopping_patience"]
     evaluations_per_run: int = DEFAULTS["evaluations_per_run"]
@@ -77,7 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="train.py",
         description="Fine-tune a causal language model as a SageMaker training job.",
-        epilog="Reads SM_CHANNEL_TRAIN, SM_CHANNEL_VALIDATION, SM_CHANNEL_MODEL and SM_CHANNEL_SERVING; "
+        epilog="Reads SM_CHANNEL_TRAIN, SM_CHANNEL_VALIDATION, SM_CHANNEL_MODEL, SM_CHANNEL_START and "
+        "SM_CHANNEL_SERVING; "
         "writes SM_MODEL_DIR and, on failure, SM_OUTPUT_DIR/failure.",
         allow_abbrev=False,
     )

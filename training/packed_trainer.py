@@ -99,12 +99,20 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
             alone = number < len(inputs) and self.args.world_size > 1 and not self.is_fsdp_enabled
             with self.accelerator.no_sync(model) if alone else nullcontext():
                 with self.compute_loss_context_manager():
-                    loss = completion_loss(model, self._prepare_inputs(batch))
+                    loss = self.batch_loss(model, self._prepare_inputs(batch))
                 total += loss.detach()
                 # Gradients are averaged over the processes, so the sum is scaled up by their number.
                 self.accelerator.backward(loss * self.args.world_size / num_items_in_batch)
         self._step_loss += total
         return total / num_items_in_batch
+
+    def batch_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Sum of the losses of a micro-batch."""
+        return completion_loss(model, inputs)
+
+    def items(self, inputs: dict[str, Any]) -> int:
+        """What the losses of a micro-batch are summed over."""
+        return int(inputs["targets"].numel())
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing: the Trainer's own count reads batches of another form."""
@@ -138,8 +146,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
                 if self.agree(self.progress.stop.requested):
                     raise EvaluationCutError
                 inputs = self._prepare_inputs(batch)
-                loss = completion_loss(self.model_wrapped if self.is_fsdp_enabled else self.model, inputs)
-                sums += torch.stack([loss.double(), sums.new_tensor(inputs["targets"].numel())])
+                loss = self.batch_loss(self.model_wrapped if self.is_fsdp_enabled else self.model, inputs)
+                sums += torch.stack([loss.double(), sums.new_tensor(self.items(inputs))])
         self.model.train(was_training)
         sums = self._sum(sums)
         metrics = {"eval_loss": float(sums[0] / sums[1])}

@@ -77,27 +77,51 @@ def run(chosen: Hyperparameters) -> None:
     stop.install()
     _quiet()
     import torch
+    from adapters import add_adapters, check_method, targets
     from saving import check_space, save_model
+    from start import check_start, find_start, load_adapter
     from trainer_setup import build_trainer
     from training_report import build_report
     from transformers import set_seed
-    from weights import add_adapters, base_name, base_source, load_config, load_model, load_tokenizer, resolve_precision
+    from weights import (
+        base_name,
+        base_source,
+        check_tokens,
+        frozen_dtype,
+        load_model,
+        load_tokenizer,
+        resolve_precision,
+    )
+
+    from common.base_model import is_composite, load_causal_model, load_config
 
     train_channel, validation_channel = _channel("TRAIN"), _channel("VALIDATION", required=False)
     model_dir = Path(os.environ.get("SM_MODEL_DIR") or "model")
     source = base_source(chosen)
+    config = load_config(source)
+    check_method(chosen, config, source)
+    name, layers = base_name(source, config), targets(chosen, config) if chosen.method != "full" else []
+    start = find_start(chosen)
+    if start is not None:
+        check_start(start, chosen, config, name, layers)
     set_seed(chosen.seed)
     tokenizer = load_tokenizer(source)
     rows, validation = _tokenize(train_channel, validation_channel, tokenizer, chosen)
 
-    config = load_config(source)
+    check_tokens(config, tokenizer, *(getattr(part, "rows", part) for part in (rows, validation)))
     precision = resolve_precision(chosen.precision, config)
-    model = load_model(source, chosen, precision)
-    name, stored = base_name(source, config), config.dtype or torch.float32
-    if chosen.method == "lora":
-        model = add_adapters(model, chosen, name)
+    if start is not None and not start.is_adapter:
+        model = load_model(str(start.folder), load_config(start.folder), chosen, precision)
+    else:
+        model = load_model(source, config, chosen, precision)
+    stored = config.dtype or torch.float32
+    if chosen.method != "full":
+        model = add_adapters(model, chosen, layers, name)
+        if start is not None:
+            load_adapter(model, start)
 
-    run_dir = _run_directory(chosen, precision, source, train_channel, validation_channel)
+    decides = [*_data_files(train_channel, validation_channel), *(start.files() if start else ())]
+    run_dir = _run_directory(chosen, precision, source, decides)
     trainer = build_trainer(model, tokenizer, rows, validation, chosen, precision, run_dir, stop)
     if trainer.is_world_process_zero():
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -118,8 +142,19 @@ def run(chosen: Hyperparameters) -> None:
             chosen, name, rows, validation, trainer, resumed, _data_files(train_channel, validation_channel)
         )
         serving = os.environ.get("SM_CHANNEL_SERVING")
+        unquantized = (
+            (lambda: load_causal_model(source, config, frozen_dtype(precision))) if chosen.method == "qlora" else None
+        )
         save_model(
-            trainer.model, tokenizer, model_dir, Path(serving) if serving else None, report, chosen.merge, stored
+            trainer.model,
+            tokenizer,
+            model_dir,
+            Path(serving) if serving else None,
+            report,
+            merge=chosen.merge,
+            dtype=stored,
+            base=unquantized,
+            keep_adapter=not is_composite(config),
         )
         print(f"[done] steps={report['steps']} train_loss={report['train_loss']} saved={model_dir}", flush=True)
         if not chosen.checkpoint_dir:
@@ -137,10 +172,13 @@ def _quiet() -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    import logging as standard
+
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
 
 
 def _channel(name: str, required: bool = True) -> Path | None:
@@ -163,15 +201,22 @@ def _tokenize(
     assert train is not None
     if chosen.early_stopping_patience and validation is None:
         raise JobError("early_stopping_patience needs a validation channel: SM_CHANNEL_VALIDATION is not set")
-    found = []
+    cache = Path(checkpoint_root(chosen)) / TOKENIZED
+    found: list[Any] = []
     for channel in (train, validation) if validation else (train,):
+        if chosen.task == "dpo":
+            from preference import tokenize_pairs
+
+            limit, long_rows = chosen.max_seq_length, chosen.long_rows
+            found.append(tokenize_pairs(channel, tokenizer, limit, long_rows, cache, adapt=channel is train))
+            continue
         rows = tokenize_channel(
             channel,
             tokenizer,
             chosen.max_seq_length,
             learn=chosen.learn,
             long_rows=chosen.long_rows,
-            cache=Path(checkpoint_root(chosen)) / TOKENIZED,
+            cache=cache,
             adapt=channel is train,
         )
         if os.environ.get("RANK", "0") == "0":
@@ -185,15 +230,13 @@ def _data_files(train: Path | None, validation: Path | None) -> list[Path]:
     return [file for channel in (train, validation) if channel for file in row_files(channel)]
 
 
-def _run_directory(
-    chosen: Hyperparameters, precision: str, source: str, train: Path | None, validation: Path | None
-) -> Path:
+def _run_directory(chosen: Hyperparameters, precision: str, source: str, decides: list[Path]) -> Path:
     """Where this run's checkpoints lie. Says so if only another run's do."""
     from checkpoints import latest_whole
     from run_folder import another_run, describe, open_run
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    description = describe(chosen.as_dict(), precision, _data_files(train, validation), source, processes)
+    description = describe(chosen.as_dict(), precision, decides, source, processes)
     folder = open_run(Path(checkpoint_root(chosen)).absolute(), description)
     fresh = os.environ.get("RANK", "0") == "0" and latest_whole(folder) is None
     if fresh and (line := another_run(folder, description)):
@@ -209,10 +252,12 @@ def _announce(
     chosen: Hyperparameters,
     precision: str,
 ) -> None:
-    parameters = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    from adapters import count, experts
+
+    parameters, trained = count(model)
+    frozen = f"frozen_experts={experts(model.config)} " * bool(experts(model.config))
     print(
-        f"[setup] method={chosen.method} parameters={sum(count for count, _ in parameters)} "
-        f"trained={sum(count for count, wanted in parameters if wanted)} precision={precision} "
+        f"[setup] method={chosen.method} parameters={parameters} trained={trained} {frozen}precision={precision} "
         f"device={trainer.args.device.type} processes={trainer.args.world_size} batches={trainer.collator.layout} "
         f"micro_batch_tokens={trainer.micro_batches.tokens} "
         f"activation_checkpointing={str(trainer.micro_batches.checkpointing).lower()} "

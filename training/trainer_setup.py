@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import preference
 import torch
 from fit import JobMemory, job_memory
 from hyperparameters import Hyperparameters
@@ -69,11 +71,17 @@ def build_trainer(
     if choice.reason and arguments.process_index == 0:
         print(f"[layout] rows are padded, not packed. {choice.reason}", flush=True)
     set_up_for(choice.layout, model)
-    install(model)
-    collator = Collator(choice.layout, tokenizer.pad_token_id)
+    make: Any = PackedTrainer
+    collators: type[Collator] = Collator
+    if chosen.task == "dpo":
+        preference.install(model)
+        make, collators = partial(preference.PreferenceTrainer, beta=chosen.dpo_beta), preference.PairCollator
+    else:
+        install(model)
+    collator = collators(choice.layout, tokenizer.pad_token_id)
     memory = job_memory(causal_model(model).config, chosen, precision, arguments.device, longest)
     found = fit_memory(model, collator, both, chosen, arguments, run_dir, memory)
-    trainer = PackedTrainer(
+    trainer: PackedTrainer = make(
         model=model,
         args=arguments,
         rows=rows,
@@ -111,6 +119,12 @@ def fit_memory(
     if arguments.device.type == "cpu":
         found = Found(chosen.micro_batch_tokens or CPU_TOKENS, chosen.activation_checkpointing == "always")
         checkpoint_layers(found.checkpointing)
+        return found
+    if chosen.task == "dpo":  # two passes over pairs: by the estimate alone, with room for the second
+        twice = chosen.activation_checkpointing != "never"
+        pairs = max(int(part.lengths().max()) for part in both)
+        found = Found(chosen.micro_batch_tokens or max(pairs, memory.micro_batch(twice) // 2), twice)
+        checkpoint_layers(twice)
         return found
     device = torch.cuda.get_device_name(arguments.device)
     found = remembered(run_dir, device) or _search(model, collator, both, chosen, arguments, memory, checkpoint_layers)

@@ -1,17 +1,18 @@
-"""Loads base model and tokenizer, adds adapters. Runs in the GPU training container."""
+"""Loads base model and tokenizer. Runs in the GPU training container."""
 
 from __future__ import annotations
 
 import json
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from hyperparameters import ALL_LINEAR, Hyperparameters
+from adapters import quantization
+from hyperparameters import Hyperparameters
+from tokenized import TokenizedRows
 
-from common.base_model import check_tokenizer, model_directory
+from common.base_model import check_tokenizer, load_causal_model, model_directory
 from common.failure import JobError, first_line
 from common.precision import precision as precision_for
 
@@ -65,62 +66,40 @@ def load_tokenizer(source: str) -> Any:
     return tokenizer
 
 
-def load_config(source: str) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:
-        raise JobError(f"the configuration of {source} cannot be loaded: {first_line(error)}") from error
-
-
-def load_model(source: str, chosen: Hyperparameters, precision: str) -> Any:
-    """The base model, its weights in the precision they are trained in.
-
-    A frozen base (LoRA) is held in bf16 where products run in bf16; weights that are themselves trained stay in fp32
-    and are cast for each product, since steps of 1e-5 vanish in bf16.
-    """
-    from transformers import AutoModelForCausalLM
-
-    dtype = torch.bfloat16 if precision == "bf16" and chosen.method == "lora" else torch.float32
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, low_cpu_mem_usage=True
+def check_tokens(config: Any, tokenizer: Any, *channels: TokenizedRows | None) -> None:
+    """Raises JobError if a row, or the padding, has a token that the model has no embedding for."""
+    vocabulary = int(config.vocab_size)
+    used = [int(rows[index]["ids"].max()) for rows in channels if rows is not None for index in range(len(rows))]
+    largest = max(tokenizer.pad_token_id, *used)
+    if largest >= vocabulary:
+        raise JobError(
+            f"token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}) has no embedding: the model has "
+            f"{vocabulary}; tokenizer and weights don't belong together, or tokens were added to the tokenizer alone"
         )
-    except Exception as error:
-        raise JobError(f"the base model {source} cannot be loaded: {first_line(error)}") from error
+
+
+def load_model(source: str, config: Any, chosen: Hyperparameters, precision: str) -> Any:
+    """The base model, its weights in the precision they are trained in; with qlora in 4 bits.
+
+    A frozen base is held in bf16 where products run in bf16; weights that are themselves trained stay in fp32 and are
+    cast for each product, since steps of 1e-5 vanish in bf16.
+    """
+    dtype = frozen_dtype(precision) if chosen.method != "full" else torch.float32
+    more: dict[str, Any] = {"low_cpu_mem_usage": True}
+    if chosen.method == "qlora":
+        # Straight to where it is trained: a weight is quantized on the device that it arrives at.
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        more = {"quantization_config": quantization(dtype), "device_map": {"": device}}
+    model = load_causal_model(source, config, dtype, **more)
+    for module in model.modules():
+        # bitsandbytes repacks a CPU's weights at the first evaluation, for a kernel that can't train and takes not
+        # every width.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     model.config.use_cache = False
     return model
 
 
-def add_adapters(model: Any, chosen: Hyperparameters, name: str) -> Any:
-    """The model with LoRA adapters in fp32, everything else frozen."""
-    from peft import LoraConfig, get_peft_model
-
-    targets: str | list[str] = chosen.lora_target_modules
-    if targets != ALL_LINEAR:
-        targets = [part.strip() for part in chosen.lora_target_modules.split(",") if part.strip()]
-    config = LoraConfig(
-        r=chosen.lora_rank,
-        lora_alpha=chosen.lora_alpha,
-        lora_dropout=chosen.lora_dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 for a renamed attribute
-            adapted = get_peft_model(model, config)
-    except ValueError as error:
-        leaves = sorted(
-            {key.rsplit(".", 1)[-1] for key, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        )
-        raise JobError(
-            f"lora_target_modules={chosen.lora_target_modules!r} does not fit the model ({first_line(error)}); "
-            f"allowed: {ALL_LINEAR} or some of {', '.join(leaves)}"
-        ) from error
-    adapted.peft_config["default"].base_model_name_or_path = name
-    for module in adapted.modules():
-        if hasattr(module, "lora_A"):
-            module.cast_input_dtype_enabled = False  # autocast does it, without a detour through fp32
-    return adapted
+def frozen_dtype(precision: str) -> torch.dtype:
+    """What a base that isn't trained itself is held and saved in."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32

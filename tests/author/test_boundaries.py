@@ -14,9 +14,9 @@ from tests.support.bundles import bundled
 ROOT = Path(__file__).resolve().parents[2]
 
 # What each runtime brings beside the standard library, the folder's own modules and its part of common/, whose modules
-# import nothing but each other and, late, torch.
+# import nothing but each other and, late, torch and transformers.
 ALLOWED = {
-    "common": {"torch"},
+    "common": {"torch", "transformers"},
     "preparation": {"numpy", "orjson", "pyarrow"},
     "training": {"accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
     "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},

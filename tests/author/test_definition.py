@@ -205,6 +205,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("big machine", {"training": {"instance_type": "ml.p4d.24xlarge", "instance_count": 2}}),
     ("machine with EBS", {"training": {"instance_type": "ml.p3.2xlarge"}}),
     ("full", {"training": {"method": "full"}}),
+    ("qlora from a version", {"training": {"method": "qlora", "start_from": "s3://bucket/v/model.tar.gz"}}),
     ("adapter only", {"training": {"merge": False}}),
     ("no cache", {"cache_days": 0}),
     ("vpc", {"aws": {"vpc": {"subnets": ["subnet-0123456789abcdef0"], "security_group_ids": ["sg-0123456789abcdef"]}}}),
@@ -227,6 +228,7 @@ def test_every_variant_is_one_that_aws_accepts(name: str, changes: dict[str, Any
     train = jobs(definition)[1]["Arguments"]
     channels = {channel["ChannelName"] for channel in train["InputDataConfig"]}
     assert ("model" in channels) == (not variant.model.on_hub)
+    assert ("start" in channels) == ("start_from" in train["HyperParameters"]) == (name == "qlora from a version")
     assert ("model_id" in train["HyperParameters"]) == variant.model.on_hub
     assert ("VolumeKmsKeyId" in train["ResourceConfig"]) == (name == "machine with EBS")
     assert ("MaxWaitTimeInSeconds" in train["StoppingCondition"]) == variant.training.spot

@@ -66,6 +66,7 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     "endpoint.name": (["fmops-e", "fmops-" + "a" * 49], ["fmops-my_endpoint", "fmops-e-", "fmops-E", "a" * 56]),
     "endpoint.asynchronous_output_uri": (["s3://bucket/out/"], ["out/", "s3://B/x"]),
     "training.lora_target_modules": (["q_proj,v_proj", "all-linear"], [" , ", "q_proj,", "x" * 1001]),
+    "training.start_from": (["s3://bucket/a/model.tar.gz"], ["model.tar.gz", "s3://B/x"]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
 }  # fmt: skip

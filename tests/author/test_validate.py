@@ -121,7 +121,7 @@ CASES: list[tuple[str, Callable[[Definition], None], str, str]] = [
     ("same name", top("Train", "Name", "Prepare"), "Prepare", "two steps"),
     ("bad name", top("GateFailed", "Name", "Gate failed"), "Gate failed", "letters"),
     ("waits for nothing", top("Train", "DependsOn", ["Absent"]), "Train", "Absent"),
-    ("not a choice", parameter("FineTuningMethod", "qlora"), "", "lora, full"),
+    ("not a choice", parameter("FineTuningMethod", "lisa"), "", "lora, qlora, full"),
     ("long parameter", parameter("EndpointName", "x" * 1025), "", "1024"),
     ("too many parameters", lambda d: d["Parameters"].extend(TOO_MANY), "", "200"),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from common import precision
+from common.base_model import load_config
 from tests.support.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,6 @@ def test_training_evaluation_and_serving_agree(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(precision, "multiplies_bf16", lambda: bf16)
     model = make_tiny_model(tmp_path / "model", ["turn on the light"], hidden=512, layers=1)
     expected = torch.bfloat16 if bf16 else torch.float32
-    assert weights.resolve_precision("auto", weights.load_config(str(model))) == ("bf16" if bf16 else "fp32")
+    assert weights.resolve_precision("auto", load_config(model)) == ("bf16" if bf16 else "fp32")
     assert models.load_model(model).dtype == expected
     assert inference._load_weights(model).dtype == expected

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archive import unpack
 
+from common.archive import unpack
 from common.base_model import check_weights
 from common.failure import JobError
 

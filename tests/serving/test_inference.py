@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from common.failure import JobError
+
 MESSAGES = [{"role": "system", "content": "Answer."}, {"role": "user", "content": "set the kitchen lights"}]
 
 
@@ -295,7 +297,7 @@ def test_what_cannot_be_loaded_is_said(
     pickled = tmp_path / "pickled"
     shutil.copytree(base, pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(JobError, match="safetensors"):
         inference.model_fn(str(pickled))
 
 

@@ -11,11 +11,11 @@ import pytest
 from tests.support.bundles import bundled
 
 CONTRACT = [
-    "method", "epochs", "max_steps", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
-    "batch_size", "gradient_accumulation_steps", "micro_batch_tokens", "activation_checkpointing",
-    "max_seq_length", "learn", "long_rows", "lora_rank", "lora_alpha", "lora_dropout",
-    "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge",
-    "precision", "seed", "model_id", "checkpoint_dir",
+    "method", "task", "dpo_beta", "start_from", "epochs", "max_steps", "learning_rate", "lr_scheduler",
+    "warmup_ratio", "weight_decay", "batch_size", "gradient_accumulation_steps", "micro_batch_tokens",
+    "activation_checkpointing", "max_seq_length", "learn", "long_rows", "lora_rank", "lora_alpha", "lora_dropout",
+    "lora_variant", "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run",
+    "merge", "precision", "seed", "model_id", "checkpoint_dir",
 ]  # fmt: skip
 
 
@@ -38,12 +38,12 @@ def test_strings_become_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--epoch", "3"], "unknown hyperparameter --epoch 3; allowed: method, epochs,"),
+        (["--epoch", "3"], "unknown hyperparameter --epoch 3; allowed: method, task,"),
         (["--epochs", "-1"], "-1.0 is refused; allowed: a number from 0.01 to 100"),
         (["--epochs", "nan"], "nan is refused; allowed: a number"),
         (["--batch_size", "2.5"], "'2.5' is refused; allowed: a whole number from 1 to 4096"),
         (["--batch_size", "inf"], "'inf' is refused; allowed: a whole number"),
-        (["--method", "qlora"], "'qlora' is refused; allowed: lora or full"),
+        (["--method", "lisa"], "'lisa' is refused; allowed: lora, qlora or full"),
         (["--merge", "yes"], "'yes' is refused; allowed: true or false"),
         (["--lora_target_modules", " , "], "' , ' is refused; allowed: all-linear, or module names"),
         (["--early_stopping_patience", "2", "--evaluations_per_run", "0"], "evaluations_per_run: 0 is refused"),

@@ -1,4 +1,4 @@
-"""Unpacks model.tar.gz, trusting nothing in it. Runs in the Evaluate step's processing container.
+"""Unpacks model.tar.gz, trusting nothing in it. Runs in the containers of Train and Evaluate.
 
 Only plain files and folders below the target are written, so neither a path nor a link can lead out of it.
 """
