@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+import socket
 import zlib
 from array import array
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any, BinaryIO, TypedDict
 import numpy as np
 
 FACTS = "facts.json"
-_DRAFT = "draft-"
 _HEADER = 128
 """Bytes before the numbers: format 1.0 of numpy's .npy, padded, so that the shape can be written last."""
 _BLOCK = 1 << 24
@@ -102,9 +101,13 @@ class Writer:
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob(f"{_DRAFT}*"):  # by a job that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        self._draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=root))
+        host = socket.gethostname()
+        for left in root.glob(f"draft-{host}-*"):
+            if not _runs(int(left.name.rpartition("-")[2])):
+                shutil.rmtree(left, ignore_errors=True)
+        self._draft = root / f"draft-{host}-{os.getpid()}"
+        shutil.rmtree(self._draft, ignore_errors=True)
+        self._draft.mkdir()
         self._ids = _Column(self._draft / "ids.npy", np.int32)
         self._learned = _Column(self._draft / "learned.npy", np.bool_)
         self._ends: array[int] = array("q")
@@ -118,7 +121,7 @@ class Writer:
         self._ends.append(self._ids.count)
 
     def finish(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Make it a whole folder under that name, in place of one that may be there."""
+        """Make it a whole folder under that name, if another machine on the same disk hasn't done so meanwhile."""
         ends = _Column(self._draft / "ends.npy", np.int64)
         ends.append(np.asarray(self._ends, dtype=np.int64))
         columns = {"ids": self._ids, "learned": self._learned, "ends": ends}
@@ -126,8 +129,11 @@ class Writer:
             column.close()
         checksums = {name: [column.count, column.checksum] for name, column in columns.items()}
         (self._draft / FACTS).write_text(json.dumps({**facts, "checksums": checksums}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(self._draft, folder)
+        try:
+            os.rename(self._draft, folder)
+        except OSError:
+            if not (folder / FACTS).is_file():
+                raise
 
     def __enter__(self) -> Writer:
         return self
@@ -136,6 +142,17 @@ class Writer:
         self._ids.file.close()
         self._learned.file.close()
         shutil.rmtree(self._draft, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def open_rows(folder: Path) -> TokenizedRows | None:

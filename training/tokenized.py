@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -103,7 +104,7 @@ def tokenize_channel(
 
 def _first(channel: Path, tokenizer: Any, choices: Choices, cache: Path, adapt: bool) -> TokenizedRows:
     """The rows, of which the machine's other processes are told, if there are any."""
-    told = _told(channel) if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1 else None
+    told = _told(channel) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     try:
         rows = _tokenize_once(channel, tokenizer, choices, cache, adapt)
     except JobError as error:
@@ -119,9 +120,11 @@ def _tokenize_once(channel: Path, tokenizer: Any, choices: Choices, root: Path, 
     # What the files hold is known when they have been read: that is worth a pass of its own only if there is a folder
     # that may have come from them.
     if any(root.glob(f"{settings}-*")):
-        kept = open_rows(root / f"{settings}-{_digest(files)}")
+        name = f"{settings}-{_digest(files)}"
+        kept = open_rows(root / name)
         if kept is not None:
             return kept
+        shutil.rmtree(root / name, ignore_errors=True)
     digest = hashlib.blake2b(digest_size=16)
     with Writer(root) as writer:
         counts = _Tokenizing(tokenizer, choices, writer).run(_read(files, digest), adapt)
@@ -148,14 +151,15 @@ def _told(channel: Path) -> Path:
         born = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         born = "0"
-    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    mark = hashlib.blake2b(str(channel.absolute()).encode(), digest_size=4).hexdigest()
-    return Path(tempfile.gettempdir()) / f"fmops-tokenized-{os.getuid()}-{parent}-{born}-{restart}-{mark}.json"
+    start = [os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")]
+    known = json.dumps([parent, born, *start, str(channel.absolute())])
+    mark = hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"fmops-tokenized-{os.getuid()}-{mark}.json"
 
 
 def _tell(told: Path | None, what: dict[str, str]) -> None:
     if told is not None:
-        draft = told.with_suffix(".draft")
+        draft = told.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(what), encoding="utf-8")
         os.replace(draft, told)
 

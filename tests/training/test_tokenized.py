@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -295,7 +296,7 @@ def test_several_processes_tokenize_once(tmp_path: Path) -> None:
         "rows = tokenized.tokenize_channel(channel, templated('qwen3'), 512, cache=cache)\n"
         "print(len(made), len(rows), rows.folder, int(rows[299]['ids'].sum()))\n"
     )
-    environment = {**os.environ, "LOCAL_WORLD_SIZE": "2", "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "WORLD_SIZE": "2", "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program], env={**environment, "LOCAL_RANK": rank}, stdout=subprocess.PIPE
@@ -309,10 +310,36 @@ def test_several_processes_tokenize_once(tmp_path: Path) -> None:
 
 
 def test_a_failure_reaches_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     for rank in ("0", "1"):
         monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(JobError, match="the last message must be the assistant's"):
             tokenized(tmp_path, templated("chatml"), [{"messages": [message("user", "a")]}], cache=tmp_path / "cache")
+
+
+def test_what_a_killed_job_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    cache, host = tmp_path / "cache", socket.gethostname()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for process in (gone.pid, os.getppid()):
+        (cache / f"draft-{host}-{process}").mkdir(parents=True)
+    rows = tokenized(tmp_path, templated("chatml"), lamp_rows(3), cache=cache)
+    assert sorted(cache.iterdir()) == sorted([cache / f"draft-{host}-{os.getppid()}", rows.folder])
+
+
+def test_two_machines_on_one_disk_may_write_the_same(tmp_path: Path) -> None:
+    from token_store import Writer, open_rows
+
+    facts = {"left_out": 0, "content": "", "chat_template": "", "notes": []}
+    with Writer(tmp_path) as writer:
+        writer.append(np.arange(3), np.array([False, True, True]))
+        writer.finish(tmp_path / "rows", facts)
+    with Writer(tmp_path) as second:
+        second.append(np.arange(3), np.array([False, True, True]))
+        second.finish(tmp_path / "rows", facts)
+    rows = open_rows(tmp_path / "rows")
+    assert rows is not None
+    assert rows[0]["ids"].tolist() == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
