@@ -77,7 +77,7 @@ BOTH: list[tuple[dict[str, Any], str]] = [
     ({**LIST, "VolumeKmsKeyId": KEY}, "VolumeKmsKeyId can.t be requested"),
     ({"InstancePreferences": [{"InstanceType": "ml.p3.2xlarge"}, FIRST], "InstanceCount": 1, "VolumeKmsKeyId": KEY},
      "VolumeKmsKeyId can.t be requested with instance type ml.g5.2xlarge"),
-    ({**LIST, "InstanceCount": 2}, "localcloud runs one instance"),
+    ({**LIST, "InstanceCount": 5}, "from 1 to 4"),
     (per_preference(2, 1), "localcloud runs one instance"),
     (per_preference(1, 0), "nstanceCount"),
     ({"InstanceCount": 1}, "needs an InstanceType or InstancePreferences"),
