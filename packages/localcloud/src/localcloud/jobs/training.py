@@ -13,13 +13,13 @@ from localcloud.jobs import machines
 from localcloud.jobs.archive import pack
 from localcloud.jobs.capacity import check_preferences, note_selection, selected
 from localcloud.jobs.execution import Command, Outcome, run_commands, run_job
-from localcloud.jobs.host import CHECKPOINTS, Host, script_mode
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink, MetricReader
 from localcloud.jobs.states import TRAINING, Job, secondary
 from localcloud.jobs.storage import check_cluster
 from localcloud.jobs.supervisor import Control, supervisor
 from localcloud.jobs.sync import Syncer
+from localcloud.jobs.training_host import CHECKPOINTS, Host, script_mode
 from localcloud.jobs.transfer import TransferError, aggregate, join_uri, split_uri, upload_file
 from localcloud.store import Document
 

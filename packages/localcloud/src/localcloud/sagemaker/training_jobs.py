@@ -7,10 +7,10 @@ import time
 from localcloud import images, paging, tags
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.jobs import states, training
-from localcloud.jobs.host import CHECKPOINTS
 from localcloud.jobs.logs import check_metric_definitions
 from localcloud.jobs.states import TRAINING, Job, secondary
 from localcloud.jobs.supervisor import Control, supervisor
+from localcloud.jobs.training_host import CHECKPOINTS
 from localcloud.store import Document
 
 _SUMMARY = paging.summary(
