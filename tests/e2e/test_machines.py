@@ -78,7 +78,7 @@ def until(look: Any, good: Any) -> Any:
     deadline = time.monotonic() + 120
     while not good(seen := look()):
         assert time.monotonic() < deadline, f"still {seen!r}"
-        time.sleep(0.1)
+        time.sleep(0.5)
     return seen
 
 

@@ -157,7 +157,8 @@ class _Run:
 
         def close(host: Host, syncer: Syncer) -> None:
             syncer.close(trust_last_write=outcome is not None and not outcome.killed(host.number))
-            _LOG.info("%s %s: uploaded %s of checkpoints", self.job.name, host.name, syncer.moved)
+            local, uri = host.checkpoint_paths
+            _LOG.info("%s %s: uploaded %s from %s to %s", self.job.name, host.name, syncer.moved, local, uri)
 
         with contextlib.ExitStack() as stack:
             for host in self.hosts:

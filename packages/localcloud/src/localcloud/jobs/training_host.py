@@ -36,6 +36,11 @@ class Host:
         }
         self.checkpoint: dict[str, str] = doc.get("CheckpointConfig") or {}
 
+    @property
+    def checkpoint_paths(self) -> tuple[str, str]:
+        """(directory in the container, S3 URI) of a job that keeps checkpoints."""
+        return self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+
     def prepare(self) -> None:
         """Directories, channels, configuration, and the checkpoints that are there already."""
         for part in ("model", "code", "output/data", "output/intermediate", "input/data", "input/config"):
@@ -54,7 +59,7 @@ class Host:
         self._write(config / "inputdataconfig.json", self._input_data_config())
         self._write(config / "resourceconfig.json", self._resources())
         if self.checkpoint:
-            local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+            local, uri = self.checkpoint_paths
             target = self.layout.path(local)
             target.mkdir(parents=True, exist_ok=True)
             moved = restore(self.ctx, uri, target)
@@ -70,7 +75,7 @@ class Host:
         if not self.checkpoint:
             return None
         interval = supervisor(self.ctx.cloud).settings.sync_seconds
-        local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+        local, uri = self.checkpoint_paths
         return Syncer(self.ctx, self.layout.path(local), uri, self.layout.root / "tmp", interval, self.name)
 
     def _in_command(self, text: str) -> bool:
