@@ -23,14 +23,15 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _SLAVE = 1, 2, 4, 8, 3
 _KEPT = {1: _RDONLY, 2: _NOSUID, 4: _NODEV, 8: _NOEXEC, 1024: 1024, 2048: 2048, 4096: 1 << 21}
 """statvfs flag -> mount flag"""
 _OPT_ML = "/opt/ml"
+_HOSTS = "/etc/hosts"
 _ALL_USERS = 2**32 - 1
 
 
-def enter(opt_ml: str, root: str, read_only: list[str]) -> None:
+def enter(opt_ml: str, root: str, read_only: list[str], hosts: str) -> None:
     """Move this process (which must have one thread) into new namespaces: the next process that it starts is number 1.
 
-    `opt_ml` becomes `/opt/ml`, `read_only` can't be written to, `root` can, wherever it is. OSError with what was
-    tried when the machine doesn't allow it.
+    `opt_ml` becomes `/opt/ml`, the file `hosts` (if any) `/etc/hosts`; `read_only` can't be written to, `root` can,
+    wherever it is. OSError with what was tried when the machine doesn't allow it.
     """
     if not sys.platform.startswith("linux"):
         raise OSError(errno.ENOSYS, "only Linux has mount namespaces")
@@ -50,6 +51,8 @@ def enter(opt_ml: str, root: str, read_only: list[str]) -> None:
     if not os.path.isdir(_OPT_ML):
         _make_mount_point(os.path.join(root, "mnt"))
     _mount(opt_ml, _OPT_ML, flags=_BIND | _REC)
+    if hosts:
+        _mount(hosts, _HOSTS, flags=_BIND)
 
 
 def mount_proc() -> None:

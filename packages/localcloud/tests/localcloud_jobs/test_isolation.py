@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from localcloud.errors import AwsError
 from localcloud.jobs import isolation, packages
 from localcloud.jobs.isolation import Isolation
 from localcloud_jobs.conftest import OWN, WAYS, Bench, channel, own_opt_ml, processes_of, s3_input, s3_output, until
@@ -111,6 +112,12 @@ def test_rewriting_refuses_what_the_sdks_library_writes(rewriting: Path, bench: 
     job = bench.training_end(bench.train("step", "", InputDataConfig=[steps]))
     assert job["TrainingJobStatus"] == "Failed"
     assert "@step and @remote" in job["FailureReason"]
+
+
+def test_rewriting_refuses_several_machines(rewriting: Path, bench: Bench) -> None:
+    two = {"InstanceType": "ml.g5.2xlarge", "InstanceCount": 2, "VolumeSizeInGB": 30}
+    with pytest.raises(AwsError, match=r"names in an /etc/hosts of their own, .*LOCALCLOUD_OPT_ML=rewrite"):
+        bench.train("two", "", ResourceConfig=two)
 
 
 def test_rewriting_leaves_a_job_alone_that_only_copies_code_which_names_opt_ml(rewriting: Path, bench: Bench) -> None:

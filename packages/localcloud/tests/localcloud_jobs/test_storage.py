@@ -152,5 +152,5 @@ print(sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if 
     assert "['run-0/weights', 'run-1/weights', 'run-2/weights']" in bench.log("/aws/sagemaker/TrainingJobs", name)
     assert bench.object("ck/run-0/weights").exists()
     said = [record.getMessage() for record in caplog.records]
-    assert "restores: restored 3 files (3000 bytes) from s3://data/ck to /opt/ml/checkpoints" in said
-    assert "restores: uploaded 1 file (3 bytes) from /opt/ml/checkpoints to s3://data/ck" in said
+    assert "restores algo-1: restored 3 files (3000 bytes) from s3://data/ck to /opt/ml/checkpoints" in said
+    assert "restores algo-1: uploaded 1 file (3 bytes) from /opt/ml/checkpoints to s3://data/ck" in said

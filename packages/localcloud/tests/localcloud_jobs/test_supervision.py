@@ -20,7 +20,7 @@ from localcloud.jobs.archive import pack, unpack
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.lines import LineSplitter
 from localcloud.jobs.process import Process
-from localcloud.jobs.transfer import TransferError
+from localcloud.jobs.transfer import TransferError, walk
 from localcloud.sagemaker import processing_jobs, training_jobs
 from localcloud.server import end
 from localcloud_jobs.conftest import ACCOUNT, REGION, Bench, open_cloud, processes_of, until
@@ -227,7 +227,7 @@ def test_packing_is_deterministic_and_round_trips(tmp_path: Path) -> None:
     (source / "same.sh").hardlink_to(source / "a.sh")
     (source / "inside").symlink_to("b/big.bin")
     (source / "outside").symlink_to("/etc/passwd")
-    assert pack(source, tmp_path / "1.tar.gz") == pack(source, tmp_path / "2.tar.gz") == 4
+    assert pack(walk(source), tmp_path / "1.tar.gz") == pack(walk(source), tmp_path / "2.tar.gz") == 4
     assert (tmp_path / "1.tar.gz").read_bytes() == (tmp_path / "2.tar.gz").read_bytes()
     unpack(tmp_path / "1.tar.gz", tmp_path / "target")
     files = {path.relative_to(tmp_path / "target").as_posix(): path for path in (tmp_path / "target").rglob("*.*")}

@@ -291,7 +291,7 @@ def test_a_home_with_a_space_and_quotes_still_works(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"ResourceConfig": {"InstanceType": "ml.g5.2xlarge", "InstanceCount": 2, "VolumeSizeInGB": 1}}, "one instance"),
+    ({"ResourceConfig": {"InstanceType": "ml.g5.2xlarge", "InstanceCount": 5, "VolumeSizeInGB": 1}}, "from 1 to 4"),
     ({"InputDataConfig": [channel("x", "s3://data/x", InputMode="Pipe")]}, "input mode Pipe"),
     ({"CheckpointConfig": {"S3Uri": "s3://data/c", "LocalPath": "/var/c"}}, "must be in /opt/ml"),
     ({"EnableManagedSpotTraining": True}, "Invalid MaxWaitTimeInSeconds"),

@@ -6,14 +6,14 @@ import gzip
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
 from isal import igzip
 
-from localcloud.jobs.transfer import TransferError, io_failure, walk
+from localcloud.jobs.transfer import TransferError, io_failure
 
 _CHUNK = 1 << 20
 _MAX_MEMBERS = 200_000
@@ -32,15 +32,15 @@ class BoundedMember(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
 
 
-def pack(directory: Path, archive: Path) -> int:
-    """Write `directory` (its contents, not the directory itself) as a .tar.gz; the number of files.
+def pack(files: Iterable[tuple[Path, str]], archive: Path) -> int:
+    """Write files under the names given as a .tar.gz; their number.
 
-    Members are sorted and carry no owner; the gzip header has no time, so that equal files give an equal archive.
+    Members carry no owner; the gzip header has no time, so that equal files give an equal archive.
     """
     count = 0
     try:
         with _gzip_writer(archive) as stream, tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for path, name in walk(directory):
+            for path, name in files:
                 info = tar.gettarinfo(str(path.resolve()), arcname=name)
                 if not info.isreg():
                     # A second hard link to a file that is already in: stored again, whole.

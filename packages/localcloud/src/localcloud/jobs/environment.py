@@ -13,7 +13,9 @@ from localcloud.context import Context
 from localcloud.jobs.layout import Layout
 
 HOST = "algo-1"
-"""The one host of a job, as SageMaker names the first."""
+"""The first host of a job, as SageMaker names it."""
+MASTER_PORT = 7777
+"""Where the hosts of a job meet: a constant of the SDK's drivers (scripts/environment.py) and of the toolkit."""
 
 _INPUT, _OUTPUT, _MODEL = "/opt/ml/input", "/opt/ml/output", "/opt/ml/model"
 
@@ -30,8 +32,13 @@ def gpus() -> int:
     return sum(1 for path in Path("/dev").glob("nvidia*") if path.name[len("nvidia") :].isdigit())
 
 
-def base_environment(ctx: Context, layout: Layout, *, isolated: bool, role: str = "") -> dict[str, str]:
-    """PATH, HOME, threads, and the way to localcloud as `role`; isolated: no AWS credentials and no model hub."""
+def base_environment(
+    ctx: Context, layout: Layout, *, isolated: bool, role: str = "", machines: int = 1
+) -> dict[str, str]:
+    """PATH, HOME, threads, and the way to localcloud as `role`; isolated: no AWS credentials and no model hub.
+
+    The CPUs of this machine are shared by the `machines` that a job has.
+    """
     seen = layout.seen
     environment = {
         "PATH": ":".join(
@@ -44,7 +51,7 @@ def base_environment(ctx: Context, layout: Layout, *, isolated: bool, role: str 
         "LC_ALL": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": str(cpus()),
+        "OMP_NUM_THREADS": str(max(1, cpus() // machines)),
         # Jobs share this machine with each other and with their user: threads that spin while waiting would stall all.
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
@@ -64,15 +71,15 @@ def base_environment(ctx: Context, layout: Layout, *, isolated: bool, role: str 
     return environment
 
 
-def resource_config(instance_type: str) -> dict[str, Any]:
-    """resourceconfig.json of a training job."""
+def resource_config(instance_type: str, host: str, hosts: list[str]) -> dict[str, Any]:
+    """resourceconfig.json of a training job on one of its hosts."""
     return {
-        "current_host": HOST,
+        "current_host": host,
         "current_instance_type": instance_type,
         "current_group_name": "homogeneousCluster",
-        "hosts": [HOST],
+        "hosts": hosts,
         "instance_groups": [
-            {"instance_group_name": "homogeneousCluster", "instance_type": instance_type, "hosts": [HOST]}
+            {"instance_group_name": "homogeneousCluster", "instance_type": instance_type, "hosts": hosts}
         ],
         "network_interface_name": "lo" if sys.platform.startswith("linux") else "lo0",
     }
@@ -85,6 +92,7 @@ def training_environment(
     hyperparameters = {key: _decoded(value) for key, value in (job.get("HyperParameters") or {}).items()}
     user = {key: value for key, value in hyperparameters.items() if not key.startswith("sagemaker_")}
     program = str(hyperparameters.get("sagemaker_program") or "")
+    host, hosts = resources["current_host"], resources["hosts"]
     values: dict[str, Any] = {
         "SM_MODEL_DIR": _MODEL,
         "SM_INPUT_DIR": _INPUT,
@@ -96,15 +104,15 @@ def training_environment(
         "SM_OUTPUT_INTERMEDIATE_DIR": f"{_OUTPUT}/intermediate",
         "SM_CHANNELS": sorted(channels),
         "SM_HPS": user,
-        "SM_CURRENT_HOST": HOST,
-        "SM_HOSTS": [HOST],
-        "SM_HOST_COUNT": 1,
-        "SM_CURRENT_HOST_RANK": 0,
+        "SM_CURRENT_HOST": host,
+        "SM_HOSTS": hosts,
+        "SM_HOST_COUNT": len(hosts),
+        "SM_CURRENT_HOST_RANK": hosts.index(host),
         "SM_CURRENT_INSTANCE_TYPE": resources["current_instance_type"],
         "SM_CURRENT_INSTANCE_GROUP": resources["current_group_name"],
         "SM_NETWORK_INTERFACE_NAME": resources["network_interface_name"],
         "SM_MASTER_ADDR": HOST,
-        "SM_MASTER_PORT": 7777,
+        "SM_MASTER_PORT": MASTER_PORT,
         "SM_NUM_CPUS": cpus(),
         "SM_NUM_GPUS": gpus(),
         "SM_NUM_NEURONS": 0,
@@ -120,9 +128,9 @@ def training_environment(
     values |= {f"SM_HP_{key.replace('-', '_').upper()}": value for key, value in user.items()}
     values["SM_TRAINING_ENV"] = {
         "channel_input_dirs": {name: f"{_INPUT}/data/{name}" for name in channels},
-        "current_host": HOST,
+        "current_host": host,
         "current_instance_type": resources["current_instance_type"],
-        "hosts": [HOST],
+        "hosts": hosts,
         "hyperparameters": user,
         "input_data_config": channels,
         "input_config_dir": f"{_INPUT}/config",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from localcloud.context import Context
 from localcloud.jobs.isolation import EscapeError, Watch, box, isolation
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink
+from localcloud.jobs.machines import PortError
 from localcloud.jobs.process import Process
 from localcloud.jobs.states import REASON_LIMIT
 from localcloud.jobs.supervisor import Control, Shutdown, supervisor
@@ -26,19 +28,31 @@ _ACTIVE_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """How a job's commands ended."""
 
-    code: int
+    codes: list[int]
+    """Of each machine's first process."""
     timed_out: bool
     stopped: bool
     """A user asked for it."""
     reason: str | None
     """FailureReason when it failed by itself."""
 
-    @property
-    def killed(self) -> bool:
-        """By SIGKILL: its last file may be half written."""
-        return self.code == 137
+    def killed(self, number: int) -> bool:
+        """That one by SIGKILL: its last file may be half written."""
+        return self.codes[number] == 137
+
+
+@dataclass(frozen=True)
+class Command:
+    """What runs in one container, as the job is to see it."""
+
+    layout: Layout
+    words: list[str]
+    environment: dict[str, str]
+    sink: LogSink
+    directory: str | None = None
+    channels: Iterable[str] = ()
 
 
 @contextmanager
@@ -62,34 +76,26 @@ def job_layout(home: Path, name: str, *, own: bool) -> Iterator[Layout]:
             _ACTIVE.discard(root)
 
 
-def run_command(
-    ctx: Context,
-    control: Control,
-    layout: Layout,
-    command: list[str],
-    environment: dict[str, str],
-    sink: LogSink,
-    max_runtime: float,
-    directory: str | None = None,
-    channels: Iterable[str] = (),
-) -> Outcome:
-    """Run a command, as the job is to see it, to its end, to a stop request or to `max_runtime` seconds.
-
-    EscapeError when it got at the machine's own `/opt/ml`.
+def run_commands(ctx: Context, control: Control, commands: Sequence[Command], max_runtime: float) -> Outcome:
+    """Run a job's commands, one for each of its machines, to the end of all, to the first failure, to a stop request or
+    to `max_runtime` seconds. EscapeError when one got at the machine's own `/opt/ml`.
     """
-    where = directory or str(layout.seen / "work")
-    watch = Watch(layout, tuple(channels))
-
-    def start() -> Process:
-        outside = layout.root / "work" if layout.own else Path(where)
-        return Process(command, environment, outside, sink, box(layout, where))
-
+    watches = [Watch(command.layout, tuple(command.channels)) for command in commands]
     grace = supervisor(ctx.cloud).settings.stop_grace_seconds
-    process, code, timed_out = control.run(start, max_runtime, grace)
-    watch.check()
-    stopped = control.stopping and not timed_out
-    reason = None if code == 0 or timed_out or stopped else _failure(layout, process, code)
-    return Outcome(code, timed_out, stopped, reason)
+    ending = control.run([functools.partial(_start, command) for command in commands], max_runtime, grace)
+    for watch in watches:
+        watch.check()
+    stopped, failed, reason = control.stopping and not ending.timed_out, ending.failed, None
+    if failed is not None and not ending.timed_out and not stopped:
+        reason = _failure(commands[failed].layout, ending.processes[failed], ending.codes[failed])
+    return Outcome(ending.codes, ending.timed_out, stopped, reason)
+
+
+def _start(command: Command) -> Process:
+    layout = command.layout
+    where = command.directory or str(layout.seen / "work")
+    outside = layout.root / "work" if layout.own else Path(where)
+    return Process(command.words, command.environment, outside, command.sink, box(layout, where))
 
 
 def run_job(
@@ -113,7 +119,7 @@ def guarded(work: Callable[[], None], fail: Callable[[str], None]) -> None:
         work()
     except Shutdown:
         raise
-    except (TransferError, EscapeError) as error:
+    except (TransferError, EscapeError, PortError) as error:
         fail(str(error))
     except ValueError as error:
         fail(f"ClientError: {error}")

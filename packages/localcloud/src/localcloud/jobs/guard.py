@@ -3,8 +3,8 @@
     python guard.py BOX COMMAND [ARGUMENT ...]      (started by localcloud.jobs.process, never by hand)
 
 BOX says in JSON what the command is put into: `{}` nothing (a model server); `{"init": true}` signals as the first
-process of a container gets them; with `opt_ml`, `root`, `read_only` and `directory` namespaces of its own (see
-namespace.py).
+process of a container gets them; with `opt_ml`, `root`, `read_only`, `hosts` and `directory` namespaces of its own
+(see namespace.py).
 
 Standard input is the control pipe: `T` asks the command, and nothing that it started, to end (SIGTERM), `K` kills all
 of it, and end of file (localcloud is gone, even by kill -9) kills all of it too. The command gets its own session and
@@ -151,7 +151,7 @@ def main(box: dict[str, Any], command: list[str]) -> int:
     own = "opt_ml" in box
     if own:
         try:
-            namespace.enter(box["opt_ml"], box["root"], box["read_only"])
+            namespace.enter(box["opt_ml"], box["root"], box["read_only"], box["hosts"])
             os.chdir(box["directory"])
         except OSError as error:
             print(f"localcloud: no namespace for this job: {error.strerror}", file=sys.stderr)

@@ -20,7 +20,7 @@ from localcloud.jobs.layout import CODE, OPT_ML, Layout
 from localcloud.jobs.packages import protected
 
 _GUARD = Path(__file__).with_name("guard.py")
-_PROBE = "test $$ = 1 && test -r /proc/1/stat && echo here > /opt/ml/probe"
+_PROBE = "test $$ = 1 && test -r /proc/1/stat && grep -q probe /etc/hosts && echo here > /opt/ml/probe"
 _PROBE_SECONDS = 20
 _SAID = 5
 _HOST = Path("/opt/ml")
@@ -78,6 +78,7 @@ def box(layout: Layout, directory: str) -> dict[str, Any]:
         "opt_ml": str(layout.opt_ml.resolve()),
         "root": str(layout.root.resolve()),
         "read_only": [str(path) for path in protected()],
+        "hosts": str(layout.hosts.resolve()) if layout.hosts.exists() else "",
         "directory": directory,
     }
 
@@ -88,6 +89,7 @@ def _probe() -> str:
         layout = Layout(Path(name), Path(name), own=True)
         for part in (layout.opt_ml, layout.root / "mnt"):
             part.mkdir(parents=True)
+        layout.hosts.write_text("127.0.0.1 probe\n")
         command = [sys.executable, "-I", "-S", str(_GUARD), json.dumps(box(layout, "/")), "/bin/sh", "-c", _PROBE]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as guard:
             try:

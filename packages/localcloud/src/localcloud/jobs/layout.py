@@ -4,6 +4,8 @@ home/jobs/<name>/opt/ml/...   what the job sees as /opt/ml
 home/jobs/<name>/python       its Python: localcloud's packages and what it installs (see packages.py)
 home/jobs/<name>/tmp, work    TMPDIR and the working directory
 home/jobs/<name>/output.log   everything the job wrote, as in CloudWatch Logs
+home/jobs/<name>/hosts        its /etc/hosts, where it has one of its own (see machines.py)
+home/jobs/<name>/algo-2/...   the same for the second machine of a training job, and so on
 
 In a namespace of its own (see isolation.py) the job sees that directory at `/opt/ml`, and nothing is rewritten. Model
 servers, and jobs where there are no namespaces, get `/opt/ml` rewritten in their code, arguments and environment.
@@ -42,8 +44,7 @@ class Layout:
     def create(cls, root: Path, *, own: bool = False) -> Layout:
         """Make the directory anew; what an earlier job of that name left is removed."""
         shutil.rmtree(root, ignore_errors=True)
-        for part in ("opt/ml", "tmp", "work", "mnt"):
-            (root / part).mkdir(parents=True)
+        _make(root)
         seen = root.resolve()
         if not _SHELL_SAFE.fullmatch(str(seen)):
             link = Path(tempfile.mkdtemp(prefix="localcloud-")) / "job"
@@ -52,6 +53,12 @@ class Layout:
         packages.create(seen / "python")
         return cls(root, seen, own)
 
+    def nested(self, name: str) -> Layout:
+        """The directory of a further machine of the same job, in this one and gone with it."""
+        _make(self.root / name)
+        packages.create(self.seen / name / "python")
+        return Layout(self.root / name, self.seen / name, self.own)
+
     @property
     def opt_ml(self) -> Path:
         return self.root / "opt" / "ml"
@@ -59,6 +66,10 @@ class Layout:
     @property
     def log(self) -> Path:
         return self.root / "output.log"
+
+    @property
+    def hosts(self) -> Path:
+        return self.root / "hosts"
 
     def map(self, text: str) -> str:
         """Replace every `/opt/ml` in a text by the directory that stands for it, unless the job has its own."""
@@ -95,3 +106,8 @@ class Layout:
         if self.seen != self.root.resolve() and self.seen.is_symlink():
             self.seen.unlink(missing_ok=True)
             shutil.rmtree(self.seen.parent, ignore_errors=True)
+
+
+def _make(root: Path) -> None:
+    for part in ("opt/ml", "tmp", "work", "mnt"):
+        (root / part).mkdir(parents=True)

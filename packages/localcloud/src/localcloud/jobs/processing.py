@@ -10,7 +10,7 @@ from localcloud.context import Context
 from localcloud.errors import validation
 from localcloud.jobs import environment as env
 from localcloud.jobs.capacity import check_preferences, note_selection, selected
-from localcloud.jobs.execution import Outcome, read_text, run_command, run_job
+from localcloud.jobs.execution import Command, Outcome, read_text, run_commands, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink
 from localcloud.jobs.states import PROCESSING, Job
@@ -169,10 +169,9 @@ class _Run:
                 syncers.append(Syncer(self.ctx, local, output["S3Uri"], scratch, interval))
         trust = False
         try:
-            outcome = run_command(
-                self.ctx, self.control, self.layout, command, self._environment(), sink, self._limit()
-            )
-            trust = not outcome.killed
+            container = Command(self.layout, command, self._environment(), sink)
+            outcome = run_commands(self.ctx, self.control, [container], self._limit())
+            trust = not outcome.killed(0)
         finally:
             for syncer in syncers:
                 syncer.close(trust_last_write=trust)

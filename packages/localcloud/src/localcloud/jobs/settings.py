@@ -12,6 +12,9 @@ class Settings:
 
     concurrent_jobs: int
     """Jobs that run at the same time; more wait in `InProgress`/`Pending`. LOCALCLOUD_CONCURRENT_JOBS, default 2."""
+    training_instances: int
+    """Machines that one training job may ask for; each is a container on this one. LOCALCLOUD_TRAINING_INSTANCES,
+    default 4."""
     stop_grace_seconds: float
     """From SIGTERM to SIGKILL, 120 as on SageMaker. LOCALCLOUD_STOP_GRACE_SECONDS."""
     opt_ml: str
@@ -42,6 +45,7 @@ class Settings:
     def from_environment(cls) -> Settings:
         return cls(
             concurrent_jobs=int(_number("CONCURRENT_JOBS", 2, 1)),
+            training_instances=int(_number("TRAINING_INSTANCES", 4, 1)),
             stop_grace_seconds=_number("STOP_GRACE_SECONDS", 120, 0),
             opt_ml=_choice("OPT_ML", ("auto", "namespace", "rewrite")),
             sync_seconds=_number("SYNC_SECONDS", 2, 0.05),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from localcloud.context import Cloud
@@ -20,6 +21,17 @@ class Shutdown(Exception):
     """localcloud is stopping: the job is left as it is, `resume` tells its end after the restart."""
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How the processes of a job ended, one for each of its machines."""
+
+    processes: list[Process]
+    codes: list[int]
+    timed_out: bool
+    failed: int | None
+    """The number of the first that failed by itself."""
+
+
 @dataclass
 class Control:
     """One job's switch: asked to stop by the user, or ended because localcloud stops."""
@@ -27,40 +39,79 @@ class Control:
     changed: threading.Condition = field(default_factory=threading.Condition)
     stopping: bool = False
     shutdown: bool = False
-    process: Process | None = None
+    processes: list[Process] = field(default_factory=list)
 
     def ask(self, *, shutdown: bool = False) -> None:
         with self.changed:
             self.stopping = self.stopping or not shutdown
             self.shutdown = self.shutdown or shutdown
             self.changed.notify_all()
-            if shutdown and self.process is not None:
-                self.process.kill()
+            if shutdown:
+                _kill(self.processes)
 
     def check(self) -> None:
         """Raise Shutdown when localcloud is stopping."""
         if self.shutdown:
             raise Shutdown
 
-    def run(self, start: Callable[[], Process], max_runtime: float, grace: float) -> tuple[Process, int, bool]:
-        """Start a process and wait for its end: (process, exit code, whether it ran out of time)."""
+    def run(self, starts: Sequence[Callable[[], Process]], max_runtime: float, grace: float) -> Ending:
+        """Start a process on each machine of a job and wait for the end of all.
+
+        The first that fails ends the others at once (SIGKILL); a stop, and the end of the time, gives all of them
+        SIGTERM and `grace` seconds.
+        """
         with self.changed:
             self.check()
-            process = self.process = start()
-        process.on_end(self._wake)
+            try:
+                for start in starts:
+                    self.processes.append(start())
+            except BaseException:
+                _kill(self.processes)
+                raise
+        processes = self.processes
+        for process in processes:
+            process.on_end(self._wake)
         with self.changed:
             in_time = self.changed.wait_for(
-                lambda: self.stopping or self.shutdown or process.poll() is not None, max_runtime
+                lambda: self.stopping or self.shutdown or _failed(processes) is not None or _ended(processes),
+                max_runtime,
             )
-        timed_out = not in_time
-        code = process.end(grace) if (timed_out or self.stopping) and process.poll() is None else process.wait()
+            failed = _failed(processes)
+        if not in_time or self.stopping:
+            _end(processes, grace)
+        elif failed is not None:
+            _kill(processes)
+        codes = [process.wait() for process in processes]
         self.check()
-        assert code is not None
-        return process, code, timed_out
+        return Ending(processes, [code for code in codes if code is not None], not in_time, failed)
 
     def _wake(self) -> None:
         with self.changed:
             self.changed.notify_all()
+
+
+def _ended(processes: Sequence[Process]) -> bool:
+    return all(process.poll() is not None for process in processes)
+
+
+def _failed(processes: Sequence[Process]) -> int | None:
+    """Which process has failed by itself, if any."""
+    return next((number for number, process in enumerate(processes) if process.poll()), None)
+
+
+def _kill(processes: Sequence[Process]) -> None:
+    for process in processes:
+        process.kill()
+
+
+def _end(processes: Sequence[Process], grace: float) -> None:
+    """SIGTERM to all that run, and SIGKILL to what still runs after `grace` seconds."""
+    until = time.monotonic() + grace
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(max(0.0, until - time.monotonic()))
+    _kill(processes)
 
 
 Key = tuple[str, str, str, str]

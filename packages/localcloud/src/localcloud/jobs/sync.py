@@ -54,7 +54,11 @@ def restore(ctx: Context, uri: str, directory: Path) -> Moved:
 class Syncer:
     """Uploads a directory every `interval` seconds from its own thread; `close` uploads the rest."""
 
-    def __init__(self, ctx: Context, directory: Path, uri: str, scratch: Path, interval: float) -> None:
+    def __init__(
+        self, ctx: Context, directory: Path, uri: str, scratch: Path, interval: float, machine: str = ""
+    ) -> None:
+        """`machine` tells the ones apart that upload to the same place at one time."""
+        self._machine = machine
         self._ctx, self._directory, self._uri, self._scratch = ctx, directory, uri, scratch
         self._interval = interval
         self._seen: dict[str, Signature] = {}
@@ -112,7 +116,7 @@ class Syncer:
                 return  # rotated away meanwhile
             if (stat.st_size, stat.st_mtime_ns) != files[name]:
                 return  # still being written: the next look takes it
-        store, account, mark = self._ctx.cloud.store, self._ctx.account, _mark(self._uri, unit)
+        store, account, mark = self._ctx.cloud.store, self._ctx.account, _mark(self._uri, unit + self._machine)
         store.create(_KIND, account, "", mark, {"unit": unit})
         for position, name in enumerate(names):
             upload_file(self._ctx, copies / str(position), join_uri(self._uri, name))

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 from localcloud.context import Context
 from localcloud.errors import AwsError, validation
-from localcloud.jobs import environment as env
-from localcloud.jobs.archive import pack, unpack
+from localcloud.jobs import machines
+from localcloud.jobs.archive import pack
 from localcloud.jobs.capacity import check_preferences, note_selection, selected
-from localcloud.jobs.execution import Outcome, run_command, run_job
+from localcloud.jobs.execution import Command, Outcome, run_commands, run_job
 from localcloud.jobs.layout import Layout
 from localcloud.jobs.logs import LogSink, MetricReader
 from localcloud.jobs.states import TRAINING, Job, secondary
 from localcloud.jobs.storage import check_cluster
 from localcloud.jobs.supervisor import Control, supervisor
-from localcloud.jobs.sync import Syncer, restore
-from localcloud.jobs.transfer import (
-    TransferError,
-    fetch_object,
-    fetch_prefix,
-    join_uri,
-    split_uri,
-    upload_file,
-    upload_tree,
-)
+from localcloud.jobs.sync import Syncer
+from localcloud.jobs.training_host import CHECKPOINTS, Host, script_mode
+from localcloud.jobs.transfer import TransferError, aggregate, join_uri, split_uri, upload_file
 from localcloud.store import Document
 
-CHECKPOINTS = "/opt/ml/checkpoints"
 MAX_RUNTIME_SECONDS = 86400
 _LOG = logging.getLogger("localcloud.jobs")
-_CODE_CHANNELS = {"code", "sm_drivers"}
 
 
-def check(doc: Document) -> None:
+def check(ctx: Context, doc: Document) -> None:
     """ValidationException for what AWS refuses, and for what localcloud can't run (each by name)."""
     resources = doc.get("ResourceConfig") or {}
     check_preferences("ResourceConfig", resources, spot=bool(doc.get("EnableManagedSpotTraining")))
     kind, count = selected(resources)
-    if count != 1 or resources.get("InstanceGroups"):
-        raise validation(
-            f"localcloud runs one instance: ResourceConfig.InstanceCount is {count}; set it to 1, no InstanceGroups"
-        )
+    if resources.get("InstanceGroups"):
+        raise validation("ResourceConfig.InstanceGroups is not supported by localcloud; set InstanceCount")
+    machines.check_count(count, supervisor(ctx.cloud).settings)
     check_cluster("ResourceConfig", resources)
     if doc.get("ServerlessJobConfig") or not doc.get("AlgorithmSpecification"):
         raise validation("localcloud needs an AlgorithmSpecification; ServerlessJobConfig is not supported here")
@@ -65,7 +54,7 @@ def check(doc: Document) -> None:
         raise validation("MaxWaitTimeInSeconds cannot be set when EnableManagedSpotTraining is false")
     if doc.get("CheckpointConfig"):
         _check_local_path(doc["CheckpointConfig"].get("LocalPath", CHECKPOINTS))
-    if not doc["AlgorithmSpecification"].get("ContainerEntrypoint") and not _script_mode(doc)[0]:
+    if not doc["AlgorithmSpecification"].get("ContainerEntrypoint") and not script_mode(doc)[0]:
         raise validation(
             "localcloud has no container images: give AlgorithmSpecification.ContainerEntrypoint, or the "
             "hyperparameters sagemaker_program and sagemaker_submit_directory"
@@ -116,25 +105,35 @@ class _Run:
 
     def __init__(self, job: Job, doc: Document, layout: Layout, control: Control) -> None:
         self.job, self.doc, self.layout, self.control, self.ctx = job, doc, layout, control, job.ctx
-        self.channels = {item["ChannelName"]: item for item in doc.get("InputDataConfig") or []}
-        self.checkpoint: dict[str, str] = doc.get("CheckpointConfig") or {}
+        names = machines.names(selected(doc.get("ResourceConfig") or {})[1])
+        layouts = [layout, *(layout.nested(name) for name in names[1:])]
+        self.hosts = [Host(job, doc, place, names, number) for number, place in enumerate(layouts)]
 
     def run(self) -> None:
+        with machines.turn(self.control, len(self.hosts)):
+            if not self._stopped():
+                self._in_turn()
+
+    def _in_turn(self) -> None:
         def started(doc: Document) -> None:
             doc["_started"] = True
             note_selection(doc.get("ResourceConfig") or {})
             secondary(doc, "Downloading", "Downloading input data")
 
         self.job.change(started)
-        self._directories()
-        self._inputs()
+        for host in self.hosts:
+            host.prepare()
         self.control.check()
-        if self.control.stopping:
-            _finish(self.job, "Stopped", "Stopped", "Training job stopped")
+        if self._stopped():
             return
-        command, directory, extra = self._command()
-        environment = self._environment() | extra
         started_at = time.time()
+        metrics = MetricReader(
+            self.ctx, self.job.name, self.doc["AlgorithmSpecification"].get("MetricDefinitions") or []
+        )
+        commands = []
+        for host in self.hosts:
+            stream = f"{self.job.name}/{host.name}-{int(started_at)}"
+            commands.append(host.command(LogSink(self.ctx, TRAINING.group, stream, host.layout.log, metrics)))
 
         def training(doc: Document) -> None:
             doc["TrainingStartTime"] = started_at
@@ -142,112 +141,30 @@ class _Run:
                 secondary(doc, "Training", "Training image download completed. Training in progress.")
 
         self.job.change(training)
-        metrics = MetricReader(
-            self.ctx, self.job.name, self.doc["AlgorithmSpecification"].get("MetricDefinitions") or []
-        )
-        stream = f"{self.job.name}/{env.HOST}-{int(started_at)}"
-        sink = LogSink(self.ctx, TRAINING.group, stream, self.layout.log, metrics)
-        outcome = self._train(command, directory, environment, sink)
-        seconds = max(1, round(time.time() - started_at))
-        self._end(outcome, metrics, seconds)
+        outcome = self._train(commands)
+        self._end(outcome, metrics, max(1, round(time.time() - started_at)))
 
-    def _directories(self) -> None:
-        for part in ("model", "code", "output/data", "output/intermediate", "input/data", "input/config"):
-            (self.layout.opt_ml / part).mkdir(parents=True)
+    def _stopped(self) -> bool:
+        """Whether the job ended here, before anything ran."""
+        if not self.control.stopping:
+            return False
+        _finish(self.job, "Stopped", "Stopped", "Training job stopped")
+        return True
 
-    def _inputs(self) -> None:
-        data = self.layout.opt_ml / "input" / "data"
-        for name, channel in self.channels.items():
-            source = channel["DataSource"]["S3DataSource"]
-            fetch_prefix(self.ctx, source["S3Uri"], data / name)
-            if name in _CODE_CHANNELS or self._in_command(f"/opt/ml/input/data/{name}/"):
-                self.layout.map_files(data / name)
-        config = self.layout.opt_ml / "input" / "config"
-        self._write(config / "hyperparameters.json", self.doc.get("HyperParameters") or {})
-        self._write(config / "inputdataconfig.json", self._input_data_config())
-        self._write(config / "resourceconfig.json", self._resources())
-        if self.checkpoint:
-            local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
-            target = self.layout.path(local)
-            target.mkdir(parents=True, exist_ok=True)
-            _LOG.info("%s: restored %s from %s to %s", self.job.name, restore(self.ctx, uri, target), uri, local)
-
-    def _in_command(self, text: str) -> bool:
-        specification = self.doc["AlgorithmSpecification"]
-        words = [*(specification.get("ContainerEntrypoint") or []), *(specification.get("ContainerArguments") or [])]
-        return any(text in word for word in words)
-
-    def _input_data_config(self) -> dict[str, dict[str, Any]]:
-        mode = self.doc["AlgorithmSpecification"]["TrainingInputMode"]
-        config: dict[str, dict[str, Any]] = {}
-        for name, channel in self.channels.items():
-            source = channel["DataSource"]["S3DataSource"]
-            config[name] = {
-                "TrainingInputMode": channel.get("InputMode", mode),
-                "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
-                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
-            }
-            if channel.get("ContentType"):
-                config[name]["ContentType"] = channel["ContentType"]
-        return config
-
-    def _resources(self) -> dict[str, Any]:
-        return env.resource_config(selected(self.doc.get("ResourceConfig") or {})[0])
-
-    def _environment(self) -> dict[str, str]:
-        isolated = bool(self.doc.get("EnableNetworkIsolation"))
-        contract = env.training_environment(self.doc, self._input_data_config(), self._resources())
-        merged = contract | (self.doc.get("Environment") or {})
-        return env.base_environment(self.ctx, self.layout, isolated=isolated, role=self.doc.get("RoleArn", "")) | {
-            key: self.layout.map(value) for key, value in merged.items()
-        }
-
-    def _command(self) -> tuple[list[str], str | None, dict[str, str]]:
-        """(command, directory or None, further environment), as the job sees them."""
-        specification = self.doc["AlgorithmSpecification"]
-        entrypoint = specification.get("ContainerEntrypoint")
-        if entrypoint:
-            words = [*entrypoint, *(specification.get("ContainerArguments") or [])]
-            return [self.layout.map(word) for word in words], None, {}
-        return self._script_mode_command()
-
-    def _script_mode_command(self) -> tuple[list[str], str, dict[str, str]]:
-        program, source = _script_mode(self.doc)
-        remote = source.startswith("s3://")
-        place = "/opt/ml/code" if remote or not source else source
-        code = self.layout.path(place)
-        if remote:
-            archive = self.layout.root / "tmp" / "sourcedir.tar.gz"
-            fetch_object(self.ctx, *split_uri(source), archive)
-            unpack(archive, code)
-            self.layout.map_files(code)
-        if not (code / program).is_file():
-            where = source or "the code directory"
-            raise TransferError(f"ClientError: sagemaker_program {program!r} is not in {where}")
-        user = json.loads(self._environment()["SM_HPS"])
-        start = ["/bin/sh", program] if program.endswith(".sh") else ["python", program]
-        seen = self.layout.map(place)
-        words = [self.layout.map(word) for word in env.command_line(user)]
-        return [*start, *words], seen, {"PYTHONPATH": seen}
-
-    def _train(self, command: list[str], directory: str | None, environment: dict[str, str], sink: LogSink) -> Outcome:
-        syncer = None
-        if self.checkpoint:
-            settings = supervisor(self.ctx.cloud).settings
-            local, uri = self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
-            scratch = self.layout.root / "tmp"
-            syncer = Syncer(self.ctx, self.layout.path(local), uri, scratch, settings.sync_seconds)
+    def _train(self, commands: list[Command]) -> Outcome:
         limit = self.doc["StoppingCondition"].get("MaxRuntimeInSeconds", MAX_RUNTIME_SECONDS)
-        trust = False
-        try:
-            outcome = run_command(
-                self.ctx, self.control, self.layout, command, environment, sink, limit, directory, self.channels
-            )
-            trust = not outcome.killed
-        finally:
-            if syncer is not None:
-                syncer.close(trust_last_write=trust)
-                _LOG.info("%s: uploaded %s from %s to %s", self.job.name, syncer.moved, local, uri)
+        outcome: Outcome | None = None
+
+        def close(host: Host, syncer: Syncer) -> None:
+            syncer.close(trust_last_write=outcome is not None and not outcome.killed(host.number))
+            local, uri = host.checkpoint_paths
+            _LOG.info("%s %s: uploaded %s from %s to %s", self.job.name, host.name, syncer.moved, local, uri)
+
+        with contextlib.ExitStack() as stack:
+            for host in self.hosts:
+                if (syncer := host.syncer()) is not None:
+                    stack.callback(close, host, syncer)
+            outcome = run_commands(self.ctx, self.control, commands, limit)
         return outcome
 
     def _end(self, outcome: Outcome, metrics: MetricReader, seconds: int) -> None:
@@ -255,7 +172,14 @@ class _Run:
         final = {"FinalMetricDataList": list(metrics.final.values()) or None}
         if not outcome.reason and not outcome.stopped:
             self.job.change(lambda doc: secondary(doc, "Uploading", "Uploading generated training model"))
-        artifacts = self._upload(model=outcome.reason is None)
+        try:
+            artifacts = self._upload(model=outcome.reason is None)
+        except TransferError as error:
+            if outcome.reason is None:
+                raise
+            # Why the job failed says more than why its output could not be kept.
+            _LOG.warning("%s: %s", self.job.name, error)
+            artifacts = None
         members: dict[str, Any] = {**times, **final, "ModelArtifacts": artifacts}
         if outcome.reason:
             _finish(self.job, "Failed", "Failed", "Training job failed", FailureReason=outcome.reason, **members)
@@ -272,40 +196,28 @@ class _Run:
         config = self.doc["OutputDataConfig"]
         output = join_uri(config["S3OutputPath"], self.job.name, "output")
         whole = config.get("CompressionType", "GZIP") == "NONE"
-        parts = [("output", self.layout.opt_ml / "output" / "data")]
-        if model:
-            parts.insert(0, ("model", self.layout.opt_ml / "model"))
-        for name, directory in parts:
-            if not any(directory.iterdir()):
+        parts = {"output": "output/data"} if not model else {"model": "model", "output": "output/data"}
+        for name, part in parts.items():
+            directories = [host.layout.opt_ml / part for host in self.hosts]
+            if not any(any(directory.iterdir()) for directory in directories):
                 continue
+            files = aggregate(directories)
             if whole:
-                upload_tree(self.ctx, directory, join_uri(output, name))
+                for path, relative in files:
+                    upload_file(self.ctx, path, join_uri(output, name, relative))
                 continue
             archive = self.layout.root / "tmp" / f"{name}.tar.gz"
-            pack(directory, archive)
+            pack(files, archive)
             upload_file(self.ctx, archive, join_uri(output, f"{name}.tar.gz"))
             archive.unlink()
         if not model:
             return None
         return {"S3ModelArtifacts": join_uri(output, "model/") + "/" if whole else join_uri(output, "model.tar.gz")}
 
-    def _write(self, path: Path, value: Any) -> None:
-        path.write_text(self.layout.map(json.dumps(value)))
-
 
 def _finish(job: Job, status: str, phase: str, message: str, **members: Any) -> None:
     job.change(lambda doc: secondary(doc, phase, message))
     job.finish(status, **members)
-
-
-def _script_mode(doc: Document) -> tuple[str, str]:
-    """(program, submit directory) of the training toolkit's way to pass code; empty where absent."""
-    hyperparameters, variables = doc.get("HyperParameters") or {}, doc.get("Environment") or {}
-
-    def value(key: str) -> str:
-        return str(hyperparameters.get(key.lower(), "")).strip('"') or variables.get(key, "")
-
-    return value("SAGEMAKER_PROGRAM"), value("SAGEMAKER_SUBMIT_DIRECTORY")
 
 
 def _check_channel(channel: dict[str, Any], default_mode: str) -> None:

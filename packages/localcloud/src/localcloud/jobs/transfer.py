@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,11 +50,14 @@ def safe_join(root: Path, name: str) -> Path:
     return root.joinpath(*parts)
 
 
-def fetch_prefix(ctx: Context, uri: str, target: Path, *, required: bool = True) -> int:
+def fetch_prefix(
+    ctx: Context, uri: str, target: Path, *, required: bool = True, share: tuple[int, int] = (0, 1)
+) -> int:
     """Download every object that begins with an S3 URI into `target`; the number of files.
 
-    Copies, never links: a job may write to its inputs, and the object must stay as it is. TransferError when nothing is
-    there and `required`.
+    With `share` (number, of how many) only one machine's part of the objects, which may be none. Copies, never links:
+    a job may write to its inputs, and the object must stay as it is. TransferError when nothing is there and
+    `required`.
     """
     bucket, prefix = split_uri(uri)
     target.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,7 @@ def fetch_prefix(ctx: Context, uri: str, target: Path, *, required: bool = True)
     except AwsError as error:
         raise TransferError(_download_failure(uri, error.message)) from error
     # An exact key is that one object; otherwise `train` also matches `training/`, as in AWS.
-    count = 0
+    count = found = 0
     for key in keys:
         name = relative_name(prefix, key)
         if not name:
@@ -71,9 +74,11 @@ def fetch_prefix(ctx: Context, uri: str, target: Path, *, required: bool = True)
         if name.endswith("/"):
             safe_join(target, name).mkdir(parents=True, exist_ok=True)
             continue
-        fetch_object(ctx, bucket, key, safe_join(target, name))
-        count += 1
-    if count == 0 and required:
+        if found % share[1] == share[0]:
+            fetch_object(ctx, bucket, key, safe_join(target, name))
+            count += 1
+        found += 1
+    if found == 0 and required:
         raise TransferError(_download_failure(uri, "No S3 objects found under this URI"))
     return count
 
@@ -129,6 +134,25 @@ def walk(directory: Path) -> Iterator[tuple[Path, str]]:
                 found.append((path.relative_to(directory).as_posix(), path))
     for name, path in sorted(found):
         yield path, name
+
+
+def aggregate(directories: Sequence[Path]) -> list[tuple[Path, str]]:
+    """`walk` over what several machines left, as if it were one directory.
+
+    TransferError where two of them left something of one name: "they should ensure no file/directory names clash".
+    """
+    owners: dict[str, Path] = {}
+    found: list[tuple[str, Path]] = []
+    for directory in directories:
+        for path, name in walk(directory):
+            top = name.split("/", 1)[0]
+            if owners.setdefault(top, directory) != directory:
+                raise TransferError(
+                    f"ClientError: Artifact upload failed: more than one instance wrote {top} into "
+                    f"{'/'.join(directory.parts[-2:])}: let one of them write it, or give each a name of its own"
+                )
+            found.append((name, path))
+    return [(path, name) for name, path in sorted(found)]
 
 
 def io_failure(error: OSError, path: Path) -> str:

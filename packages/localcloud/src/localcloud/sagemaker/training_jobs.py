@@ -10,6 +10,7 @@ from localcloud.jobs import states, training
 from localcloud.jobs.logs import check_metric_definitions
 from localcloud.jobs.states import TRAINING, Job, secondary
 from localcloud.jobs.supervisor import Control, supervisor
+from localcloud.jobs.training_host import CHECKPOINTS
 from localcloud.store import Document
 
 _SUMMARY = paging.summary(
@@ -31,9 +32,9 @@ def create(ctx: Context, request: Request) -> Response:
     for flag in ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining"):
         doc.setdefault(flag, False)
     if doc.get("CheckpointConfig"):
-        doc["CheckpointConfig"] = {"LocalPath": training.CHECKPOINTS, **doc["CheckpointConfig"]}
+        doc["CheckpointConfig"] = {"LocalPath": CHECKPOINTS, **doc["CheckpointConfig"]}
     images.check_training(doc["AlgorithmSpecification"])
-    training.check(doc)
+    training.check(ctx, doc)
     states.check_role(ctx, doc["RoleArn"])
     training.check_inputs(ctx, doc)
     check_metric_definitions(doc["AlgorithmSpecification"].get("MetricDefinitions") or [])
