@@ -24,7 +24,7 @@ Row = tuple[str, str, str, str]
 """A step's name, status, time and detail, in words."""
 _TRAIN = re.compile(
     r"\[train\] step=(?P<step>\d+)/(?P<steps>\d+).* train:loss=(?P<loss>\S+).*"
-    r"train:completion_tokens_per_second=(?P<speed>\S+) train:eta_seconds=(?P<eta>\S+)"
+    r"train:completion_tokens_per_second=(?P<speed>\S+).* train:eta_seconds=(?P<eta>\S+)"
 )
 _EVAL = re.compile(r"\[eval\] step=\S+ validation:loss=(?P<loss>\S+)")
 _SCORE = re.compile(r"\[score\] model=(?P<model>\S+) rows=(?P<rows>\d+)/(?P<total>\d+)")

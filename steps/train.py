@@ -21,8 +21,12 @@ _NUMBER = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
 METRICS = (
     "train:loss",
     "train:learning_rate",
+    "train:gradient_norm",
     "train:completion_tokens_per_second",
+    "train:tokens_per_second",
     "train:eta_seconds",
+    "train:memory_gib",
+    "train:mfu",
     "validation:loss",
 )
 

@@ -22,7 +22,7 @@ from training_errors import memory_full
 from common.failure import JobError, first_line
 from common.fit import Fit, Plan, advice, judge, largest_micro_batch, sentence
 from common.machines import gpu_count
-from common.memory import gib
+from common.memory import GIB, gib
 from common.model_shape import ModelShapeError, read_shape
 
 
@@ -36,6 +36,13 @@ class JobMemory:
     def micro_batch(self, checkpointing: bool) -> int:
         """Tokens of the largest micro-batch that should fit; 0 if none should, or nothing is known."""
         return largest_micro_batch(self._at(1, checkpointing)) if self.plan else 0
+
+    def parts(self, tokens: int, checkpointing: bool) -> dict[str, float] | None:
+        """The estimated peak by part in GiB, for the report."""
+        if self.plan is None:
+            return None
+        peak = self._at(tokens, checkpointing).peak
+        return {name: round(size / GIB, 6) for name, size in peak.parts().items()}
 
     def line(self, tokens: int, checkpointing: bool) -> str:
         """For the log at the start: the peak by part, what the device has, and the margin."""

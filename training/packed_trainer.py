@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from adapters import count as count_parameters
 from batches import MicroBatches, Steps, cut
 from checkpoints import at, fault, processes_of, remove, rotate, seal, unseal
 from fit import JobMemory
@@ -21,6 +22,7 @@ from micro_batches import Found
 from packing import Collator
 from processes import each, first_of_machine
 from progress import RunProgress
+from throughput import operations_per_token, peak_operations
 from tokenized import TokenizedRows
 from torch.utils.data import DataLoader
 from training_errors import disk_full
@@ -58,6 +60,9 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         progress.trainer = self
         self.accelerator.gradient_accumulation_steps = 1  # or accelerate divides, as it does under transformers 5.3
         self.step_learning_rate = 0.0
+        self.step_gradient_norm: Any = 0.0
+        self.step_tokens_seen = torch.zeros((), dtype=torch.long)
+        """Tokens that the step computes, padding left out, over all processes."""
         self._step_loss = torch.zeros((), device=self.args.device)
         self._step_tokens = 0
 
@@ -84,8 +89,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        count = torch.tensor(sum(batch["targets"].numel() for step in batch_samples for batch in step), device=device)
-        count = self._sum(count)
+        batches = [batch for step in batch_samples for batch in step]
+        seen = sum(int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batches)
+        count, self.step_tokens_seen = self._sum(
+            torch.tensor([sum(batch["targets"].numel() for batch in batches), seen], device=device)
+        )
         self._step_tokens = int(count)
         self.step_learning_rate = self.optimizer.param_groups[0]["lr"]
         return count
@@ -113,6 +121,18 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
     def items(self, inputs: dict[str, Any]) -> int:
         """What the losses of a micro-batch are summed over."""
         return int(inputs["targets"].numel())
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        self.step_gradient_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        return self.step_gradient_norm
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Model FLOPs utilization at this speed (throughput.py); None where the devices' peak isn't known."""
+        peak = peak_operations(self.args.device)
+        if peak is None:
+            return None
+        needed = tokens_per_second * operations_per_token(*count_parameters(self.model))
+        return float(needed / (peak * self.args.world_size))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing: the Trainer's own count reads batches of another form."""

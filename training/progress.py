@@ -1,7 +1,8 @@
 """Decides when to evaluate, save and stop, and prints the progress. Runs in the GPU training container.
 
-    [train] step=12/147 epoch=0.25 train:loss=1.2345 train:learning_rate=0.0018 \
-        train:completion_tokens_per_second=165.2 train:eta_seconds=93                      (one line)
+    [train] step=12/147 epoch=0.25 train:loss=1.2345 train:learning_rate=0.0018 train:gradient_norm=0.8123 \
+        train:completion_tokens_per_second=165.2 train:tokens_per_second=1480.3 train:eta_seconds=93 \
+        train:memory_gib=17.21 train:mfu=0.412           (one line; mfu on GPUs whose peak is known: throughput.py)
     [eval] step=50/147 validation:loss=0.5432
 
 Its state travels in every checkpoint, so that a resumed run reports and stops like an uninterrupted one.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints import latest_whole
 from stop import StopSignal
+from throughput import peak_memory
 from time_limit import TimeLimit
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -57,6 +59,7 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         self._step_ended = 0.0
         self.kept: dict[str, Any] = {
             "completion_tokens": 0,
+            "tokens": 0,
             "seconds": 0.0,
             "window_loss": 0.0,
             "window_tokens": 0,
@@ -70,7 +73,7 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         self._history_steps = evenly(min(total, HISTORY_POINTS), total)
         self._began = self._printed = time.monotonic()
         self._seconds_before = 0.0
-        self._tokens_here = self._steps_here = 0
+        self._tokens_here = self._seen_here = self._steps_here = 0
         self._line_loss = self._line_tokens = 0.0
 
     def state(self) -> dict[str, Any]:
@@ -115,9 +118,11 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         assert self.trainer is not None
         loss, tokens = self.trainer.take_step_loss()
-        if not math.isfinite(loss):
+        norm = float(self.trainer.step_gradient_norm)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
             raise JobError(
-                f"the loss is {loss} at step {state.global_step}: lower learning_rate, raise warmup_ratio, "
+                f"{what} at step {state.global_step}: lower learning_rate, raise warmup_ratio, "
                 f"or set precision to fp32; {self.last_good(state.global_step)}"
             )
         kept = self.kept
@@ -128,7 +133,9 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         self._line_loss += loss * tokens
         self._line_tokens += tokens
         self._tokens_here += tokens
+        self._seen_here += int(self.trainer.step_tokens_seen)
         self._steps_here += 1
+        kept["tokens"] += int(self.trainer.step_tokens_seen)
         if state.global_step in self._history_steps:
             self._remember(state)
         control.should_evaluate = state.global_step in self.evaluations
@@ -248,7 +255,13 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         assert self.trainer is not None
         return float(self.trainer.step_learning_rate)
 
+    def _mfu(self, elapsed: float) -> str:
+        assert self.trainer is not None
+        used = self.trainer.mfu(self._seen_here / elapsed)
+        return "" if used is None else f" train:mfu={used:.3f}"
+
     def _print(self, state: Any, last: bool) -> None:
+        assert self.trainer is not None
         now = time.monotonic()
         if not last and self._steps_here > 1 and now - self._printed < SECONDS_BETWEEN_LINES:
             return
@@ -260,7 +273,10 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         print(
             f"[train] step={state.global_step}/{state.max_steps} epoch={state.epoch:.2f} "
             f"train:loss={self._line_loss / self._line_tokens:.4f} train:learning_rate={rate} "
-            f"train:completion_tokens_per_second={self._tokens_here / elapsed:.1f} train:eta_seconds={remaining:.0f}",
+            f"train:gradient_norm={float(self.trainer.step_gradient_norm):.4f} "
+            f"train:completion_tokens_per_second={self._tokens_here / elapsed:.1f} "
+            f"train:tokens_per_second={self._seen_here / elapsed:.1f} train:eta_seconds={remaining:.0f} "
+            f"train:memory_gib={peak_memory(self.trainer.args.device) / 1024**3:.2f}{self._mfu(elapsed)}",
             flush=True,
         )
         self._line_loss = self._line_tokens = 0.0

@@ -3,14 +3,17 @@
     {"version": 1, "method": "lora", "base_model": "SmolLM2-135M-Instruct", "steps": 147, "epochs": 1.0,
      "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170,
      "train_loss": 0.21, "validation_loss": 0.24, "best_validation_loss": 0.23,
-     "completion_tokens_per_second": 165.2, "seconds": 97.9, "micro_batch_tokens": 1024,
+     "completion_tokens_per_second": 165.2, "tokens_per_second": 1480.3, "mfu": 0.412, "peak_memory_gib": 17.2,
+     "estimated_memory_gib": {"weights": 15.0, "adapters": 0.2, ...}, "seconds": 97.9, "micro_batch_tokens": 1024,
      "activation_checkpointing": false, "resumed_from_step": 0, "stopped_early": false,
      "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...], "hyperparameters": {...},
      "data_sha256": "9f86d0...", "context": 2048}
 
 Losses are means over completion tokens; a `train_loss` is the mean since the point before. `rows_left_out` counts rows
 of both channels that are longer than max_seq_length. `seconds` is training's wall time, that of killed runs included up
-to their last checkpoint. `context` is how many tokens prompt and answer may have together at an endpoint.
+to their last checkpoint. `tokens_per_second` counts all tokens but padding; `mfu` is null where the device's peak isn't
+known (throughput.py has the formula); memory is that of process 0. `context` is how many tokens prompt and answer may
+have together at an endpoint.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters
+from throughput import peak_memory
 
 from common.answer_bounds import MOST_NEW_TOKENS
 
@@ -45,6 +49,7 @@ def build_report(
     points = history(state.log_history)
     validation_losses = [point["validation_loss"] for point in points if "validation_loss" in point]
     seconds = kept["seconds"]
+    used = trainer.mfu(kept["tokens"] / max(seconds, 1e-9))
     return {
         "version": 1,
         "method": chosen.method,
@@ -59,6 +64,10 @@ def build_report(
         "validation_loss": validation_losses[-1] if validation_losses else None,
         "best_validation_loss": min(validation_losses, default=None),
         "completion_tokens_per_second": round(kept["completion_tokens"] / max(seconds, 1e-9), 2),
+        "tokens_per_second": round(kept["tokens"] / max(seconds, 1e-9), 2),
+        "mfu": used if used is None else round(used, 4),
+        "peak_memory_gib": round(peak_memory(trainer.args.device) / 1024**3, 3),
+        "estimated_memory_gib": trainer.memory.parts(*trainer.micro_batches.settings),
         "seconds": round(seconds, 3),
         "micro_batch_tokens": trainer.micro_batches.tokens,
         "activation_checkpointing": trainer.micro_batches.checkpointing,

@@ -97,8 +97,12 @@ def test_the_metric_definitions_read_the_lines_of_the_contract(definition: dict[
     assert values == {
         "train:loss": 1.2345,
         "train:learning_rate": 0.0018,
+        "train:gradient_norm": 0.8123,
         "train:completion_tokens_per_second": 165.2,
+        "train:tokens_per_second": 1480.3,
         "train:eta_seconds": 93,
+        "train:memory_gib": 17.21,
+        "train:mfu": 0.412,
         "validation:loss": 0.5432,
     }
     assert re.search(regexes["train:learning_rate"], "train:learning_rate=1.5e-05").group(1) == "1.5e-05"  # type: ignore[union-attr]

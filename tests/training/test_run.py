@@ -17,7 +17,8 @@ from tests.support.training_job import TrainingJob, lamp_rows, texts
 
 TRAIN_LINE = re.compile(
     r"^\[train\] step=(\d+)/(\d+) epoch=[0-9.]+ train:loss=([0-9.]+) train:learning_rate=([0-9.]+) "
-    r"train:completion_tokens_per_second=([0-9.]+) train:eta_seconds=([0-9]+)$"
+    r"train:gradient_norm=([0-9.]+) train:completion_tokens_per_second=([0-9.]+) train:tokens_per_second=([0-9.]+) "
+    r"train:eta_seconds=([0-9]+) train:memory_gib=([0-9.]+)$"
 )
 EVAL_LINE = re.compile(r"^\[eval\] step=(\d+)/(\d+) validation:loss=([0-9.]+)$")
 FULL = {"method": "full", "learning_rate": 0.003, "batch_size": 8, "precision": "fp32"}
@@ -52,6 +53,10 @@ def test_full_fine_tuning_learns_and_ends_its_answers(new_job: NewJob, tmp_path:
     assert report["epochs"] == 25.0
     assert report["completion_tokens"] % 25 == 0, "25 epochs over the same rows"
     assert report["hyperparameters"]["learning_rate"] == 0.003
+    assert report["tokens_per_second"] > report["completion_tokens_per_second"] > 0
+    assert report["mfu"] is None, "a CPU's peak isn't known"
+    assert 0.1 < report["peak_memory_gib"] < 10
+    assert report["estimated_memory_gib"]["weights"] > 0
 
     lines = job.out.splitlines()
     trained = [match for match in map(TRAIN_LINE.match, lines) if match]
