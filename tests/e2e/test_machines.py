@@ -17,8 +17,9 @@ BUCKET = "fmops-model-artifacts-111122223333-us-east-1"
 ROWS = f"s3://{BUCKET}/machines"
 SMALL = {
     "MaxSteps": "6", "BatchSize": "8", "MaxSeqLength": "256", "LearningRate": "0.01", "EvaluationsPerRun": "2",
-    "CheckpointsPerRun": "2",
+    "CheckpointsPerRun": "2", "LoraDropout": "0",
 }  # fmt: skip
+"""Without dropout, whose numbers are each process's own."""
 
 
 def replaced(value: Any, values: dict[str, str]) -> Any:
@@ -68,6 +69,7 @@ def start(house: House, pipeline: str, machines: int, **changes: str) -> str:
 
     def job() -> str:
         steps = sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+        assert not any("FailureReason" in step for step in steps), steps
         found = [step.get("Metadata", {}).get("TrainingJob", {}).get("Arn", "") for step in steps]
         return "".join(found).rpartition("/")[2]
 
@@ -115,7 +117,8 @@ def report(house: House, job: dict[str, Any]) -> dict[str, Any]:
 
 def test_two_machines_train_to_the_losses_of_one(house: House, train_alone: str) -> None:
     one = end(house, start(house, train_alone, 1))
-    two = end(house, start(house, train_alone, 2))
+    # `batch_size` is each process's: the same number of rows a step.
+    two = end(house, start(house, train_alone, 2, BatchSize="4"))
     written = lines(house, two["TrainingJobName"])
     assert two["TrainingJobStatus"] == one["TrainingJobStatus"] == "Completed", written
     assert two["ResourceConfig"]["InstanceCount"] == 2
@@ -130,8 +133,8 @@ def test_two_machines_train_to_the_losses_of_one(house: House, train_alone: str)
     assert len(alone["history"]) > 1
     for before, after in zip(alone["history"], together["history"], strict=True):
         assert before["step"] == after["step"]
-        for name in before.keys() & {"loss", "validation_loss"}:
-            assert after[name] == pytest.approx(before[name], rel=1e-4), name
+        for name in before.keys() & {"train_loss", "validation_loss"}:
+            assert after[name] == pytest.approx(before[name], rel=1e-4), (name, before, after)
 
 
 def test_a_stop_of_two_machines_keeps_a_checkpoint(house: House, train_alone: str) -> None:
@@ -139,6 +142,8 @@ def test_a_stop_of_two_machines_keeps_a_checkpoint(house: House, train_alone: st
     until(lambda: lines(house, name).get("algo-1", []), lambda seen: any("step=" in line for line in seen))
     house.client("sagemaker").stop_training_job(TrainingJobName=name)
     assert end(house, name)["TrainingJobStatus"] == "Stopped"
-    assert any("stopped" in line.lower() for line in lines(house, name)["algo-1"])
+    written = lines(house, name)
+    for host in ("algo-1", "algo-2"):
+        assert any("[stop]" in line for line in written[host]), written[host][-5:]
     kept = house.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="checkpoints/")["Contents"]
     assert any("checkpoint-" in item["Key"] for item in kept)
