@@ -3,6 +3,8 @@
     python benchmarks/train.py                               small Llama, full fine-tuning, Home Assistant rows
     python benchmarks/train.py --model DIR --method lora     a real model, e.g. .fmops/base-models/SmolLM2-135M-Instruct
     python benchmarks/train.py --json results.json
+    python benchmarks/train.py --shape llama-3-8b --method lora --engines fmops trl-packed
+                                                             a GPU: random weights of that shape, mixed-length rows
 
 Contestants, each in a process of its own, one after the other, `--rounds` times; ratios are medians of paired rounds:
     fmops        train.py's own run: packed, shared prefix, head and loss on completion tokens, precision auto
@@ -33,6 +35,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("fmops", "fmops-fp32", "hf", "trl", "trl-packed")
 SEED, RATE, RANK = 17, 1e-4, 8
+SHAPES = {
+    "llama-3-8b": {
+        "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    },
+    "llama-3.2-1b": {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "tie_word_embeddings": True,
+    },
+}  # fmt: skip
 
 
 class Clock:
@@ -62,9 +73,16 @@ class Clock:
             "tokens_per_wall_s": tokens / wall,
             "tokens_per_cpu_s": tokens / cpu,
             "rows_per_wall_s": rows / wall,
-            "peak_gb": peak,
+            "peak_gb": peak_device_gb() or peak,
             "last_loss": sum(last) / len(last),
         }
+
+
+def peak_device_gb() -> float:
+    """Reserved on the GPU at most; 0 without one."""
+    import torch
+
+    return torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_available() else 0.0
 
 
 def callback(clock: Clock) -> Any:
@@ -117,7 +135,9 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, bool]:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
-    from weights import load_config, load_tokenizer, resolve_precision
+    from weights import load_tokenizer, resolve_precision
+
+    from common.base_model import load_config
 
     set_seed(SEED)
     bf16 = resolve_precision("auto", load_config(options.model)) == "bf16"
@@ -193,6 +213,7 @@ def run_hf(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str,
 
 def run_trl(options: argparse.Namespace, rows: list[dict[str, Any]], packed: bool) -> dict[str, float]:
     """TRL's supervised fine-tuning."""
+    import torch
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -206,7 +227,8 @@ def run_trl(options: argparse.Namespace, rows: list[dict[str, Any]], packed: boo
         model=model,
         args=SFTConfig(
             packing=packed, max_length=pack if packed else 1024, completion_only_loss=True,
-            gradient_checkpointing=False, per_device_train_batch_size=1 if packed else options.batch_size,
+            gradient_checkpointing=bool(options.shape), use_liger_kernel=torch.cuda.is_available(),
+            per_device_train_batch_size=1 if packed else options.batch_size,
             **settings(options, bf16, steps),
         ),
         train_dataset=Dataset.from_list(pairs),
@@ -231,6 +253,48 @@ def demo_rows(count: int) -> list[dict[str, Any]]:
         {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]}
         for row in build_rows(count, seed=7)
     ]
+
+
+def mixed_rows(count: int) -> list[dict[str, Any]]:
+    """Rows whose lengths are spread like those of instruction data: log-normal, about 30 to 2,000 tokens."""
+    import random
+
+    chance = random.Random(7)
+    words = ["the", "model", "reads", "what", "an", "assistant", "answers", "when", "somebody", "asks", "again"]
+
+    def text(size: float) -> str:
+        return " ".join(chance.choices(words, k=max(5, int(size))))
+
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": text(min(900, chance.lognormvariate(4.5, 0.9)))},
+                {"role": "assistant", "content": text(min(900, chance.lognormvariate(4.8, 0.9)))},
+            ]
+        }
+        for _ in range(count)
+    ]
+
+
+def shaped_model(folder: Path, shape: str, rows: list[dict[str, Any]]) -> Path:
+    """Random weights in bf16 of a published shape, with the small model's tokenizer: speed doesn't depend on them."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    tokenizer = load_small_tokenizer(folder, rows)
+    config = LlamaConfig(**SHAPES[shape], vocab_size=128_256, num_key_value_heads=8, max_position_embeddings=8192)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder / shape)
+    tokenizer.save_pretrained(folder / shape)
+    return folder / shape
+
+
+def load_small_tokenizer(folder: Path, rows: list[dict[str, Any]]) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(small_model(folder / "words", rows))
 
 
 def small_model(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -259,6 +323,7 @@ def contest(options: argparse.Namespace) -> dict[str, Any]:
                     "--method",
                     options.method,
                 ]
+                command += ["--shape", options.shape] if options.shape else []
                 command += ["--rows", str(options.rows), "--batch_size", str(options.batch_size), "--json", answer.name]
                 done = subprocess.run(command, check=False, capture_output=True, text=True)
                 if done.returncode:
@@ -294,6 +359,7 @@ def line(engine: str, result: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="", help="base model directory; a small random Llama if not given")
+    parser.add_argument("--shape", choices=SHAPES, help="instead: random weights of this shape, rows of mixed lengths")
     parser.add_argument("--method", choices=("full", "lora"), default="full")
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--batch_size", type=int, default=16)
@@ -305,7 +371,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     if options.engine:
         sys.path[:0] = [str(ROOT / "training")]
-        rows = demo_rows(options.rows)
+        rows = mixed_rows(options.rows) if options.shape else demo_rows(options.rows)
         runners = {
             "fmops": lambda: run_fmops(options, rows, "auto"),
             "fmops-fp32": lambda: run_fmops(options, rows, "fp32"),
@@ -317,7 +383,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         if not options.model:
-            options.model = str(small_model(Path(folder) / "small", demo_rows(options.rows)))
+            if options.shape:
+                options.model = str(shaped_model(Path(folder), options.shape, mixed_rows(options.rows)))
+            else:
+                options.model = str(small_model(Path(folder) / "small", demo_rows(options.rows)))
         result = contest(options)
     for engine, ratio in result["fmops_over"].items():
         cpu, wall = ratio["tokens_per_cpu_s"], ratio["tokens_per_wall_s"]
