@@ -14,7 +14,7 @@ MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may ru
 WITHOUT_EFFECT = frozenset(
     {
         "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run", "merge", "micro_batch_tokens",
-        "activation_checkpointing",
+        "activation_checkpointing", "sharding",
     }
 )  # fmt: skip
 
@@ -131,6 +131,10 @@ TRAINING = (
     Dial(
         "training.precision", "auto", "auto = bf16 where the GPU has it; fp32 doubles the memory",
         choices=("auto", "bf16", "fp32"), argument="precision",
+    ),
+    Dial(
+        "training.sharding", "auto", "weights cut over all GPUs; auto = where one can't hold them",
+        choices=("auto", "always", "never"), argument="sharding",
     ),
     Dial(
         "training.input_mode", "File", "rows are copied to the volume first, or read from S3 as training asks for them",

@@ -139,6 +139,7 @@ class Training(Section):
     checkpoints_per_run: int = value_of("training.checkpoints_per_run")
     merge: bool = value_of("training.merge")
     precision: str = value_of("training.precision")
+    sharding: str = value_of("training.sharding")
     input_mode: str = value_of("training.input_mode")
     instance_type: str = value_of("training.instance_type")
     fallback_instance_types: list[str] = value_of("training.fallback_instance_types")

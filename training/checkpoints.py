@@ -2,7 +2,7 @@
 
     <run>/checkpoint-50/    written by transformers' Trainer, by one process or by many
           whole.json        written last, by process 0: {"save": 17, "processes": 4, "sealers": [0, 2],
-                            "files": {"model.safetensors": [269060552, "<sha256>"], ...}}
+                            "files": {"shard-0-of-4.safetensors": [269060552, "<sha256>"], ...}}
           whole-2.json      the same of the files on the disk of process 2's machine
 
 On each machine one process seals what lies on its disk, when every process there has written its part. SageMaker copies

@@ -89,7 +89,9 @@ class JobMemory:
             yield f"training.micro_batch_tokens: {most} ({gib(peak.total)} of {gib(tried.usable)} GiB)"
 
 
-def job_memory(config: Any, chosen: Hyperparameters, precision: str, device: torch.device, longest: int) -> JobMemory:
+def job_memory(
+    config: Any, chosen: Hyperparameters, precision: str, device: torch.device, longest: int, sharded: bool = False
+) -> JobMemory:
     """Of a model with transformers' configuration `config`, which needs not be loaded, and rows of up to `longest`."""
     on_gpu = device.type == "cuda"
     kind = os.environ.get("SM_CURRENT_INSTANCE_TYPE", "") if on_gpu else ""
@@ -111,6 +113,7 @@ def job_memory(config: Any, chosen: Hyperparameters, precision: str, device: tor
             lora_target_modules=chosen.lora_target_modules,
             lora_dropout=chosen.lora_dropout,
             max_seq_length=longest,
+            shards=sharded,
             precision=precision,
             usable=device_memory(device),
             gpu=on_gpu,

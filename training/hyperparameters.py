@@ -63,6 +63,7 @@ class Hyperparameters:
     checkpoints_per_run: int = DEFAULTS["checkpoints_per_run"]
     merge: bool = DEFAULTS["merge"]
     precision: str = DEFAULTS["precision"]
+    sharding: str = DEFAULTS["sharding"]
     seed: int = DEFAULTS["seed"]
     model_id: str = ""
     checkpoint_dir: str = ""

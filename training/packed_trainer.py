@@ -12,10 +12,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import shards
 import torch
 from adapters import count as count_parameters
 from batches import MicroBatches, Steps, cut
-from checkpoints import at, fault, processes_of, remove, rotate, seal, unseal
+from checkpoints import at, fault, processes_of, remove, rotate, seal
 from fit import JobMemory
 from losses import completion_loss
 from micro_batches import Found
@@ -30,6 +31,8 @@ from transformers import Trainer, TrainerState, set_seed
 
 from common.failure import JobError
 
+SCHEDULER = "scheduler.pt"
+
 
 class EvaluationCutError(Exception):
     """SIGTERM in the middle of an evaluation; the resumed run makes up for it."""
@@ -38,7 +41,7 @@ class EvaluationCutError(Exception):
 class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
     """Trainer whose loss is the mean over a whole step's learned tokens: of all processes and all micro-batches.
 
-    The model has been through `losses.install`.
+    The model has been through `losses.install`, and through `sharding.shard` if it is `sharded`.
     """
 
     def __init__(
@@ -51,12 +54,16 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         rows_per_step: int,
         micro_batches: Found,
         memory: JobMemory,
+        sharded: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(train_dataset=rows, eval_dataset=validation, callbacks=[progress], **kwargs)
         self.rows, self.validation, self.progress = rows, validation, progress
         self.collator, self.rows_per_step, self.micro_batches = collator, rows_per_step, micro_batches
         self.memory = memory
+        self.sharded = sharded
+        if sharded:  # or accelerate would wrap it in DDP, which wants whole weights
+            self.accelerator.prepare_model = lambda model, **_: model
         progress.trainer = self
         self.accelerator.gradient_accumulation_steps = 1  # or accelerate divides, as it does under transformers 5.3
         self.step_learning_rate = 0.0
@@ -77,7 +84,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
             lambda: int(self.state.global_step),
             self.args.process_index,
             self.args.world_size,
-            even=self.is_fsdp_enabled,
+            even=self.sharded,
         )
         # With a generator of its own, making an iterator doesn't draw from the one that dropout draws from.
         return DataLoader(
@@ -104,7 +111,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(inputs, 1):
             # Sharded gradients are always reduced: kept whole until the last, they would be as large as the model.
-            alone = number < len(inputs) and self.args.world_size > 1 and not self.is_fsdp_enabled
+            alone = number < len(inputs) and self.args.world_size > 1 and not self.sharded
             with self.accelerator.no_sync(model) if alone else nullcontext():
                 with self.compute_loss_context_manager():
                     loss = self.batch_loss(model, self._prepare_inputs(batch))
@@ -123,7 +130,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         return int(inputs["targets"].numel())
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        self.step_gradient_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.step_gradient_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return self.step_gradient_norm
 
     def mfu(self, tokens_per_second: float) -> float | None:
@@ -133,6 +141,12 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
             return None
         needed = tokens_per_second * operations_per_token(*count_parameters(self.model))
         return float(needed / (peak * self.args.world_size))
+
+    def compute_loss_context_manager(self) -> Any:
+        """Products in bf16 where they are wanted: accelerate sees to it only in models that it has wrapped."""
+        if self.sharded and self.args.bf16:
+            return torch.autocast(self.args.device.type, torch.bfloat16)
+        return super().compute_loss_context_manager()
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing: the Trainer's own count reads batches of another form."""
@@ -161,13 +175,17 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         was_training = self.model.training
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            for batch in self._validation_batches():
-                if self.agree(self.progress.stop.requested):
-                    raise EvaluationCutError
-                inputs = self._prepare_inputs(batch)
-                loss = self.batch_loss(self.model_wrapped if self.is_fsdp_enabled else self.model, inputs)
-                sums += torch.stack([loss.double(), sums.new_tensor(self.items(inputs))])
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                for batch in self._validation_batches():
+                    if self.agree(self.progress.stop.requested):
+                        raise EvaluationCutError
+                    inputs = self._prepare_inputs(batch)
+                    loss = self.batch_loss(self.model, inputs)
+                    sums += torch.stack([loss.double(), sums.new_tensor(self.items(inputs))])
+        finally:
+            if self.sharded:  # embeddings and head stay gathered for a backward pass that doesn't come
+                self.model.reshard()
         self.model.train(was_training)
         sums = self._sum(sums)
         metrics = {"eval_loss": float(sums[0] / sums[1])}
@@ -242,6 +260,35 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         else:
             super()._load_rng_state(checkpoint)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """A checkpoint's weights and moments: each process's part, or all of them by process 0."""
+        assert output_dir is not None
+        if self.sharded:
+            shards.write(self.model, self.optimizer, Path(output_dir), self.args.process_index, self.args.world_size)
+        elif self.args.should_save:
+            shards.write(self.model, self.optimizer, Path(output_dir), 0, 1)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The scheduler; the optimizer's state is with the weights."""
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        shards.read_weights(self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        shards.read_moments(self.model, self.optimizer, Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _load_best_model(self) -> None:
+        # Of whole copies only process 0's is saved, and in this job the file is on its machine alone.
+        if self.sharded or self.is_world_process_zero():
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write and seal a checkpoint; only then do older ones go.
 
@@ -252,7 +299,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         self._check_weights()
         try:
             if first_of_machine():
-                unseal(at(run, step))
+                remove(at(run, step))  # of another number of processes it may have other parts
+            self._each(0)
             super()._save_checkpoint(model, trial)
             sealers = [rank for rank, first in enumerate(self._each(first_of_machine())) if first]
             save = self._each(time.time_ns())[0]

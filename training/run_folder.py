@@ -22,7 +22,7 @@ from checkpoints import latest_whole
 from common.training_dials import WITHOUT_EFFECT
 
 FILE = "run.json"
-FORMAT = "2"
+FORMAT = "3"
 # How the rows of a step are shared out, and where things are.
 SHARES = ("batch_size", "gradient_accumulation_steps", "processes")
 PLACES = frozenset({"checkpoint_dir"})

@@ -8,9 +8,9 @@ A row is `{"messages": [..., {"role": "assistant", "content": "..."}]}`. The los
 and rows are packed without padding. Killed at any moment and started again with the same arguments, it continues from
 its last whole checkpoint. `train.py --help` lists the hyperparameters.
 
-Several GPUs, and several machines with a torchrun on each, hold one copy of the model each (DDP). A restart on several
-machines needs the checkpoint files of all of them on all of them, which SageMaker does through S3. Tried with two
-processes that had disks of their own, without GPUs. Not covered: sharded weights (FSDP), quantized base models.
+Several GPUs, and several machines with a torchrun on each, hold one copy of the model each (DDP), or a part of it each
+where one can't hold it (sharding.py). A restart on several machines needs the checkpoint files of all of them on all of
+them, which SageMaker does through S3. Tried with two processes that had disks of their own, without GPUs.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from common.rows import row_files
 
 if TYPE_CHECKING:
     from packed_trainer import PackedTrainer
+    from start import Start
     from tokenized import TokenizedRows
 
 __all__ = ["build_parser", "main", "run"]
@@ -77,9 +78,10 @@ def run(chosen: Hyperparameters) -> None:
     stop.install()
     _quiet()
     import torch
-    from adapters import add_adapters, check_method, targets
+    from adapters import check_method, targets
     from saving import check_space, save_model
-    from start import check_start, find_start, load_adapter
+    from sharding import collect
+    from start import check_start, find_start
     from trainer_setup import build_trainer
     from training_report import build_report
     from transformers import set_seed
@@ -88,7 +90,6 @@ def run(chosen: Hyperparameters) -> None:
         base_source,
         check_tokens,
         frozen_dtype,
-        load_model,
         load_tokenizer,
         resolve_precision,
     )
@@ -110,19 +111,12 @@ def run(chosen: Hyperparameters) -> None:
 
     check_tokens(config, tokenizer, *(getattr(part, "rows", part) for part in (rows, validation)))
     precision = resolve_precision(chosen.precision, config)
-    if start is not None and not start.is_adapter:
-        model = load_model(str(start.folder), load_config(start.folder), chosen, precision)
-    else:
-        model = load_model(source, config, chosen, precision)
+    model, sharded = _load(source, config, chosen, precision, layers, name, start)
     stored = config.dtype or torch.float32
-    if chosen.method != "full":
-        model = add_adapters(model, chosen, layers, name)
-        if start is not None:
-            load_adapter(model, start)
 
     decides = [*_data_files(train_channel, validation_channel), *(start.files() if start else ())]
     run_dir = _run_directory(chosen, precision, source, decides)
-    trainer = build_trainer(model, tokenizer, rows, validation, chosen, precision, run_dir, stop)
+    trainer = build_trainer(model, tokenizer, rows, validation, chosen, precision, run_dir, stop, sharded)
     if trainer.is_world_process_zero():
         model_dir.mkdir(parents=True, exist_ok=True)
         check_space(model, model_dir, run_dir, chosen.merge or chosen.method == "full")
@@ -137,6 +131,11 @@ def run(chosen: Hyperparameters) -> None:
             f"the time that training.max_runtime_seconds allows is nearly over: {saved}; start the pipeline again to "
             "go on from there, or raise training.max_runtime_seconds before"
         )
+    finished = trainer.model
+    if sharded:
+        first = trainer.is_world_process_zero()
+        finished = _build(source, config, chosen, precision, layers, name, start) if first else None
+        collect(trainer.model, finished)
     if trainer.is_world_process_zero():
         report = build_report(
             chosen, name, rows, validation, trainer, resumed, _data_files(train_channel, validation_channel)
@@ -146,7 +145,7 @@ def run(chosen: Hyperparameters) -> None:
             (lambda: load_causal_model(source, config, frozen_dtype(precision))) if chosen.method == "qlora" else None
         )
         save_model(
-            trainer.model,
+            finished,
             tokenizer,
             model_dir,
             Path(serving) if serving else None,
@@ -162,6 +161,51 @@ def run(chosen: Hyperparameters) -> None:
     if trainer.args.world_size > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _load(
+    source: str, config: Any, chosen: Hyperparameters, precision: str, layers: list[str], name: str, start: Start | None
+) -> tuple[Any, bool]:
+    """The model, and whether it is to be sharded; then only process 0 has its weights."""
+    import torch
+    from sharding import can_shard, device_bytes, sizes, wanted
+    from trainer_setup import processes
+
+    if can_shard(chosen.sharding, "dpo" if chosen.task == "dpo" else chosen.method, processes()):
+        with torch.random.fork_rng(devices=[]):  # or process 0's adapters would begin with other numbers
+            empty = _build(source, config, chosen, precision, layers, name, start, empty=True)
+        if wanted(chosen.sharding, device_bytes(), *sizes(empty)):
+            if os.environ.get("RANK", "0") != "0":
+                return empty, True
+            return _build(source, config, chosen, precision, layers, name, start), True
+    return _build(source, config, chosen, precision, layers, name, start), False
+
+
+def _build(
+    source: str,
+    config: Any,
+    chosen: Hyperparameters,
+    precision: str,
+    layers: list[str],
+    name: str,
+    start: Start | None,
+    empty: bool = False,
+) -> Any:
+    """The model with what is trained of it, from where it starts; `empty`: without its weights."""
+    from adapters import add_adapters
+    from start import load_adapter
+    from weights import empty_model, load_model
+
+    from common.base_model import load_config
+
+    if start is not None and not start.is_adapter:
+        source, config = str(start.folder), load_config(start.folder)
+    model = empty_model(config, chosen, precision) if empty else load_model(source, config, chosen, precision)
+    if chosen.method != "full":
+        model = add_adapters(model, chosen, layers, name)
+        if start is not None and not empty:
+            load_adapter(model, start)
+    return model
 
 
 def _quiet() -> None:
@@ -258,7 +302,8 @@ def _announce(
     frozen = f"frozen_experts={experts(model.config)} " * bool(experts(model.config))
     print(
         f"[setup] method={chosen.method} parameters={parameters} trained={trained} {frozen}precision={precision} "
-        f"device={trainer.args.device.type} processes={trainer.args.world_size} batches={trainer.collator.layout} "
+        f"device={trainer.args.device.type} processes={trainer.args.world_size} "
+        f"sharded={str(trainer.sharded).lower()} batches={trainer.collator.layout} "
         f"micro_batch_tokens={trainer.micro_batches.tokens} "
         f"activation_checkpointing={str(trainer.micro_batches.checkpointing).lower()} "
         f"train_rows={len(rows)} validation_rows={len(validation) if validation else 0} "

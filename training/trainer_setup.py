@@ -19,12 +19,14 @@ from micro_batches import CPU_TOKENS, Found, TooLargeError, choose, remember, re
 from packed_trainer import PackedTrainer
 from packing import Collator
 from progress import RunProgress, evenly
+from sharding import shard
 from stop import StopSignal
 from tokenized import TokenizedRows
 from transformers import PrinterCallback, TrainingArguments
 
 from common.failure import JobError
 
+PATIENCE_SECONDS = 2 * 3600  # while process 0 reads, merges and writes a model of 140 GB, the others wait
 NEVER = 10**9  # steps; RunProgress says when to evaluate and save
 
 
@@ -51,13 +53,13 @@ def build_trainer(
     precision: str,
     run_dir: Path,
     stop: StopSignal,
+    sharded: bool,
 ) -> PackedTrainer:
     """The trainer, its model on the device, its schedule derived from the real number of optimizer steps."""
     steps = total_steps(chosen, len(rows))
     arguments = training_arguments(chosen, steps, precision, run_dir, validation is not None)
     if arguments.device.type == "cpu":
         torch.set_flush_denormal(True)  # AdamW's moments of a fresh adapter are denormal, and those are slow
-    model.to(arguments.device)
     progress = RunProgress(
         evenly(chosen.evaluations_per_run, steps) if validation is not None else set(),
         evenly(chosen.checkpoints_per_run, steps),
@@ -79,8 +81,12 @@ def build_trainer(
     else:
         install(model)
     collator = collators(choice.layout, tokenizer.pad_token_id)
-    memory = job_memory(causal_model(model).config, chosen, precision, arguments.device, longest)
-    found = fit_memory(model, collator, both, chosen, arguments, run_dir, memory)
+    if sharded:
+        shard(model, arguments.device)
+    else:
+        model.to(arguments.device)
+    memory = job_memory(causal_model(model).config, chosen, precision, arguments.device, longest, sharded)
+    found = fit_memory(model, collator, both, chosen, arguments, run_dir, memory, sharded)
     trainer: PackedTrainer = make(
         model=model,
         args=arguments,
@@ -91,6 +97,7 @@ def build_trainer(
         rows_per_step=rows_per_step(chosen),
         micro_batches=found,
         memory=memory,
+        sharded=sharded,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -104,6 +111,7 @@ def fit_memory(
     arguments: TrainingArguments,
     run_dir: Path,
     memory: JobMemory,
+    sharded: bool,
 ) -> Found:
     """How many tokens are computed at once, and whether layers are computed twice; the model is set up for it.
 
@@ -120,10 +128,15 @@ def fit_memory(
         found = Found(chosen.micro_batch_tokens or CPU_TOKENS, chosen.activation_checkpointing == "always")
         checkpoint_layers(found.checkpointing)
         return found
+    longest = max(int(part.lengths().max()) for part in both)
     if chosen.task == "dpo":  # two passes over pairs: by the estimate alone, with room for the second
         twice = chosen.activation_checkpointing != "never"
-        pairs = max(int(part.lengths().max()) for part in both)
-        found = Found(chosen.micro_batch_tokens or max(pairs, memory.micro_batch(twice) // 2), twice)
+        found = Found(chosen.micro_batch_tokens or max(longest, memory.micro_batch(twice) // 2), twice)
+        checkpoint_layers(twice)
+        return found
+    if sharded:  # by the estimate alone: a try would have to fail on all processes together
+        twice = chosen.activation_checkpointing != "never"
+        found = Found(chosen.micro_batch_tokens or max(longest, memory.micro_batch(twice)), twice)
         checkpoint_layers(twice)
         return found
     device = torch.cuda.get_device_name(arguments.device)
@@ -189,6 +202,7 @@ def training_arguments(
         use_cpu=not cuda,
         ddp_backend="gloo" if processes() > 1 and not cuda else None,
         ddp_find_unused_parameters=False,
+        ddp_timeout=PATIENCE_SECONDS,
         bf16=precision == "bf16",
         max_steps=steps,
         per_device_train_batch_size=1,  # what the Trainer takes for a batch is all of a step: see batches.py

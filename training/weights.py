@@ -84,7 +84,7 @@ def load_model(source: str, config: Any, chosen: Hyperparameters, precision: str
     A frozen base is held in bf16 where products run in bf16; weights that are themselves trained stay in fp32 and are
     cast for each product, since steps of 1e-5 vanish in bf16.
     """
-    dtype = frozen_dtype(precision) if chosen.method != "full" else torch.float32
+    dtype = _dtype(chosen, precision)
     more: dict[str, Any] = {"low_cpu_mem_usage": True}
     if chosen.method == "qlora":
         # Straight to where it is trained: a weight is quantized on the device that it arrives at.
@@ -98,6 +98,20 @@ def load_model(source: str, config: Any, chosen: Hyperparameters, precision: str
             module.support_avx512bf16_for_cpu = False
     model.config.use_cache = False
     return model
+
+
+def empty_model(config: Any, chosen: Hyperparameters, precision: str) -> Any:
+    """What `load_model` gives, without memory for its weights."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=_dtype(chosen, precision), trust_remote_code=False)
+    model.config.use_cache = False
+    return model
+
+
+def _dtype(chosen: Hyperparameters, precision: str) -> torch.dtype:
+    return frozen_dtype(precision) if chosen.method != "full" else torch.float32
 
 
 def frozen_dtype(precision: str) -> torch.dtype:

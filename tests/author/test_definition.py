@@ -235,6 +235,19 @@ def test_every_variant_is_one_that_aws_accepts(name: str, changes: dict[str, Any
     assert ("VpcConfig" in train) == (variant.aws.vpc is not None)
 
 
+def test_the_sdks_driver_sets_up_efa(definition: dict[str, Any]) -> None:
+    """It goes by the instance type, which may be a pipeline parameter; Train's environment says nothing of it."""
+    from sagemaker.train.container_drivers.common import utils
+
+    both = {*utils.SM_EFA_NCCL_INSTANCES} & {*utils.SM_EFA_RDMA_INSTANCES}
+    assert both >= {"ml.p4d.24xlarge", "ml.p5.48xlarge"}
+    (train,) = [step for step in definition["Steps"] if step["Name"] == "Train"]
+    environment = train["Arguments"]["Environment"]
+    assert not [name for name in environment if name.startswith(("FI_", "NCCL_", "RDMAV_"))]
+    driver = Path(utils.__file__).parents[1] / "distributed_drivers" / "torchrun_driver.py"
+    assert 'os.environ["FI_EFA_USE_DEVICE_RDMA"] = "1"' in driver.read_text()
+
+
 def test_gate_parameters_have_readable_names(config: Config) -> None:
     names = [bound.parameter for bound in bounds(config)]
     assert names == [

@@ -104,9 +104,7 @@ def test_none_goes_before_the_next_one_is_whole(new_job: NewJob, monkeypatch: py
     assert seen == [([1], []), ([1, 2], [1]), ([1, 2, 3], [1, 2]), ([2, 3, 4], [2, 3])]
 
 
-@pytest.mark.parametrize(
-    "file", ["adapter_config.json", "optimizer.pt", "rng_state.pth", "trainer_state.json", "whole.json.draft"]
-)
+@pytest.mark.parametrize("file", ["scheduler.pt", "rng_state.pth", "trainer_state.json", "whole.json.draft"])
 def test_a_full_disk_costs_one_checkpoint(new_job: NewJob, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     """The kernel itself refuses the bytes: the file is a link to /dev/full."""
     from packed_trainer import PackedTrainer

@@ -15,7 +15,7 @@ CONTRACT = [
     "warmup_ratio", "weight_decay", "batch_size", "gradient_accumulation_steps", "micro_batch_tokens",
     "activation_checkpointing", "max_seq_length", "learn", "long_rows", "lora_rank", "lora_alpha", "lora_dropout",
     "lora_variant", "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run",
-    "merge", "precision", "seed", "model_id", "checkpoint_dir",
+    "merge", "precision", "sharding", "seed", "model_id", "checkpoint_dir",
 ]  # fmt: skip
 
 

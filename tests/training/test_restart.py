@@ -144,12 +144,12 @@ def test_checkpoints_that_are_not_whole_are_not_used(new_job: NewJob, damage: st
     if damage == "no marker":
         (last / "whole.json").unlink()
     elif damage == "short file":
-        file = last / "optimizer.pt"
+        file = last / "shard-0-of-1.safetensors"
         file.write_bytes(file.read_bytes()[:-1])
     elif damage == "missing file":
-        (last / "adapter_model.safetensors").unlink()
+        (last / "scheduler.pt").unlink()
     elif damage == "other bytes":
-        file = last / "optimizer.pt"
+        file = last / "shard-0-of-1.safetensors"
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
@@ -158,7 +158,11 @@ def test_checkpoints_that_are_not_whole_are_not_used(new_job: NewJob, damage: st
         last.mkdir()
     shutil.rmtree(job.model_dir)
     assert job.run(**SHORT) == 0, job.err
-    why = "is damaged (optimizer.pt is not what was written)" if damage == "other bytes" else "was only half written"
+    why = (
+        "is damaged (shard-0-of-1.safetensors is not what was written)"
+        if damage == "other bytes"
+        else "was only half written"
+    )
     assert f"[resume] checkpoint-12 {why}: not used" in job.out
     assert 0 < job.report()["resumed_from_step"] < 12
     assert job.report()["history"] == before["history"]
@@ -273,11 +277,11 @@ def test_the_best_weights_are_looked_for_anew_where_they_are_lost(new_job: NewJo
     assert forks.run(job, patch=KILLED_AFTER_SAVING.format(step=9), **run) == -signal.SIGKILL, job.err
     (folder,) = job.run_folders()
     assert all_steps(folder) == [6, 8, 9], "the newest two, and the best: validation was at step 6"
-    weights = folder / "checkpoint-6" / "adapter_model.safetensors"
+    weights = folder / "checkpoint-6" / "shard-0-of-1.safetensors"
     weights.write_bytes(weights.read_bytes()[::-1])
     assert job.run(**run) == 0, job.err
     assert (
-        "[resume] checkpoint-6, the best one, is damaged (adapter_model.safetensors is not what was written): "
+        "[resume] checkpoint-6, the best one, is damaged (shard-0-of-1.safetensors is not what was written): "
         "it is forgotten" in job.out
     )
     assert job.report()["resumed_from_step"] == 9
