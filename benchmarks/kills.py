@@ -102,13 +102,13 @@ class Hunt:
         """Kill at a random moment, or in a random checkpoint's writing; False if the job ended before."""
         number = self.dice.choice([signal.SIGTERM, signal.SIGKILL])
         writing = self.dice.random() < 1 / 3
-        moment = time.monotonic() + self.dice.uniform(0, self.seconds)
+        moment = time.monotonic() + self.dice.uniform(0, 0.8 * self.seconds)
         step = self.dice.randint(1, self.run["max_steps"])
         victims = started if self.dice.random() < 1 / 2 else [self.dice.choice(started)]
         while not (self._is_written(job, step) if writing else time.monotonic() > moment):
             if any(process.poll() is not None for process in started):
                 return False
-            time.sleep(0.0002)
+            time.sleep(0.001)
         for victim in victims:
             victim.kill(number)
         who = "" if self.processes == 1 else f" to {len(victims)} of {self.processes}"

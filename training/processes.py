@@ -6,6 +6,11 @@ import os
 
 import torch
 
+# Of several processes on a CPU transformers 5.3 loads optimizers to "cpu:0", a place that torch doesn't know.
+torch.serialization.register_package(
+    0, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
+)
+
 
 def first_of_machine() -> bool:
     """Whether this process acts for its machine's disk."""

@@ -187,9 +187,15 @@ def test_what_lies_under_the_inputs_is_part_of_the_cache_keys(definition: dict[s
     assert "Steps.Inputs.OutputParameters['run']" in place
     read = {key for key in inputs["Arguments"] if key.startswith("training_")}
     given = {f"training_{key}" for key in train["Arguments"]["HyperParameters"]}
-    # A run may go on with another value of those without effect: its checkpoints stay where they are.
-    apart = {"training_checkpoint_dir", *(f"training_{name}" for name in WITHOUT_EFFECT)}
-    assert {name for name in given if name.removeprefix("training_").islower()} - read == apart
+    # A run may go on with another value of those without effect, so it has to be given the same checkpoints.
+    others = {f"training_{name}" for name in (*WITHOUT_EFFECT, "checkpoint_dir")}
+    assert {name for name in given if name.removeprefix("training_").islower()} - read == others
+
+
+def test_a_training_job_is_told_its_time_limit(definition: dict[str, Any]) -> None:
+    _, train, _ = jobs(definition)
+    limit = train["Arguments"]["StoppingCondition"]["MaxRuntimeInSeconds"]
+    assert train["Arguments"]["Environment"] == {"FMOPS_MAX_RUNTIME_SECONDS": str(limit)}
 
 
 def test_what_is_part_of_a_cache_key_holds_no_execution(definition: dict[str, Any]) -> None:
