@@ -71,17 +71,16 @@ def build_trainer(
     if choice.reason and arguments.process_index == 0:
         print(f"[layout] rows are padded, not packed. {choice.reason}", flush=True)
     set_up_for(choice.layout, model)
-    make: Any = PackedTrainer
-    collators: type[Collator] = Collator
-    if chosen.task == "dpo":
-        preference.install(model)
-        make, collators = partial(preference.PreferenceTrainer, beta=chosen.dpo_beta), preference.PairCollator
-    else:
-        install(model)
-    collator = collators(choice.layout, tokenizer.pad_token_id)
+    install(model)
+    collator = Collator(choice.layout, tokenizer.pad_token_id)
     memory = job_memory(causal_model(model).config, chosen, precision, arguments.device, longest)
     found = fit_memory(model, collator, both, chosen, arguments, run_dir, memory)
-    trainer: PackedTrainer = make(
+    make: Callable[..., PackedTrainer] = PackedTrainer
+    if chosen.task == "dpo":  # memory is tried with rows of their own: a pair's two are as long, and cost as much
+        preference.install(model)
+        collator = preference.PairCollator(choice.layout, tokenizer.pad_token_id)
+        make = partial(preference.PreferenceTrainer, beta=chosen.dpo_beta)
+    trainer = make(
         model=model,
         args=arguments,
         rows=rows,
