@@ -77,7 +77,8 @@ def load_config(source: str | Path, revision: str | None = None) -> Any:
         )
     if text is not config:
         text.dtype = text.dtype or config.dtype
-        text.quantization_config = getattr(config, "quantization_config", None)
+        if getattr(config, "quantization_config", None):
+            text.quantization_config = config.quantization_config
         text.composite = config.model_type
     return text
 

@@ -114,13 +114,16 @@ class PairCollator(Collator):
 
 
 def install(model: Any) -> None:
-    """Let the model return each answer's log-probability, fp32 (answers,), where a batch says whose tokens they are."""
+    """Let the model return each answer's log-probability, fp32 (answers,), where a batch says whose tokens they are.
+
+    Of other batches it returns what it did before.
+    """
     causal = causal_model(model)
-    plain = type(causal).forward
+    before = causal.forward
 
     def forward(self: Any, *arguments: Any, owners: Any = None, **inputs: Any) -> Any:
         if owners is None:
-            return plain(self, *arguments, **inputs)
+            return before(*arguments, **inputs)
         return _log_probabilities(self, owners, inputs)
 
     causal.forward = MethodType(forward, causal)

@@ -73,21 +73,20 @@ def build_trainer(
     if choice.reason and arguments.process_index == 0:
         print(f"[layout] rows are padded, not packed. {choice.reason}", flush=True)
     set_up_for(choice.layout, model)
-    make: Any = PackedTrainer
-    collators: type[Collator] = Collator
-    if chosen.task == "dpo":
-        preference.install(model)
-        make, collators = partial(preference.PreferenceTrainer, beta=chosen.dpo_beta), preference.PairCollator
-    else:
-        install(model)
-    collator = collators(choice.layout, tokenizer.pad_token_id)
+    install(model)
+    collator = Collator(choice.layout, tokenizer.pad_token_id)
     if sharded:
         shard(model, arguments.device)
     else:
         model.to(arguments.device)
     memory = job_memory(causal_model(model).config, chosen, precision, arguments.device, longest, sharded)
     found = fit_memory(model, collator, both, chosen, arguments, run_dir, memory, sharded)
-    trainer: PackedTrainer = make(
+    make: Callable[..., PackedTrainer] = PackedTrainer
+    if chosen.task == "dpo":  # memory is tried with rows of their own: a pair's two are as long, and cost as much
+        preference.install(model)
+        collator = preference.PairCollator(choice.layout, tokenizer.pad_token_id)
+        make = partial(preference.PreferenceTrainer, beta=chosen.dpo_beta)
+    trainer = make(
         model=model,
         args=arguments,
         rows=rows,
@@ -129,11 +128,6 @@ def fit_memory(
         checkpoint_layers(found.checkpointing)
         return found
     longest = max(int(part.lengths().max()) for part in both)
-    if chosen.task == "dpo":  # two passes over pairs: by the estimate alone, with room for the second
-        twice = chosen.activation_checkpointing != "never"
-        found = Found(chosen.micro_batch_tokens or max(longest, memory.micro_batch(twice) // 2), twice)
-        checkpoint_layers(twice)
-        return found
     if sharded:  # by the estimate alone: a try would have to fail on all processes together
         twice = chosen.activation_checkpointing != "never"
         found = Found(chosen.micro_batch_tokens or max(longest, memory.micro_batch(twice)), twice)

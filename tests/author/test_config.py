@@ -47,6 +47,8 @@ BAD = [
     ("evaluation: {few_shot: 0}", 1, "evaluation.few_shot", ["0 is refused", "from 1 to 64"]),
     ("training: [1]", 1, "training", ["a mapping of keys"]),
     ("training: {max_wait_seconds: 60}", 1, "training.max_wait_seconds", ["60", "86400"]),
+    ("training: {task: dpo, method: full}", 1, "training.task", ["dpo", "lora or qlora"]),
+    ("training: {task: dpo, start_from: 's3://bucket/v.tar.gz'}", 1, "training.task", ["start_from", "model.base"]),
     ("training: {start_from: version 3}", 1, "training.start_from", ["'version 3'", "model.tar.gz"]),
     ("endpoint: {mode: adapter}\ntraining: {lora_variant: dora}", 2, "training.lora_variant", ["dora", "rslora"]),
     ("training: {method: full, merge: false}", 1, "training.merge", ["full", "merge: true"]),

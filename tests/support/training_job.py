@@ -126,5 +126,18 @@ def lamp_rows(count: int, offset: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+def preferences(count: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Percentages are preferred to words, with answers and prompts of different lengths."""
+    rooms = ["kitchen", "bedroom", "garage", "living room", "hall"]
+    return [
+        {
+            "messages": [{"role": "user", "content": "please " * (number % 3) + f"set the {rooms[number % 5]} lights"}],
+            "chosen": {"role": "assistant", "content": json.dumps({"level": number * 37 % 100})},
+            "rejected": {"role": "assistant", "content": "upstairs " * (1 + number % 2)},
+        }
+        for number in range(offset, offset + count)
+    ]
+
+
 def texts(rows: list[dict[str, Any]]) -> list[str]:
     return [message["content"] for row in rows for message in row["messages"]]

@@ -162,3 +162,31 @@ def test_named_layers_are_trained_and_merged(new_job: NewJob, tmp_path: Path, ba
         found = {name.split(".lora_")[0].rpartition("base_model.model.")[2] for name in weights.keys()}  # noqa: SIM118
     assert all(any(layer.endswith(name) for name in names.split(",")) for layer in found)
     assert all(any(layer.endswith(name) for layer in found) for name in names.split(","))
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_pre_training_goes_on_with_plain_text(new_job: NewJob, base: Path, method: str) -> None:
+    """Every token but a text's first is learned, in windows where the text is longer."""
+    import torch
+    from transformers import AutoTokenizer
+
+    texts = [f"set the kitchen lights to {number} percent, please. " * (1 + 6 * (number % 3)) for number in range(8)]
+    job = new_job(train=[{"text": text} for text in texts], validation=None)
+    assert job.run(**{**RUN, "learning_rate": 0.01}, method=method, max_seq_length=64) == 0, job.err
+    tokenizer, model = AutoTokenizer.from_pretrained(base), load(base)
+    total = count = 0.0
+    for text in texts:
+        ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        for start in range(0, len(ids) - 1, 63):
+            window = torch.tensor(ids[start : start + 64])
+            with torch.no_grad():
+                found = model.eval()(input_ids=window[None]).logits[0, :-1]
+            total += float(torch.nn.functional.cross_entropy(found, window[1:], reduction="sum"))
+            count += len(window) - 1
+    report = job.report()
+    assert report["train_rows"] > len(texts)
+    assert report["train_loss"] < total / count - 0.5
+    first = new_job("first", train=[{"text": text} for text in texts], validation=None)
+    assert first.run(**{**RUN, "max_steps": 1, "batch_size": 64}, method=method, max_seq_length=64) == 0, first.err
+    assert first.report()["train_loss"] == pytest.approx(total / count, rel=1e-4)
+    assert first.report()["completion_tokens"] == count

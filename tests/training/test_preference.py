@@ -1,21 +1,17 @@
-"""Preference tuning: the paper's loss and TRL's gradients, over interruptions; refused where it makes no sense."""
+"""Preference tuning: the paper's loss, learned, kept over an interruption, refused where it makes no sense."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.tiny_families import make_family
-from tests.support.training_job import TrainingJob, write_rows
+from tests.support.training_job import TrainingJob, preferences, write_rows
 
 NewJob = Callable[..., TrainingJob]
 BETA = 0.5
@@ -23,27 +19,6 @@ RUN = {
     "task": "dpo", "dpo_beta": BETA, "max_steps": 12, "batch_size": 8, "learning_rate": 0.02, "lora_rank": 4,
     "lora_dropout": 0.0, "precision": "fp32", "checkpoints_per_run": 3, "evaluations_per_run": 2,
 }  # fmt: skip
-
-
-def preferences(count: int, offset: int = 0) -> list[dict[str, Any]]:
-    """Percentages are preferred to words, with answers and prompts of different lengths."""
-    rooms = ["kitchen", "bedroom", "garage", "living room", "hall"]
-    return [
-        {
-            "messages": [{"role": "user", "content": "please " * (number % 3) + f"set the {rooms[number % 5]} lights"}],
-            "chosen": {"role": "assistant", "content": json.dumps({"level": number * 37 % 100})},
-            "rejected": {"role": "assistant", "content": "upstairs " * (1 + number % 2)},
-        }
-        for number in range(offset, offset + count)
-    ]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Libraries that warn of each other's old names."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @pytest.fixture
@@ -93,72 +68,24 @@ def test_the_loss_is_that_of_the_paper(new_pairs: NewJob, base: Path) -> None:
     assert float(printed[-1][1]) == sum(loss < math.log(2) for loss in found) / len(found)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_gradients_are_those_of_trl(tmp_path: Path, base: Path, family: str) -> None:
-    """One batch of pairs, packed where the model can be: gradients of TRL's trainer on the same tokens."""
+def test_a_model_for_pairs_still_takes_rows(base: Path, tmp_path: Path) -> None:
+    """Memory is tried with rows before there are pairs."""
+    import losses
     import torch
-    from datasets import Dataset
-    from packing import Collator  # noqa: F401 (the script's folder is on the path)
-    from peft import LoraConfig, get_peft_model
-    from preference import PairCollator, PreferenceTrainer, install, tokenize_pairs
+    from packing import Collator
+    from preference import PairCollator, install, tokenize_pairs
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
 
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    folder = make_family(tmp_path / family, family, tokenizer)
-    pairs = tokenize_pairs(write_rows(tmp_path / "rows", preferences(5)), tokenizer, 512, "drop", None)
-
-    def adapted() -> Any:
-        torch.manual_seed(3)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-        settings = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        with quiet():
-            return get_peft_model(model, settings)
-
-    def learned(model: Any) -> None:
-        """As if some steps had been taken; TRL compares with the adapter that it is given, here with the base."""
-        numbers = torch.Generator().manual_seed(4)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_B.default" in name:
-                    parameter.normal_(0, 0.3, generator=numbers)
-
-    theirs, ours = adapted(), adapted()
-    learned(ours)
-    plain = [
-        {
-            "prompt": tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False),
-            "chosen": row["chosen"]["content"],
-            "rejected": row["rejected"]["content"],
-        }
-        for row in preferences(5)
-    ]
-    with quiet():
-        arguments = DPOConfig(
-            output_dir=str(tmp_path / "trl"), beta=BETA, per_device_train_batch_size=5, use_cpu=True, report_to="none",
-            bf16=False, gradient_checkpointing=False, max_length=None, disable_tqdm=True,
-        )  # fmt: skip
-        rows = Dataset.from_list(plain)
-        trainer = DPOTrainer(model=theirs, args=arguments, train_dataset=rows, processing_class=tokenizer)
-        learned(theirs)
-        expected = trainer.compute_loss(theirs, next(iter(trainer.get_train_dataloader())))
-        expected.backward()
-
-    from layout import choose_layout, set_up_for
-
-    layout = choose_layout(ours.get_base_model().config, 200).layout
-    set_up_for(layout, ours)
-    install(ours)
-    batch = PairCollator(layout, tokenizer.pad_token_id)([pairs[index] for index in range(len(pairs))])
-    holder = type("Holder", (), {"beta": BETA, "_preferred": [], "accelerator": trainer.accelerator})()
-    loss = PreferenceTrainer.batch_loss(holder, ours, batch) / 5
-    loss.backward()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert abs(expected.item() - math.log(2)) > 1e-3
-    other = dict(theirs.named_parameters())
-    for name, parameter in ours.named_parameters():
-        if parameter.requires_grad:
-            assert torch.allclose(parameter.grad, other[name].grad, atol=1e-6), name
+    pairs = tokenize_pairs(write_rows(tmp_path / "rows", preferences(3)), tokenizer, 512, "drop", None)
+    losses.install(model)
+    install(model)
+    rows = [row for index in range(3) for row in pairs[index]]
+    chances = model(**PairCollator("padded", 0)([pairs[index] for index in range(3)]), use_cache=False)
+    assert chances.shape == (6,)
+    loss = losses.completion_loss(model, Collator("padded", 0)(rows))
+    assert loss.item() == pytest.approx(-chances.sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"method": "qlora"}, {"batch_size": 2, "gradient_accumulation_steps": 4}])
