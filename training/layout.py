@@ -92,7 +92,9 @@ def build_twin(config: Any, longest: int) -> tuple[Any, list[TokenizedRow]]:
     from transformers import AutoModelForCausalLM
 
     small, length = twin_config(config, longest)
-    model = AutoModelForCausalLM.from_config(small, dtype=torch.float32, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_config(
+        small, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+    )
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -1,4 +1,4 @@
-"""Says what a run makes of its machine: floating-point operations a token, the device's peak, its memory.
+"""Says what a run makes of its machine: operations a token, peak, memory. Runs in the GPU training container.
 
 MFU (model FLOPs utilization) is what a run's tokens need, over what its devices could compute in the same time:
 
@@ -6,7 +6,7 @@ MFU (model FLOPs utilization) is what a run's tokens need, over what its devices
 
 Forward is 2 operations a parameter and token, the gradients of the inputs 2 more, those of trained parameters another
 2: 6N for full fine-tuning, 4N for adapters on a frozen base. Padding, layers computed twice and attention's own
-products are left out, so it measures progress and not work. Runs in the GPU training container.
+products are left out, so it measures progress and not work.
 """
 
 from __future__ import annotations
