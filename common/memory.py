@@ -89,8 +89,10 @@ def estimate(shape: ModelShape, run: Run) -> Peak:
     adapters = 0 if how.full else trained * FP32
     weights, gathered = weight_bytes(shape, how) / share, 0.0
     if share > 1:
-        # One layer whole, and the next one on its way.
-        gathered = 2 * max(_layer_bytes(shape, layer, how) for layer, _ in shape.distinct_layers)
+        # Embeddings and head are whole from forward to backward; one layer is, and the next one is on its way. They are
+        # gathered as they are held: training/sharding.py converts nothing.
+        layers = [shape.layer_parameters(layer) for layer in range(shape.layers)]
+        gathered = float(how.stream * (shape.parameters - sum(layers) + 2 * max(layers)))
     # DDP sums gradients in buckets that are as large as they are.
     buckets = 2 if run.gpus > 1 and not run.sharded else 1
     activations, logits = _worst(shape, run)
@@ -127,14 +129,6 @@ def nf4_bytes(numbers: int) -> float:
     """Half a byte each, a scale of a byte for each block of 64, an fp32 one for 256 of these, and two small tables."""
     blocks = -(-numbers // NF4_BLOCK)
     return numbers / 2 + blocks + -(-blocks // NF4_GROUP) * FP32 + (16 + 256 + 1) * FP32
-
-
-def _layer_bytes(shape: ModelShape, layer: int, how: Computing) -> float:
-    if how.method != "qlora":
-        return float(shape.layer_parameters(layer) * how.product)
-    quantized = sum(item.inputs * item.outputs for item in shape.linears(layer))
-    rest = (shape.layer_parameters(layer) - quantized) * how.stream
-    return rest + sum(nf4_bytes(item.inputs * item.outputs) for item in shape.linears(layer))
 
 
 def _worst(shape: ModelShape, run: Run) -> tuple[float, float]:

@@ -86,10 +86,12 @@ def _check(config: Config, shape: ModelShape, instance_type: str) -> Check:
         lora_rank=chosen.lora_rank,
         lora_target_modules=chosen.lora_target_modules,
         lora_dropout=chosen.lora_dropout,
+        dora=chosen.lora_variant == "dora",
         max_seq_length=chosen.max_seq_length,
         precision=chosen.precision,
         checkpointing=CHECKPOINTING[chosen.activation_checkpointing],
         machines=chosen.instance_count,
+        shards=chosen.sharding != "never" and chosen.task != "dpo",
     )
     try:
         fit = judge(plan, max(chosen.micro_batch_tokens, chosen.max_seq_length))

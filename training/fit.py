@@ -112,6 +112,7 @@ def job_memory(
             lora_rank=chosen.lora_rank,
             lora_target_modules=chosen.lora_target_modules,
             lora_dropout=chosen.lora_dropout,
+            dora=chosen.lora_variant == "dora",
             max_seq_length=longest,
             shards=sharded,
             precision=precision,

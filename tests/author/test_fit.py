@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from common.model_shape import read_shape
 from configuration.config import Config
 from configuration.errors import UsageProblem
 from fmops import Pipeline
@@ -43,6 +44,17 @@ def test_a_run_that_can_not_fit_is_a_problem(tmp_path: Path) -> None:
     assert "it would fit with training." in result.stderr
     assert "training.instance_type: ml." in result.stderr
     assert "1 problem found; nothing was sent anywhere." in result.stderr
+
+
+def test_a_model_that_no_gpu_holds_is_judged_sharded(config: Config) -> None:
+    """Llama 3 70B: 141 GB of weights, on 8 GPUs of 80 GB."""
+    shape = read_shape({**REAL["llama-3-8b"], "hidden_size": 8192, "intermediate_size": 28_672,
+                        "num_hidden_layers": 80, "num_attention_heads": 64})  # fmt: skip
+    for sharding, fits in (("auto", True), ("never", False)):
+        [check] = checks(changed(config, instance_type="ml.p5.48xlarge", sharding=sharding), shape)
+        assert check.fits == fits, check.message
+    [alone] = checks(changed(config, instance_type="ml.p5.4xlarge"), shape)
+    assert not alone.fits, "one GPU has nobody to share with"
 
 
 def test_without_a_model_it_says_how_to_check() -> None:

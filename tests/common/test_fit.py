@@ -48,8 +48,9 @@ def test_sharding_shares_out_what_is_held() -> None:
     shared = estimate(LLAMA, Run(Computing(method="full"), 1024, 1024, checkpointing=True, gpus=8, sharded=True))
     assert shared.optimizer == whole.optimizer // 8
     assert shared.gradients == whole.gradients // 8
-    layers = 2 * 2 * max(LLAMA.layer_parameters(layer) for layer in range(LLAMA.layers))
-    assert shared.weights == whole.weights // 8 + layers
+    layers = [LLAMA.layer_parameters(layer) for layer in range(LLAMA.layers)]
+    ends = LLAMA.parameters - sum(layers)  # embeddings, head, last norm
+    assert shared.weights == whole.weights // 8 + 4 * (ends + 2 * max(layers)), "gathered in fp32, as they are held"
 
 
 def test_qlora_holds_its_matrices_in_four_bits() -> None:
