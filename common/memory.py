@@ -142,7 +142,9 @@ def _worst(shape: ModelShape, run: Run) -> tuple[float, float]:
     inside = sum(count * kept.per_token for kept, _, count in layers) * tokens
     inputs = sum(count * size for _, size, count in layers) * tokens
     between = around + (inputs if run.checkpointing else inside + copies)
-    forward = around + copies + (inputs if run.checkpointing else inside)  # autocast lets its copies go afterwards
+    # Autocast lets its copies go after forward; over gathered weights it keeps none (training/packed_trainer.py).
+    cached = ends.fixed if run.sharded and run.checkpointing else copies
+    forward = around + cached + (inputs if run.checkpointing else inside)
     backward = around + (inputs + one if run.checkpointing else inside + copies)
     head = _Head(shape, run)
     stream = shape.hidden * how.stream * tokens  # what the last norm gives to the head

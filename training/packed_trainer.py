@@ -145,7 +145,8 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
     def compute_loss_context_manager(self) -> Any:
         """Products in bf16 where they are wanted: accelerate sees to it only in models that it has wrapped."""
         if self.sharded and self.args.bf16:
-            return torch.autocast(self.args.device.type, torch.bfloat16)
+            # Autocast would keep its copy of every layer's weights until the end of forward.
+            return torch.autocast(self.args.device.type, torch.bfloat16, cache_enabled=False)
         return super().compute_loss_context_manager()
 
     def floating_point_ops(self, inputs: Any) -> int:
