@@ -188,16 +188,21 @@ def losses_of(trainer: Any) -> list[float]:
 
 def run_hf(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, float]:
     """A causal-LM Trainer with dynamic padding, its labels the completions."""
+    import numpy as np
+    from tokenized import tokenize_channel
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-    from common.prompts import completion_ids, prompt_ids
-
     tokenizer, model, bf16 = load(options)
-    encoded = []
-    for row in shuffled(rows):
-        prompt = prompt_ids(tokenizer, [row["messages"][:-1]])[0]
-        completion = completion_ids(tokenizer, [row["messages"][-1]["content"]])[0]
-        encoded.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shuffled(rows)))
+        tokens = tokenize_channel(Path(folder), tokenizer, 1024)
+        encoded = [
+            {
+                "input_ids": tokens[index]["ids"].tolist(),
+                "labels": np.where(tokens[index]["learned"], tokens[index]["ids"], -100).tolist(),
+            }
+            for index in range(len(tokens))
+        ]
     clock = Clock()
     steps = -(-len(rows) // options.batch_size)
     trainer = in_order(Trainer)(
