@@ -208,8 +208,8 @@ MUTATIONS = (
     Mutation(
         "masks: the loss is one token late",
         "training/packing.py",
-        "keep.append(np.arange(first - 1, end - 1))",
-        "keep.append(np.arange(first, end))",
+        'columns.append(np.flatnonzero(row["learned"]) - 1 - prefix + start)',
+        'columns.append(np.flatnonzero(row["learned"]) - prefix + start)',
         (f"{LOSS}::test_only_completion_positions_reach_the_loss",),
     ),
     Mutation(
