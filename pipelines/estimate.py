@@ -167,7 +167,7 @@ def _hyperparameters(config: Config, values: Mapping[str, Any]) -> list[str]:
     words = {
         dial.argument: str(values[dial.parameter]) if dial.parameter else dial.text(configured(config, dial))
         for dial in (*TRAINING, SEED)
-        if dial.argument
+        if dial.argument and (dial.parameter or configured(config, dial) is not None)
     }
     words |= {"max_steps": str(MEASURED_STEPS), "early_stopping_patience": "0", "checkpoints_per_run": "1"}
     return [word for name, value in words.items() for word in (f"--{name}", value)]
