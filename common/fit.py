@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from common.activations import Computing, Method
 from common.dials import Dial
@@ -50,6 +51,22 @@ class Plan:
     """Computed on GPUs; False: on a CPU, whose `usable` bytes must be given."""
     processes: int = 0
     """Of the run, one for each GPU; 0: as many as the machines have GPUs."""
+
+    @classmethod
+    def of(cls, chosen: Any, shape: ModelShape, instance_type: str, **more: Any) -> Plan:
+        """From the dials of pipeline.yaml or of the job, which have the same names; `more` goes before them."""
+        dials: dict[str, Any] = {
+            "method": chosen.method,
+            "lora_rank": chosen.lora_rank,
+            "lora_target_modules": chosen.lora_target_modules,
+            "lora_dropout": chosen.lora_dropout,
+            "dora": chosen.lora_variant == "dora",
+            "max_seq_length": chosen.max_seq_length,
+            "precision": chosen.precision,
+            "checkpointing": CHECKPOINTING[chosen.activation_checkpointing],
+            "shards": chosen.sharding != "never",
+        }
+        return cls(shape, instance_type, **{**dials, **more})
 
     @property
     def gpus(self) -> int:

@@ -24,14 +24,6 @@ TRAINING = (
         choices=("lora", "qlora", "full"), parameter="FineTuningMethod", argument="method",
     ),
     Dial(
-        "training.task", "sft", "learn what rows say (chats, texts), or prefer chosen answers to rejected ones",
-        choices=("sft", "dpo"), argument="task",
-    ),
-    Dial(
-        "training.dpo_beta", 0.1, "task dpo: how much it costs to leave the base", low=0.001, high=10,
-        argument="dpo_beta",
-    ),
-    Dial(
         "training.start_from", None,
         "a version's model.tar.gz to go on from: its adapter, with full its weights; null = the base",
         kind=str, optional=True, pattern=S3_URI, words="s3://bucket/.../model.tar.gz", longest=512,
@@ -166,4 +158,16 @@ TRAINING = (
         unit="seconds", low=60, high=MAX_SECONDS,
     ),
     Dial("training.network_isolation", True, "no network in any job; a hub model needs false"),
+)  # fmt: skip
+
+# train.py's alone: pipeline.yaml doesn't offer them, since Prepare and Evaluate know no rows with preferences.
+JOB_ONLY = (
+    Dial(
+        "training.task", "sft", "learn what rows say (chats, texts), or prefer chosen answers to rejected ones",
+        choices=("sft", "dpo"), argument="task",
+    ),
+    Dial(
+        "training.dpo_beta", 0.1, "task dpo: how much it costs to leave the base", low=0.001, high=10,
+        argument="dpo_beta",
+    ),
 )  # fmt: skip

@@ -113,8 +113,6 @@ class Training(Section):
 
     place = "training"
     method: str = value_of("training.method")
-    task: str = value_of("training.task")
-    dpo_beta: float = value_of("training.dpo_beta")
     start_from: str | None = value_of("training.start_from")
     epochs: float = value_of("training.epochs")
     max_steps: int = value_of("training.max_steps")
@@ -163,10 +161,6 @@ class Training(Section):
             )
         for problem in fallback_problems(self.instance_type, self.fallback_instance_types):
             yield f"fallback_instance_types: {problem}"
-        if self.method == "full" and self.task == "dpo":
-            yield "task: dpo compares with the base, which method full changes; set method: lora or qlora"
-        if self.task == "dpo" and self.start_from:
-            yield "task: dpo compares with the base, not with start_from; set model.base to the version's merged model"
         if self.method == "full" and not self.merge:
             yield "merge: false, but method full has no adapters that could be kept apart; set merge: true"
 

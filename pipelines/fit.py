@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.fit import CHECKPOINTING, Change, Fit, Plan, advice, judge, largest_micro_batch, sentence
+from common.fit import Change, Fit, Plan, advice, judge, largest_micro_batch, sentence
 from common.machines import is_gpu
 from common.model_shape import ModelShape, ModelShapeError, read_shape
 from configuration.errors import UsageProblem
@@ -79,20 +79,7 @@ def _check(config: Config, shape: ModelShape, instance_type: str) -> Check:
     if not is_gpu(instance_type):
         return Check(instance_type, note="it has no GPUs")
     chosen = config.training
-    plan = Plan(
-        shape=shape,
-        instance_type=instance_type,
-        method=chosen.method,  # type: ignore[arg-type]  # one of the dial's choices
-        lora_rank=chosen.lora_rank,
-        lora_target_modules=chosen.lora_target_modules,
-        lora_dropout=chosen.lora_dropout,
-        dora=chosen.lora_variant == "dora",
-        max_seq_length=chosen.max_seq_length,
-        precision=chosen.precision,
-        checkpointing=CHECKPOINTING[chosen.activation_checkpointing],
-        machines=chosen.instance_count,
-        shards=chosen.sharding != "never" and chosen.task != "dpo",
-    )
+    plan = Plan.of(chosen, shape, instance_type, machines=chosen.instance_count)
     try:
         fit = judge(plan, max(chosen.micro_batch_tokens, chosen.max_seq_length))
         return Check(instance_type, fit, () if fit.fits else _changes(plan, fit))

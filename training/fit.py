@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from hyperparameters import Hyperparameters
+from ranks import world_size
 from training_errors import memory_full
 
 from common.failure import JobError, first_line
@@ -36,6 +37,12 @@ class JobMemory:
     def micro_batch(self, checkpointing: bool) -> int:
         """Tokens of the largest micro-batch that should fit; 0 if none should, or nothing is known."""
         return largest_micro_batch(self._at(1, checkpointing)) if self.plan else 0
+
+    def needs_sharding(self) -> bool | None:
+        """Whether one device can't hold the run and its share of it can; None if nothing is known."""
+        if self.plan is None:
+            return None
+        return self.plan.gpu and judge(self.plan).run.sharded
 
     def parts(self, tokens: int, checkpointing: bool) -> dict[str, float] | None:
         """The estimated peak by part in GiB, for the report."""
@@ -105,20 +112,16 @@ def job_memory(
     except ModelShapeError as error:
         return JobMemory(None, str(error))
     return JobMemory(
-        Plan(
-            shape=shape,
-            instance_type=kind,
-            method=chosen.method,  # type: ignore[arg-type]  # one of the dial's choices
-            lora_rank=chosen.lora_rank,
-            lora_target_modules=chosen.lora_target_modules,
-            lora_dropout=chosen.lora_dropout,
-            dora=chosen.lora_variant == "dora",
+        Plan.of(
+            chosen,
+            shape,
+            kind,
             max_seq_length=longest,
-            shards=sharded,
             precision=precision,
+            shards=sharded,
             usable=device_memory(device),
             gpu=on_gpu,
-            processes=int(os.environ.get("WORLD_SIZE", "1")),
+            processes=world_size(),
         )
     )
 

@@ -58,24 +58,40 @@ def completion_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def _loss(model: Any, targets: torch.Tensor, place: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-    """`place` (2, n): row and column of each target's predecessor."""
-    inputs.pop("return_dict", None)
-    hidden = headless(model)(**inputs).last_hidden_state[place[0], place[1]]
-    multiplier, cap = logit_changes(model.config)
+    hidden = hidden_before(model, place, inputs)
     head = model.get_output_embeddings()
-    if not len(targets):  # a process without rows of its own in this step: no loss, but gradients of zero
-        return (head(hidden).float().sum() + hidden.float().sum()) * 0.0
-    if type(head) is torch.nn.Linear:
-        dtype = torch.get_autocast_dtype(hidden.device.type) if _autocast(hidden) else head.weight.dtype
-        total: torch.Tensor = LinearCrossEntropy.apply(
-            hidden.to(dtype), head.weight, head.bias, targets, dtype, multiplier, cap
-        )
-        return total
+    if not len(targets):
+        return nothing(head, hidden)
+    if type(head) is not torch.nn.Linear:
+        return token_losses(model, hidden, targets).sum()
+    dtype = torch.get_autocast_dtype(hidden.device.type) if _autocast(hidden) else head.weight.dtype
+    total: torch.Tensor = LinearCrossEntropy.apply(
+        hidden.to(dtype), head.weight, head.bias, targets, dtype, *logit_changes(model.config)
+    )
+    return total
+
+
+def hidden_before(model: Any, place: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+    """The hidden states (n, width) that predict the targets; `place` (2, n) has row and column of each."""
+    inputs.pop("return_dict", None)
+    hidden: torch.Tensor = headless(model)(**inputs).last_hidden_state[place[0], place[1]]
+    return hidden
+
+
+def nothing(head: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """The loss of a process without rows of its own in a step: zero, with gradients of zero for all weights."""
+    zero: torch.Tensor = (head(hidden).float().sum() + hidden.float().sum()) * 0.0
+    return zero
+
+
+def token_losses(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of each target, fp32 (n,), with any head: through autograd, logits of a chunk at a time."""
+    head, changes = model.get_output_embeddings(), logit_changes(model.config)
     parts = [
-        checkpoint(_chunk_loss, head, piece, wanted, multiplier, cap, use_reentrant=False)
+        checkpoint(_chunk_losses, head, piece, wanted, *changes, use_reentrant=False)
         for piece, wanted in zip(hidden.split(CHUNK_POSITIONS), targets.split(CHUNK_POSITIONS), strict=True)
     ]
-    return torch.stack(parts).sum()
+    return torch.cat(parts)
 
 
 def headless(model: Any) -> Any:
@@ -93,13 +109,13 @@ def _autocast(hidden: torch.Tensor) -> bool:
     return bool(torch.is_autocast_enabled(hidden.device.type))
 
 
-def _chunk_loss(
+def _chunk_losses(
     head: Any, hidden: torch.Tensor, targets: torch.Tensor, multiplier: float, cap: float | None
 ) -> torch.Tensor:
     logits = head(hidden).float() * multiplier
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
-    return functional.cross_entropy(logits, targets, reduction="sum")
+    return functional.cross_entropy(logits, targets, reduction="none")
 
 
 class LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # torch has no types here

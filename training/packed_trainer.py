@@ -21,8 +21,9 @@ from fit import JobMemory
 from losses import completion_loss
 from micro_batches import Found
 from packing import Collator
-from processes import each, first_of_machine
+from processes import each
 from progress import RunProgress
+from ranks import first_of_machine
 from throughput import operations_per_token, peak_operations
 from tokenized import TokenizedRows
 from torch.utils.data import DataLoader
@@ -97,7 +98,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         batches = [batch for step in batch_samples for batch in step]
-        seen = sum(int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batches)
+        masks = [batch.get("attention_mask") for batch in batches]
+        seen = sum(
+            batch["input_ids"].numel() if mask is None else int(mask.sum())
+            for batch, mask in zip(batches, masks, strict=True)
+        )
         count, self.step_tokens_seen = self._sum(
             torch.tensor([sum(batch["targets"].numel() for batch in batches), seen], device=device)
         )

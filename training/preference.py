@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from losses import CHUNK_POSITIONS, causal_model, headless, logit_changes
+from losses import causal_model, hidden_before, nothing, token_losses
 from packed_trainer import PackedTrainer
 from packing import Collator
 from tokenized import TokenizedRow, TokenizedRows, tokenize_channel
-from torch.utils.checkpoint import checkpoint
 
 from common.failure import JobError
 from common.rows import parse_rows, row_files
@@ -131,26 +130,11 @@ def install(model: Any) -> None:
 
 def _log_probabilities(model: Any, owners: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
     targets, place, answers = (inputs.pop(name) for name in ("targets", "place", "answers"))
-    inputs.pop("return_dict", None)
-    hidden = headless(model)(**inputs).last_hidden_state[place[0], place[1]]
-    multiplier, cap = logit_changes(model.config)
-    head = model.get_output_embeddings()
-    if not len(targets):  # a process without pairs of its own in this step: no loss, but gradients of zero
-        return (head(hidden).float().sum() + hidden.float().sum()).reshape(1) * 0.0
-    tokens = [
-        checkpoint(_chunk, head, piece, wanted, multiplier, cap, use_reentrant=False)
-        for piece, wanted in zip(hidden.split(CHUNK_POSITIONS), targets.split(CHUNK_POSITIONS), strict=True)
-    ]
-    return torch.zeros(answers, device=hidden.device).index_add(0, owners, torch.cat(tokens))
-
-
-def _chunk(
-    head: Any, hidden: torch.Tensor, targets: torch.Tensor, multiplier: float, cap: float | None
-) -> torch.Tensor:
-    logits = head(hidden).float() * multiplier
-    if cap is not None:
-        logits = cap * torch.tanh(logits / cap)
-    return -functional.cross_entropy(logits, targets, reduction="none")
+    hidden = hidden_before(model, place, inputs)
+    if not len(targets):
+        return nothing(model.get_output_embeddings(), hidden).reshape(1)
+    tokens = -token_losses(model, hidden, targets)
+    return torch.zeros(answers, device=hidden.device).index_add(0, owners, tokens)
 
 
 class PreferenceTrainer(PackedTrainer):

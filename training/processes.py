@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 # Of several processes on a CPU transformers 5.3 loads optimizers to "cpu:0", a place that torch doesn't know.
 torch.serialization.register_package(
     0, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
 )
-
-
-def first_of_machine() -> bool:
-    """Whether this process acts for its machine's disk."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def each(value: int, device: torch.device) -> list[int]:

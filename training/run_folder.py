@@ -37,7 +37,7 @@ def describe(
 
     Data files are read whole; of weight files the size, the header and 64 samples of 64 KiB are.
     """
-    shares = {**{key: hyperparameters[key] for key in SHARES[:2]}, "processes": processes}
+    how = shares(hyperparameters, processes)
     left_out = {*WITHOUT_EFFECT, *PLACES, *SHARES}
     kept = {key: value for key, value in hyperparameters.items() if key not in left_out}
     digest = hashlib.blake2b(digest_size=8)
@@ -47,11 +47,16 @@ def describe(
         "format": FORMAT,
         **kept,
         "precision": precision,
-        "rows_per_step": rows_per_step(shares),
+        "rows_per_step": rows_per_step(how),
         "rows": digest.hexdigest(),
         "base": _base_digest(Path(base)) if Path(base).is_dir() else base,
-        "shares": shares,
+        "shares": how,
     }
+
+
+def shares(hyperparameters: dict[str, Any], processes: int) -> dict[str, int]:
+    """What makes the rows of a step."""
+    return {**{key: hyperparameters[key] for key in SHARES[:2]}, "processes": processes}
 
 
 def rows_per_step(shares: dict[str, int]) -> int:

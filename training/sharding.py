@@ -1,6 +1,6 @@
 """Cuts a model's weights over the processes where one device can't hold them. Runs in the GPU training container.
 
-    wanted("auto", 85e9, 141e9, 1e9)              does it have to be?
+    wanted("auto", None, 85e9, 141e9, 1e9)        does it have to be?
     shard(model, device)                          process 0 has the model, the others an empty form of it
     collect(model, into)                          the trained weights, whole, into process 0's copy on the CPU
 
@@ -40,9 +40,14 @@ def can_shard(choice: str, kind: str, processes: int) -> bool:
     return kind in SHARDABLE and choice != "never" and processes > 1
 
 
-def wanted(choice: str, device_bytes: float, model_bytes: float, trained_bytes: float) -> bool:
-    """Whether weights that may be sharded are: `always`, or where one device can't hold them. A CPU's is endless."""
-    return choice == "always" or model_bytes + TRAINED_TIMES * trained_bytes > SHARE * device_bytes
+def wanted(choice: str, estimated: bool | None, device_bytes: float, model_bytes: float, trained_bytes: float) -> bool:
+    """Whether weights that may be sharded are: `always`, or where one device can't hold them. A CPU's is endless.
+
+    `estimated` is what common/fit.py says, as `fmops validate` did; None, of a model whose shape isn't known: by size.
+    """
+    if choice == "always" or estimated is not None:
+        return choice == "always" or bool(estimated)
+    return model_bytes + TRAINED_TIMES * trained_bytes > SHARE * device_bytes
 
 
 def device_bytes() -> float:

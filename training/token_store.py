@@ -57,6 +57,10 @@ class TokenizedRows:
         place = slice(int(self._ends[index - 1]) if index else 0, int(self._ends[index]))
         return {"ids": self._ids[place].copy(), "learned": self._learned[place].copy()}
 
+    def largest_token(self) -> int:
+        """The largest token id of all rows."""
+        return int(self._ids.max())
+
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
         lengths: np.ndarray = np.diff(self._ends, prepend=0)

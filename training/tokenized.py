@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from ranks import first_of_machine, world_size
 from token_store import TokenizedRow, TokenizedRows, Writer, open_rows
 from turns import Asked, Conversation, Example, Finding, Rendered, find_turns, render_all
 
@@ -94,7 +95,7 @@ def tokenize_channel(
     if cache is None:
         with tempfile.TemporaryDirectory(prefix="fmops-tokenized-") as folder:
             rows = _tokenize_once(channel, tokenizer, choices, Path(folder), adapt)  # what is mapped outlives its name
-    elif int(os.environ.get("LOCAL_RANK", "0")):
+    elif not first_of_machine():
         rows = _wait_for(_told(channel))
     else:
         rows = _first(channel, tokenizer, choices, cache, adapt)
@@ -104,7 +105,7 @@ def tokenize_channel(
 
 def _first(channel: Path, tokenizer: Any, choices: Choices, cache: Path, adapt: bool) -> TokenizedRows:
     """The rows, of which the machine's other processes are told, if there are any."""
-    told = _told(channel) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    told = _told(channel) if world_size() > 1 else None
     try:
         rows = _tokenize_once(channel, tokenizer, choices, cache, adapt)
     except JobError as error:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters, build_parser, checkpoint_root, parse
+from ranks import first, local_rank, world_size
 from stop import StopSignal
 from training_errors import EXIT_FAILED, EXIT_STOPPED, StopRequestedError, expected, readable
 
@@ -111,7 +112,8 @@ def run(chosen: Hyperparameters) -> None:
 
     check_tokens(config, tokenizer, *(getattr(part, "rows", part) for part in (rows, validation)))
     precision = resolve_precision(chosen.precision, config)
-    model, sharded = _load(source, config, chosen, precision, layers, name, start)
+    longest = max(int(part.lengths().max()) for part in (rows, validation) if part is not None)
+    model, sharded = _load(source, config, chosen, precision, layers, name, start, longest)
     stored = config.dtype or torch.float32
 
     decides = [*_data_files(train_channel, validation_channel), *(start.files() if start else ())]
@@ -164,18 +166,27 @@ def run(chosen: Hyperparameters) -> None:
 
 
 def _load(
-    source: str, config: Any, chosen: Hyperparameters, precision: str, layers: list[str], name: str, start: Start | None
+    source: str,
+    config: Any,
+    chosen: Hyperparameters,
+    precision: str,
+    layers: list[str],
+    name: str,
+    start: Start | None,
+    longest: int,
 ) -> tuple[Any, bool]:
-    """The model, and whether it is to be sharded; then only process 0 has its weights."""
+    """The model, and whether it is to be sharded; then only process 0 has its weights. `longest`: of the rows."""
     import torch
+    from fit import job_memory
     from sharding import can_shard, device_bytes, sizes, wanted
-    from trainer_setup import processes
 
-    if can_shard(chosen.sharding, "dpo" if chosen.task == "dpo" else chosen.method, processes()):
+    if can_shard(chosen.sharding, "dpo" if chosen.task == "dpo" else chosen.method, world_size()):
+        device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        known = job_memory(config, chosen, precision, device, longest, sharded=True).needs_sharding()
         with torch.random.fork_rng(devices=[]):  # or process 0's adapters would begin with other numbers
             empty = _build(source, config, chosen, precision, layers, name, start, empty=True)
-        if wanted(chosen.sharding, device_bytes(), *sizes(empty)):
-            if os.environ.get("RANK", "0") != "0":
+        if wanted(chosen.sharding, known, device_bytes(), *sizes(empty)):
+            if not first():
                 return empty, True
             return _build(source, config, chosen, precision, layers, name, start), True
     return _build(source, config, chosen, precision, layers, name, start), False
@@ -263,7 +274,7 @@ def _tokenize(
             cache=cache,
             adapt=channel is train,
         )
-        if os.environ.get("RANK", "0") == "0":
+        if first():
             for note in rows.notes:
                 print(f"[data] {'train' if channel is train else 'validation'}: {note}", flush=True)
         found.append(rows)
@@ -279,10 +290,9 @@ def _run_directory(chosen: Hyperparameters, precision: str, source: str, decides
     from checkpoints import latest_whole
     from run_folder import another_run, describe, open_run
 
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    description = describe(chosen.as_dict(), precision, decides, source, processes)
+    description = describe(chosen.as_dict(), precision, decides, source, world_size())
     folder = open_run(Path(checkpoint_root(chosen)).absolute(), description)
-    fresh = os.environ.get("RANK", "0") == "0" and latest_whole(folder) is None
+    fresh = first() and latest_whole(folder) is None
     if fresh and (line := another_run(folder, description)):
         print(f"[resume] {line}", flush=True)
     return folder
@@ -339,7 +349,8 @@ def _train(trainer: PackedTrainer, run_dir: Path) -> int:
 def _newest_everywhere(trainer: PackedTrainer, run_dir: Path) -> Path | None:
     """The newest checkpoint that is whole on every machine, to the byte. Those that aren't are deleted, with a line."""
     from checkpoints import all_steps, at, fault, remove
-    from processes import each, first_of_machine
+    from processes import each
+    from ranks import first_of_machine
 
     device, endless = trainer.args.device, 1 << 62
     mine = all_steps(run_dir) if first_of_machine() else []
@@ -363,7 +374,7 @@ def _leave(code: int) -> None:
     """End the process, with several processes at once: gloo's threads may still be ending, and C++ aborts the process
     ("terminate called without an active exception") when an orderly exit finds one running. All is written by now.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import preference
+import run_folder
 import torch
 from fit import JobMemory, job_memory
 from hyperparameters import Hyperparameters
@@ -19,6 +19,7 @@ from micro_batches import CPU_TOKENS, Found, TooLargeError, choose, remember, re
 from packed_trainer import PackedTrainer
 from packing import Collator
 from progress import RunProgress, evenly
+from ranks import world_size
 from sharding import shard
 from stop import StopSignal
 from tokenized import TokenizedRows
@@ -30,13 +31,9 @@ PATIENCE_SECONDS = 2 * 3600  # while process 0 reads, merges and writes a model 
 NEVER = 10**9  # steps; RunProgress says when to evaluate and save
 
 
-def processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def rows_per_step(chosen: Hyperparameters) -> int:
     """Rows of one update of the weights, over all processes."""
-    return chosen.batch_size * chosen.gradient_accumulation_steps * processes()
+    return run_folder.rows_per_step(run_folder.shares(chosen.as_dict(), world_size()))
 
 
 def total_steps(chosen: Hyperparameters, rows: int) -> int:
@@ -194,7 +191,7 @@ def training_arguments(
     return TrainingArguments(
         output_dir=str(run_dir),
         use_cpu=not cuda,
-        ddp_backend="gloo" if processes() > 1 and not cuda else None,
+        ddp_backend="gloo" if world_size() > 1 and not cuda else None,
         ddp_find_unused_parameters=False,
         ddp_timeout=PATIENCE_SECONDS,
         bf16=precision == "bf16",

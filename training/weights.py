@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from adapters import quantization
 from hyperparameters import Hyperparameters
+from ranks import local_rank
 from tokenized import TokenizedRows
 
 from common.base_model import check_tokenizer, load_causal_model, model_directory
@@ -69,8 +70,7 @@ def load_tokenizer(source: str) -> Any:
 def check_tokens(config: Any, tokenizer: Any, *channels: TokenizedRows | None) -> None:
     """Raises JobError if a row, or the padding, has a token that the model has no embedding for."""
     vocabulary = int(config.vocab_size)
-    used = [int(rows[index]["ids"].max()) for rows in channels if rows is not None for index in range(len(rows))]
-    largest = max(tokenizer.pad_token_id, *used)
+    largest = max(tokenizer.pad_token_id, *(rows.largest_token() for rows in channels if rows is not None))
     if largest >= vocabulary:
         raise JobError(
             f"token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}) has no embedding: the model has "
@@ -88,7 +88,7 @@ def load_model(source: str, config: Any, chosen: Hyperparameters, precision: str
     more: dict[str, Any] = {"low_cpu_mem_usage": True}
     if chosen.method == "qlora":
         # Straight to where it is trained: a weight is quantized on the device that it arrives at.
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
         more = {"quantization_config": quantization(dtype), "device_map": {"": device}}
     model = load_causal_model(source, config, dtype, **more)
     for module in model.modules():

@@ -137,10 +137,13 @@ def test_only_the_first_process_ever_holds_all_weights(new_job: NewJob, forks: F
 
 def test_when_weights_are_sharded() -> None:
     gpu, giga = 80e9, 1e9
-    assert not wanted("auto", gpu, 16 * giga, 0.2 * giga)
-    assert wanted("auto", gpu, 32 * giga, 32 * giga)
-    assert wanted("auto", gpu, 141 * giga, 1 * giga)
-    assert not wanted("auto", float("inf"), 141 * giga, 1 * giga), "a CPU has what its machine has"
+    assert not wanted("auto", None, gpu, 16 * giga, 0.2 * giga)
+    assert wanted("auto", None, gpu, 32 * giga, 32 * giga)
+    assert wanted("auto", None, gpu, 141 * giga, 1 * giga)
+    assert not wanted("auto", None, float("inf"), 141 * giga, 1 * giga), "a CPU has what its machine has"
+    assert wanted("auto", True, gpu, 1, 1), "long rows may need the room that the weights leave"
+    assert not wanted("auto", False, gpu, 141 * giga, 1 * giga), "what was estimated goes before"
+    assert wanted("always", False, gpu, 1, 1)
     assert not can_shard("always", "lora", 1), "with whom?"
     assert not can_shard("never", "full", 8)
     for kind in ("qlora", "dpo"):
