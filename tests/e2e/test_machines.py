@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import time
 from typing import Any
@@ -144,9 +145,16 @@ def test_a_stop_of_two_machines_keeps_a_checkpoint(house: House, train_alone: st
     name = start(house, train_alone, 2, MaxSteps="5000", Seed="3")
     until(lambda: lines(house, name).get("algo-1", []), lambda seen: any("step=" in line for line in seen))
     house.client("sagemaker").stop_training_job(TrainingJobName=name)
-    assert end(house, name)["TrainingJobStatus"] == "Stopped"
+    job = end(house, name)
+    assert job["TrainingJobStatus"] == "Stopped"
     written = lines(house, name)
     for host in ("algo-1", "algo-2"):
         assert any("[stop]" in line for line in written[host]), written[host][-5:]
-    kept = house.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="checkpoints/")["Contents"]
-    assert any("checkpoint-" in item["Key"] for item in kept)
+    saved = next(
+        re.search(r"checkpoint saved at step (\d+)/5000", line) for line in written["algo-1"] if "[stop]" in line
+    )
+    assert saved, written["algo-1"][-5:]
+    place = job["CheckpointConfig"]["S3Uri"].removeprefix(f"s3://{BUCKET}/")
+    kept = [item["Key"] for item in house.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=place)["Contents"]]
+    for seal in ("whole.json", "whole-1.json"):
+        assert any(key.endswith(f"/checkpoint-{saved[1]}/{seal}") for key in kept), (seal, kept)

@@ -205,9 +205,9 @@ def test_memory_changes_how_a_step_is_computed_and_not_what(new_job: NewJob) -> 
             settings = {**FULL, "method": method, "batch_size": 8, "lora_dropout": 0, **how}
             assert job.run(**settings, max_steps=4) == 0, job.err
             losses[name, method] = [point["train_loss"] for point in job.report()["history"]]
-            said = f"micro_batch_tokens={how.get('micro_batch_tokens', 1024)} activation_checkpointing="
+            said = f"micro_batch_tokens={how.get('micro_batch_tokens', 640)} activation_checkpointing="
             assert said + str("activation_checkpointing" in how).lower() in job.out
-            assert job.report()["micro_batch_tokens"] == how.get("micro_batch_tokens", 1024)
+            assert job.report()["micro_batch_tokens"] == how.get("micro_batch_tokens", 640)
     for (name, method), found in losses.items():
         assert found == pytest.approx(losses["whole", method], rel=1e-4), name
 
