@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, S3_URI, Dial
 
+MLFLOW_ARN = r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:mlflow-(?:app|tracking-server)/[\w.-]+"
 MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
 
 # Another value of these changes neither what is learned nor in which order (how it is computed changes rounding alone):
@@ -157,7 +158,14 @@ TRAINING = (
         "training.max_wait_seconds", 129_600, "training plus waiting for spot capacity; at least max_runtime_seconds",
         unit="seconds", low=60, high=MAX_SECONDS,
     ),
-    Dial("training.network_isolation", True, "no network in any job; a hub model needs false"),
+    Dial("training.network_isolation", True, "no network in any job; a hub model and MLflow need false"),
+    Dial("training.tensorboard", False, "event files beside the model in S3, while training runs"),
+    Dial(
+        "training.mlflow_tracking_uri", None,
+        "where losses and throughput also go, in an experiment of the pipeline's name",
+        kind=str, optional=True, pattern=rf"{MLFLOW_ARN}|https?://[\w.:/-]+", longest=2048,
+        words="the ARN of a SageMaker MLflow app or tracking server, or http(s)://...",
+    ),
 )  # fmt: skip
 
 # train.py's alone: pipeline.yaml doesn't offer them, since Prepare and Evaluate know no rows with preferences.

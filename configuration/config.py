@@ -147,8 +147,15 @@ class Training(Section):
     max_runtime_seconds: int = value_of("training.max_runtime_seconds")
     max_wait_seconds: int = value_of("training.max_wait_seconds")
     network_isolation: bool = value_of("training.network_isolation")
+    tensorboard: bool = value_of("training.tensorboard")
+    mlflow_tracking_uri: str | None = value_of("training.mlflow_tracking_uri")
 
     def rules(self) -> Iterator[str]:
+        if self.mlflow_tracking_uri and self.network_isolation:
+            yield (
+                f"mlflow_tracking_uri: {self.mlflow_tracking_uri!r}, but network_isolation is true and the job could "
+                "not reach it; set network_isolation: false"
+            )
         if self.spot and self.max_wait_seconds < self.max_runtime_seconds:
             yield (
                 f"max_wait_seconds: {self.max_wait_seconds} is less than max_runtime_seconds "

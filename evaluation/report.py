@@ -181,7 +181,8 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
     ]
     wanted = (
         "method", "steps", "epochs", "train_rows", "validation_rows", "rows_left_out", "completion_tokens",
-        "train_loss", "best_validation_loss", "completion_tokens_per_second", "seconds", "stopped_early",
+        "train_loss", "best_validation_loss", "completion_tokens_per_second", "tokens_per_second", "mfu",
+        "peak_memory_gib", "seconds", "list_price_usd_per_hour", "usd_per_million_tokens", "stopped_early",
     )  # fmt: skip
     known = [
         (name.replace("_", " ").capitalize(), _fact(training[name]))

@@ -34,6 +34,12 @@ def home(config_path: Path) -> Path:
 
 def use_local(config: Config, config_path: Path) -> str:
     """Start localcloud unless it runs, and point this process at it; returns its URL."""
+    tracking = config.training.mlflow_tracking_uri or ""
+    if tracking.startswith("arn:"):
+        raise UserError(
+            f"training.mlflow_tracking_uri: {tracking!r} is in AWS, and localcloud has no MLflow; set it to null or to "
+            "a server of your own (http://127.0.0.1:5000) in environments.local"
+        )
     try:
         from localcloud import control
         from localcloud.home import ControlError

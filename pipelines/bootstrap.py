@@ -35,17 +35,18 @@ def foundation_parameters(config: Config) -> dict[str, str]:
         "ImageRepositoryArns": ",".join(sorted(_repository_arn(image, names) for image in images)),
         "ReadBucketArns": ",".join(buckets),
         "ReadObjectArns": ",".join(objects),
+        "MlflowArn": mlflow if (mlflow := config.training.mlflow_tracking_uri or "").startswith("arn:") else "",
         "ApprovalByRuns": str(config.registry.approval == "Approved").lower(),
         "UseVpc": str(config.aws.vpc is not None).lower(),
     }
 
 
 def _elsewhere(config: Config) -> tuple[list[str], list[str]]:
-    """ARNs of foreign buckets and prefixes that pipeline.yaml names for rows or base model."""
+    """ARNs of foreign buckets and prefixes that pipeline.yaml names for rows, base model or start_from."""
     names = Names.of(config)
     own = {names.training_data_bucket, names.artifacts_bucket}
     buckets, objects = set(), set()
-    for uri in (input_data_uri(config), base_model(config)):
+    for uri in (input_data_uri(config), base_model(config), config.training.start_from or ""):
         if not uri.startswith("s3://"):
             continue
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")

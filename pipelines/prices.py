@@ -6,23 +6,11 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any
 
+from common.list_prices import LIST_PRICES
+
 if TYPE_CHECKING:
     import boto3
 
-# US dollars an hour, on demand, us-east-1, real-time inference; as published in 2025. On AWS the API is asked instead.
-LIST_PRICES = {
-    "ml.c5.xlarge": 0.204,
-    "ml.g4dn.xlarge": 0.736,
-    "ml.g5.xlarge": 1.408,
-    "ml.g5.2xlarge": 1.515,
-    "ml.g5.4xlarge": 2.03,
-    "ml.g5.12xlarge": 7.09,
-    "ml.g5.48xlarge": 20.36,
-    "ml.m5.large": 0.115,
-    "ml.m5.xlarge": 0.23,
-    "ml.m5.2xlarge": 0.461,
-    "ml.p4d.24xlarge": 37.688,
-}
 API_REGION = "us-east-1"
 
 

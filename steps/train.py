@@ -12,6 +12,7 @@ from steps.common import Build, cache, output_uri, retries
 from steps.storage import checkpoints_uri
 
 CHECKPOINTS = "/opt/ml/checkpoints"
+TENSORBOARD = "/opt/ml/output/tensorboard"
 MAX_RUNTIME = "FMOPS_MAX_RUNTIME_SECONDS"  # SageMaker doesn't tell a job when it will end it
 ROWS = ("train", "validation")
 """The channels that hold rows."""
@@ -49,6 +50,17 @@ def hyperparameters(build: Build) -> dict[str, Any]:
     values = {**build.arguments((*TRAINING, SEED)), "checkpoint_dir": CHECKPOINTS}
     if build.config.model.on_hub:
         values["model_id"] = build.parameters["BaseModel"]
+    if build.config.training.tensorboard:
+        values["tensorboard_dir"] = TENSORBOARD
+    return values
+
+
+def environment(build: Build) -> dict[str, str]:
+    """What the job finds in its environment beside SageMaker's own variables."""
+    training = build.config.training
+    values = {MAX_RUNTIME: str(training.max_runtime_seconds)}
+    if training.mlflow_tracking_uri:
+        values |= {"MLFLOW_TRACKING_URI": training.mlflow_tracking_uri, "MLFLOW_EXPERIMENT_NAME": build.config.name}
     return values
 
 
@@ -76,6 +88,7 @@ def _trainer(build: Build, inputs: Any) -> Any:
         SourceCode,
         StoppingCondition,
         Tag,
+        TensorBoardOutputConfig,
     )
     from sagemaker.train.distributed import Torchrun
 
@@ -89,7 +102,7 @@ def _trainer(build: Build, inputs: Any) -> Any:
         source_code=SourceCode(source_dir=build.ship("training"), entry_script="train.py"),
         distributed=Torchrun(),
         hyperparameters=hyperparameters(build),
-        environment={MAX_RUNTIME: str(training.max_runtime_seconds)},
+        environment=environment(build),
         role=build.names.role("training"),
         base_job_name="train",
         sagemaker_session=build.session,
@@ -114,6 +127,10 @@ def _trainer(build: Build, inputs: Any) -> Any:
         checkpoint_config=CheckpointConfig(s3_uri=checkpoints_uri(build, inputs), local_path=CHECKPOINTS),
         tags=[Tag(key=tag["Key"], value=tag["Value"]) for tag in build.tags],
     )
+    if training.tensorboard:
+        trainer.with_tensorboard_output_config(
+            TensorBoardOutputConfig(s3_output_path=f"s3://{bucket}/training", local_path=TENSORBOARD)
+        )
     return trainer.with_metric_definitions(
         [MetricDefinition(name=name, regex=rf"{name}={_NUMBER}") for name in METRICS]
     )

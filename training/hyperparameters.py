@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {dial.argument: dial.default for dial in DIALS}
 PLACES = {
     "model_id": "model hub id of the base model, used only if there is no model channel",
     "checkpoint_dir": "where checkpoints live; each distinct run gets its own folder in it",
+    "tensorboard_dir": "where TensorBoard's event files go; none without it",
 }
 
 
@@ -67,6 +68,7 @@ class Hyperparameters:
     dpo_beta: float = DEFAULTS["dpo_beta"]
     model_id: str = ""
     checkpoint_dir: str = ""
+    tensorboard_dir: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -20,6 +20,7 @@ from checkpoints import latest_whole
 from stop import StopSignal
 from throughput import peak_memory
 from time_limit import TimeLimit
+from trackers import Tracker
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -53,6 +54,7 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
     ) -> None:
         self.evaluations, self.checkpoints, self.patience, self.stop = evaluations, checkpoints, patience, stop
         self.trainer: PackedTrainer | None = None
+        self.trackers: list[Tracker] = []
         self.out_of_time = False
         self.limit: TimeLimit | None = None
         self._save_seconds = self._step_seconds = self._evaluation_seconds = 0.0
@@ -108,6 +110,8 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         self.limit = TimeLimit(Path(args.output_dir, "clock.json"))
         self._began = self._printed = self._step_ended = time.monotonic()
         self.kept["stopped_early"] = False
+        for tracker in self.trackers:
+            tracker.begin(self.kept, state.global_step)
         if self.kept["evaluation_missing"] and self.trainer is not None:
             self.kept["evaluation_missing"] = False
             self.trainer.evaluate_late()
@@ -231,6 +235,7 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         loss = metrics["eval_loss"]
         if state.is_world_process_zero:
             print(f"[eval] step={state.global_step}/{state.max_steps} validation:loss={loss:.4f}", flush=True)
+            self._track(state.global_step, {"validation:loss": loss})
         if not math.isfinite(loss):
             raise JobError(
                 f"the validation loss is {loss} at step {state.global_step}: lower learning_rate; "
@@ -255,11 +260,6 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         assert self.trainer is not None
         return float(self.trainer.step_learning_rate)
 
-    def _mfu(self, elapsed: float) -> str:
-        assert self.trainer is not None
-        used = self.trainer.mfu(self._seen_here / elapsed)
-        return "" if used is None else f" train:mfu={used:.3f}"
-
     def _print(self, state: Any, last: bool) -> None:
         assert self.trainer is not None
         now = time.monotonic()
@@ -268,15 +268,31 @@ class RunProgress(TrainerCallback, ExportableState):  # type: ignore[misc]  # tr
         self._printed = now
         elapsed = max(now - self._began, 1e-9)
         remaining = (state.max_steps - state.global_step) * elapsed / self._steps_here
-        rate = f"{self._learning_rate():.10f}".rstrip("0")  # never 1e-05: the metric definitions read digits
-        rate += "0" * rate.endswith(".")
+        rate = self._learning_rate()
+        digits = f"{rate:.10f}".rstrip("0")  # never 1e-05: the metric definitions read digits
+        values = {
+            "train:loss": self._line_loss / self._line_tokens,
+            "train:gradient_norm": float(self.trainer.step_gradient_norm),
+            "train:completion_tokens_per_second": self._tokens_here / elapsed,
+            "train:tokens_per_second": self._seen_here / elapsed,
+            "train:memory_gib": peak_memory(self.trainer.args.device) / 1024**3,
+        }
+        used = self.trainer.mfu(self._seen_here / elapsed)
+        loss, norm, learned, seen, memory = values.values()
         print(
             f"[train] step={state.global_step}/{state.max_steps} epoch={state.epoch:.2f} "
-            f"train:loss={self._line_loss / self._line_tokens:.4f} train:learning_rate={rate} "
-            f"train:gradient_norm={float(self.trainer.step_gradient_norm):.4f} "
-            f"train:completion_tokens_per_second={self._tokens_here / elapsed:.1f} "
-            f"train:tokens_per_second={self._seen_here / elapsed:.1f} train:eta_seconds={remaining:.0f} "
-            f"train:memory_gib={peak_memory(self.trainer.args.device) / 1024**3:.2f}{self._mfu(elapsed)}",
+            f"train:loss={loss:.4f} train:learning_rate={digits}{'0' * digits.endswith('.')} "
+            f"train:gradient_norm={norm:.4f} train:completion_tokens_per_second={learned:.1f} "
+            f"train:tokens_per_second={seen:.1f} train:eta_seconds={remaining:.0f} train:memory_gib={memory:.2f}"
+            f"{'' if used is None else f' train:mfu={used:.3f}'}",
             flush=True,
         )
         self._line_loss = self._line_tokens = 0.0
+        self._track(
+            state.global_step,
+            {**values, "train:learning_rate": rate, **({} if used is None else {"train:mfu": used})},
+        )
+
+    def _track(self, step: int, values: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(step, {key.replace(":", "/"): value for key, value in values.items()})

@@ -25,7 +25,7 @@ FILE = "run.json"
 FORMAT = "3"
 # How the rows of a step are shared out, and where things are.
 SHARES = ("batch_size", "gradient_accumulation_steps", "processes")
-PLACES = frozenset({"checkpoint_dir"})
+PLACES = frozenset({"checkpoint_dir", "tensorboard_dir"})
 WORDS = {"rows": "the rows", "base": "the base model", "format": "the checkpoints' format"}
 SAMPLE, SAMPLES = 1 << 16, 64
 

@@ -11,10 +11,13 @@ products are left out, so it measures progress and not work.
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
 import torch
+
+from common.list_prices import LIST_PRICES
 
 # Dense bf16 (T4: fp16) tensor operations a second with fp32 accumulation, from NVIDIA's data sheets, without sparsity.
 PEAK = {
@@ -33,6 +36,17 @@ def peak_operations(device: torch.device) -> float | None:
         return None
     words = torch.cuda.get_device_name(device).replace("-", " ").split()
     return next((peak for name, peak in PEAK.items() if name in words), None)
+
+
+def list_price(device: torch.device) -> float | None:
+    """US dollars an hour of all the job's machines together, on demand (spot is about a third); None if not known.
+
+    A laptop that plays a GPU machine costs nothing that this could know.
+    """
+    price = LIST_PRICES.get(os.environ.get("SM_CURRENT_INSTANCE_TYPE", ""))
+    if price is None or device.type != "cuda":
+        return None
+    return price * int(os.environ.get("SM_HOST_COUNT", "1"))
 
 
 def peak_memory(device: torch.device) -> int:

@@ -158,8 +158,18 @@ def _told(channel: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"fmops-tokenized-{os.getuid()}-{mark}.json"
 
 
+_told_here: list[Path] = []
+
+
+def forget_told() -> None:
+    """Remove what this process told the others, once all of them have read it."""
+    while _told_here:
+        _told_here.pop().unlink(missing_ok=True)
+
+
 def _tell(told: Path | None, what: dict[str, str]) -> None:
     if told is not None:
+        _told_here.append(told)
         draft = told.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(what), encoding="utf-8")
         os.replace(draft, told)

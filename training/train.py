@@ -15,12 +15,13 @@ them, which SageMaker does through S3. Tried with two processes that had disks o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from common.rows import row_files
 
 if TYPE_CHECKING:
     from packed_trainer import PackedTrainer
+    from progress import RunProgress
     from start import Start
     from tokenized import TokenizedRows
 
@@ -83,6 +85,7 @@ def run(chosen: Hyperparameters) -> None:
     from saving import check_space, save_model
     from sharding import collect
     from start import check_start, find_start
+    from trackers import open_trackers
     from trainer_setup import build_trainer
     from training_report import build_report
     from transformers import set_seed
@@ -106,6 +109,7 @@ def run(chosen: Hyperparameters) -> None:
     start = find_start(chosen)
     if start is not None:
         check_start(start, chosen, config, name, layers)
+    trackers = open_trackers(chosen, name) if first() else []
     set_seed(chosen.seed)
     tokenizer = load_tokenizer(source)
     rows, validation = _tokenize(train_channel, validation_channel, tokenizer, chosen)
@@ -123,7 +127,8 @@ def run(chosen: Hyperparameters) -> None:
         model_dir.mkdir(parents=True, exist_ok=True)
         check_space(model, model_dir, run_dir, chosen.merge or chosen.method == "full")
         _announce(model, rows, validation, trainer, chosen, precision)
-    with trainer.memory.explained(*trainer.micro_batches.settings):
+    trainer.progress.trackers = trackers
+    with trainer.memory.explained(*trainer.micro_batches.settings), _ended(trainer.progress):
         resumed = _train(trainer, run_dir)
     saved = f"checkpoint saved at step {trainer.state.global_step}/{trainer.state.max_steps}"
     if trainer.agree(stop.requested):
@@ -135,8 +140,7 @@ def run(chosen: Hyperparameters) -> None:
         )
     finished = trainer.model
     if sharded:
-        first = trainer.is_world_process_zero()
-        finished = _build(source, config, chosen, precision, layers, name, start) if first else None
+        finished = _build(source, config, chosen, precision, layers, name, start) if first() else None
         collect(trainer.model, finished)
     if trainer.is_world_process_zero():
         report = build_report(
@@ -326,9 +330,11 @@ def _announce(
 def _train(trainer: PackedTrainer, run_dir: Path) -> int:
     """Train to the end, from the last whole checkpoint if there is one; the step it went on from (0: the start)."""
     from checkpoints import processes_of
+    from tokenized import forget_told
     from transformers import TrainerState
 
     checkpoint = _newest_everywhere(trainer, run_dir)
+    forget_told()  # a process that has come so far has its rows
     if checkpoint is None:
         trainer.train()
         return 0
@@ -344,6 +350,18 @@ def _train(trainer: PackedTrainer, run_dir: Path) -> int:
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint))
     return int(state.global_step)
+
+
+@contextlib.contextmanager
+def _ended(progress: RunProgress) -> Iterator[None]:
+    """Tell the trackers how training ended."""
+    status = "FAILED"
+    try:
+        yield
+        status = "KILLED" if progress.stop.requested or progress.out_of_time else "FINISHED"
+    finally:
+        for tracker in progress.trackers:
+            tracker.end(status)
 
 
 def _newest_everywhere(trainer: PackedTrainer, run_dir: Path) -> Path | None:

@@ -6,14 +6,16 @@
      "completion_tokens_per_second": 165.2, "tokens_per_second": 1480.3, "mfu": 0.412, "peak_memory_gib": 17.2,
      "estimated_memory_gib": {"weights": 15.0, "adapters": 0.2, ...}, "seconds": 97.9, "micro_batch_tokens": 1024,
      "activation_checkpointing": false, "resumed_from_step": 0, "stopped_early": false,
+     "list_price_usd_per_hour": 1.515, "usd_per_million_tokens": 0.284,
      "history": [{"step": 1, "train_loss": 2.9, "learning_rate": 0.0004}, ...], "hyperparameters": {...},
      "data_sha256": "9f86d0...", "context": 2048}
 
 Losses are means over completion tokens; a `train_loss` is the mean since the point before. `rows_left_out` counts rows
 of both channels that are longer than max_seq_length. `seconds` is training's wall time, that of killed runs included up
 to their last checkpoint. `tokens_per_second` counts all tokens but padding; `mfu` is null where the device's peak isn't
-known (throughput.py has the formula); memory is that of process 0. `context` is how many tokens prompt and answer may
-have together at an endpoint.
+known (throughput.py has the formula); memory is that of process 0. The cost of a million tokens is the list price of
+the machines over `seconds`, without what they need to start; null where no price is known. `context` is how many tokens
+prompt and answer may have together at an endpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters
-from throughput import peak_memory
+from throughput import list_price, peak_memory
 
 from common.answer_bounds import MOST_NEW_TOKENS
 
@@ -49,7 +51,8 @@ def build_report(
     points = history(state.log_history)
     validation_losses = [point["validation_loss"] for point in points if "validation_loss" in point]
     seconds = kept["seconds"]
-    used = trainer.mfu(kept["tokens"] / max(seconds, 1e-9))
+    tokens_per_second = kept["tokens"] / max(seconds, 1e-9)
+    used, price = trainer.mfu(tokens_per_second), list_price(trainer.args.device)
     return {
         "version": 1,
         "method": chosen.method,
@@ -64,7 +67,7 @@ def build_report(
         "validation_loss": validation_losses[-1] if validation_losses else None,
         "best_validation_loss": min(validation_losses, default=None),
         "completion_tokens_per_second": round(kept["completion_tokens"] / max(seconds, 1e-9), 2),
-        "tokens_per_second": round(kept["tokens"] / max(seconds, 1e-9), 2),
+        "tokens_per_second": round(tokens_per_second, 2),
         "mfu": used if used is None else round(used, 4),
         "peak_memory_gib": round(peak_memory(trainer.args.device) / 1024**3, 3),
         "estimated_memory_gib": trainer.memory.parts(*trainer.micro_batches.settings),
@@ -73,6 +76,8 @@ def build_report(
         "activation_checkpointing": trainer.micro_batches.checkpointing,
         "resumed_from_step": resumed,
         "stopped_early": kept["stopped_early"],
+        "list_price_usd_per_hour": price,
+        "usd_per_million_tokens": price and round(price / 3600 / max(tokens_per_second, 1e-9) * 1e6, 4),
         "history": points,
         "hyperparameters": chosen.as_dict(),
         "data_sha256": data_digest(data),

@@ -105,6 +105,16 @@ def test_a_mistake_is_named_with_line_key_value_and_what_is_allowed(
     assert error.exit_code == 2
 
 
+def test_an_mlflow_that_no_job_could_reach_is_refused(tmp_path: Path) -> None:
+    server = "https://mlflow.example.com"
+    [mistake] = mistakes(tmp_path, f"training: {{mlflow_tracking_uri: '{server}'}}\n{GATE}").mistakes
+    assert mistake.key == "training.mlflow_tracking_uri"
+    assert server in mistake.message
+    assert "set network_isolation: false" in mistake.message
+    [mistake] = mistakes(tmp_path, f"training: {{mlflow_tracking_uri: here}}\n{GATE}").mistakes
+    assert "the ARN of a SageMaker MLflow app or tracking server, or http(s)://..." in mistake.message
+
+
 def test_hub_model_with_network_isolation_is_refused_with_the_reason(tmp_path: Path) -> None:
     [mistake] = mistakes(tmp_path, f"model: {{base: org/name}}\n{GATE}").mistakes
     assert mistake.key == "model.base"

@@ -213,6 +213,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("full", {"training": {"method": "full"}}),
     ("qlora from a version", {"training": {"method": "qlora", "start_from": "s3://bucket/v/model.tar.gz"}}),
     ("adapter only", {"training": {"merge": False}}),
+    ("TensorBoard", {"training": {"tensorboard": True}}),
     ("no cache", {"cache_days": 0}),
     ("vpc", {"aws": {"vpc": {"subnets": ["subnet-0123456789abcdef0"], "security_group_ids": ["sg-0123456789abcdef"]}}}),
     ("columns", {"data": {"columns": {"prompt": "question", "group": "template"}}}),
@@ -274,6 +275,22 @@ def test_the_configuration_of_the_tree_is_loaded_without_the_sdk() -> None:
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
     assert load_config(ROOT / "pipeline.yaml").name == "fmops-finetuning"
+
+
+def test_tensorboard_and_mlflow_are_configured_where_asked_for(config: Config, definition: dict[str, Any]) -> None:
+    server = "arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-ABC"
+    tree = config.model_dump()
+    tree["training"] |= {"tensorboard": True, "mlflow_tracking_uri": server, "network_isolation": False}
+    _, train, _ = jobs(json.loads(build_definition(Config.model_validate(tree))[0]))
+    _, plain, _ = jobs(definition)
+    place = {"S3OutputPath": plain["Arguments"]["OutputDataConfig"]["S3OutputPath"]}
+    place["LocalPath"] = train["Arguments"]["HyperParameters"]["tensorboard_dir"]
+    assert train["Arguments"]["TensorBoardOutputConfig"] == place
+    environment = train["Arguments"]["Environment"]
+    assert environment["MLFLOW_TRACKING_URI"] == server
+    assert environment["MLFLOW_EXPERIMENT_NAME"] == config.name
+    assert "TensorBoardOutputConfig" not in plain["Arguments"]
+    assert "tensorboard_dir" not in plain["Arguments"]["HyperParameters"]
 
 
 @pytest.mark.parametrize("mode", ["File", "FastFile"])

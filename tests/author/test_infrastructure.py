@@ -256,3 +256,23 @@ def test_foreign_buckets_are_readable_and_nothing_else_of_them(config: Config) -
     elsewhere = foundation_parameters(config.model_copy(update={"model": model}))
     assert elsewhere["ReadBucketArns"] == "arn:aws:s3:::models-of-others"
     assert elsewhere["ReadObjectArns"] == "arn:aws:s3:::models-of-others/llama/8b/*"
+    training = config.training.model_copy(update={"start_from": "s3://models-of-others/v3/model.tar.gz"})
+    version = foundation_parameters(config.model_copy(update={"training": training}))
+    assert version["ReadObjectArns"] == "arn:aws:s3:::models-of-others/v3/model.tar.gz*"
+
+
+def test_the_training_role_may_use_the_mlflow_that_is_named(config: Config) -> None:
+    server = "arn:aws:sagemaker:us-east-1:111122223333:mlflow-tracking-server/ours"
+    for uri, arn in ((server, server), ("https://mlflow.example.com", ""), (None, "")):
+        training = config.training.model_copy(update={"mlflow_tracking_uri": uri})
+        assert foundation_parameters(config.model_copy(update={"training": training}))["MlflowArn"] == arn
+    role = template("foundation.yaml")["Resources"]["TrainingRole"]["Properties"]
+    [choice] = [
+        statement["!If"]
+        for statement in role["Policies"][0]["PolicyDocument"]["Statement"]
+        if "!If" in statement and statement["!If"][0] == "TracksInMlflow"
+    ]
+    _, allowed, otherwise = choice
+    assert allowed["Resource"] == {"!Ref": "MlflowArn"}
+    assert "*" not in "".join(allowed["Action"])
+    assert otherwise == {"!Ref": "AWS::NoValue"}

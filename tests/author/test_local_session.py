@@ -143,3 +143,11 @@ def test_a_session_of_our_own_gives_the_sdk_its_account(home: Path, monkeypatch:
     for name, value in control.shell_environment(home, info, ACCOUNT, REGION).items():
         monkeypatch.setenv(name, value)
     assert Session(boto_session=local_session(info.url, REGION)).account_id() == ACCOUNT
+
+
+def test_an_mlflow_in_aws_is_refused_before_localcloud_starts(config: Config, tmp_path: Path) -> None:
+    server = "arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-ABC"
+    training = config.training.model_copy(update={"mlflow_tracking_uri": server})
+    with pytest.raises(UserError, match=r"is in AWS, and localcloud has no MLflow; set it to null or to a server"):
+        connect(config.model_copy(update={"training": training}), tmp_path / "pipeline.yaml", local=True)
+    assert not (tmp_path / ".fmops").exists()

@@ -9,7 +9,8 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from pipelines.prices import LIST_PRICES, hourly
+from common.list_prices import LIST_PRICES
+from pipelines.prices import hourly
 
 KIND = "ml.g5.xlarge"
 

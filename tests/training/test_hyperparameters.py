@@ -16,6 +16,7 @@ CONTRACT = [
     "activation_checkpointing", "max_seq_length", "learn", "long_rows", "lora_rank", "lora_alpha", "lora_dropout",
     "lora_variant", "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run",
     "merge", "precision", "sharding", "seed", "task", "dpo_beta", "model_id", "checkpoint_dir",
+    "tensorboard_dir",
 ]  # fmt: skip
 
 

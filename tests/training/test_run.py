@@ -55,6 +55,7 @@ def test_full_fine_tuning_learns_and_ends_its_answers(new_job: NewJob, tmp_path:
     assert report["hyperparameters"]["learning_rate"] == 0.003
     assert report["tokens_per_second"] > report["completion_tokens_per_second"] > 0
     assert report["mfu"] is None, "a CPU's peak isn't known"
+    assert report["usd_per_million_tokens"] is report["list_price_usd_per_hour"] is None
     assert 0.1 < report["peak_memory_gib"] < 10
     assert report["estimated_memory_gib"]["weights"] > 0
 

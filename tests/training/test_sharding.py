@@ -124,7 +124,10 @@ sharding.fully_shard, trainer_setup.shard = fully_shard, counted
 def test_only_the_first_process_ever_holds_all_weights(new_job: NewJob, forks: Forks, tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "deep", texts(lamp_rows(60)), layers=6, vocabulary=300)
     job = new_job(base=base, validation=None)
-    started = forks.start_together(job, 2, patches=(LIVE, LIVE), method="lora", **{**TWO, "max_steps": 1})
+    told = tmp_path / "told"
+    told.mkdir()
+    patch = f"{LIVE}import tempfile\ntempfile.tempdir = {str(told)!r}\n"
+    started = forks.start_together(job, 2, patches=(patch, patch), method="lora", **{**TWO, "max_steps": 1})
     codes = [process.wait() for process in reversed(started)]
     assert codes == [0, 0], job.err
     first, second = (
@@ -133,6 +136,7 @@ def test_only_the_first_process_ever_holds_all_weights(new_job: NewJob, forks: F
     )
     assert first > 1
     assert second < 0.75, "its half, and the layer that is being cut"
+    assert not list(told.iterdir()), "what one tells the other is gone once it is read"
 
 
 def test_when_weights_are_sharded() -> None:

@@ -35,3 +35,15 @@ def test_devices_are_known_by_their_name(name: str, peak: float | None, monkeypa
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     assert peak_operations(torch.device("cuda")) == peak
     assert peak_operations(torch.device("cpu")) is None
+
+
+def test_the_price_is_that_of_all_machines_and_of_no_laptop(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from throughput import list_price
+
+    monkeypatch.setenv("SM_CURRENT_INSTANCE_TYPE", "ml.g5.2xlarge")
+    monkeypatch.setenv("SM_HOST_COUNT", "2")
+    assert list_price(torch.device("cuda")) == pytest.approx(2 * 1.515)
+    assert list_price(torch.device("cpu")) is None, "localcloud plays that machine"
+    monkeypatch.setenv("SM_CURRENT_INSTANCE_TYPE", "ml.p99.xlarge")
+    assert list_price(torch.device("cuda")) is None

@@ -154,3 +154,34 @@ print(sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if 
     said = [record.getMessage() for record in caplog.records]
     assert "restores algo-1: restored 3 files (3000 bytes) from s3://data/ck to /opt/ml/checkpoints" in said
     assert "restores algo-1: uploaded 1 file (3 bytes) from /opt/ml/checkpoints to s3://data/ck" in said
+
+
+def test_tensorboard_files_follow_to_s3(bench: Bench) -> None:
+    script = """
+import pathlib
+for place in ("/opt/ml/output/tensorboard", "/opt/ml/output/data"):
+    (pathlib.Path(place) / "events").write_text("figures")
+"""
+    name = bench.train("watched", script, TensorBoardOutputConfig={"S3OutputPath": "s3://data/boards"})
+    assert bench.training_end(name)["TrainingJobStatus"] == "Completed"
+    assert bench.object("boards/watched/tensorboard-output/events").read_text() == "figures"
+
+
+def test_tensorboard_files_of_a_failed_job_are_kept(bench: Bench) -> None:
+    script = """
+import pathlib, sys
+(pathlib.Path("/opt/ml/tb") / "events").write_text("figures")
+sys.exit(1)
+"""
+    config = {"S3OutputPath": "s3://data/boards/", "LocalPath": "/opt/ml/tb"}
+    name = bench.train("fails", script, TensorBoardOutputConfig=config)
+    assert bench.training_end(name)["TrainingJobStatus"] == "Failed"
+    assert bench.object("boards/fails/tensorboard-output/events").read_text() == "figures"
+
+
+def test_a_tensorboard_directory_elsewhere_is_refused(bench: Bench) -> None:
+    config = {"S3OutputPath": "s3://data/boards", "LocalPath": "/var/log"}
+    with pytest.raises(
+        AwsError, match=r"TensorBoardOutputConfig.LocalPath '/var/log': in localcloud it must be in /opt/ml"
+    ):
+        bench.train("elsewhere", "", TensorBoardOutputConfig=config)

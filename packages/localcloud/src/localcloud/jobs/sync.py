@@ -1,4 +1,5 @@
-"""Directories that follow to S3 while a job runs: checkpoints, and processing outputs with S3UploadMode Continuous.
+"""Directories that follow to S3 while a job runs: checkpoints, TensorBoard's files, processing outputs with
+S3UploadMode Continuous.
 
 A unit is one top-level entry of the directory (`checkpoint-50/` or `state.pt`) and is uploaded as a whole:
 - only when none of its files changed between two looks (a file being written is left for the next look),

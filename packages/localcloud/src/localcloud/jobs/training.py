@@ -19,7 +19,7 @@ from localcloud.jobs.states import TRAINING, Job, secondary
 from localcloud.jobs.storage import check_cluster
 from localcloud.jobs.supervisor import Control, supervisor
 from localcloud.jobs.sync import Syncer
-from localcloud.jobs.training_host import CHECKPOINTS, Host, script_mode
+from localcloud.jobs.training_host import CHECKPOINTS, TENSORBOARD, Host, script_mode
 from localcloud.jobs.transfer import TransferError, aggregate, join_uri, split_uri, upload_file
 from localcloud.store import Document
 
@@ -53,7 +53,9 @@ def check(ctx: Context, doc: Document) -> None:
     elif "MaxWaitTimeInSeconds" in condition:
         raise validation("MaxWaitTimeInSeconds cannot be set when EnableManagedSpotTraining is false")
     if doc.get("CheckpointConfig"):
-        _check_local_path(doc["CheckpointConfig"].get("LocalPath", CHECKPOINTS))
+        _check_local_path("CheckpointConfig", doc["CheckpointConfig"].get("LocalPath", CHECKPOINTS))
+    if doc.get("TensorBoardOutputConfig"):
+        _check_local_path("TensorBoardOutputConfig", doc["TensorBoardOutputConfig"].get("LocalPath", TENSORBOARD))
     if not doc["AlgorithmSpecification"].get("ContainerEntrypoint") and not script_mode(doc)[0]:
         raise validation(
             "localcloud has no container images: give AlgorithmSpecification.ContainerEntrypoint, or the "
@@ -155,15 +157,14 @@ class _Run:
         limit = self.doc["StoppingCondition"].get("MaxRuntimeInSeconds", MAX_RUNTIME_SECONDS)
         outcome: Outcome | None = None
 
-        def close(host: Host, syncer: Syncer) -> None:
+        def close(host: Host, syncer: Syncer, local: str, uri: str) -> None:
             syncer.close(trust_last_write=outcome is not None and not outcome.killed(host.number))
-            local, uri = host.checkpoint_paths
             _LOG.info("%s %s: uploaded %s from %s to %s", self.job.name, host.name, syncer.moved, local, uri)
 
         with contextlib.ExitStack() as stack:
             for host in self.hosts:
-                if (syncer := host.syncer()) is not None:
-                    stack.callback(close, host, syncer)
+                for syncer, local, uri in host.syncers():
+                    stack.callback(close, host, syncer, local, uri)
             outcome = run_commands(self.ctx, self.control, commands, limit)
         return outcome
 
@@ -236,6 +237,6 @@ def _check_channel(channel: dict[str, Any], default_mode: str) -> None:
         )
 
 
-def _check_local_path(path: str) -> None:
+def _check_local_path(place: str, path: str) -> None:
     if not (path + "/").startswith("/opt/ml/"):
-        raise validation(f"CheckpointConfig.LocalPath {path!r}: in localcloud it must be in /opt/ml")
+        raise validation(f"{place}.LocalPath {path!r}: in localcloud it must be in /opt/ml")

@@ -17,10 +17,11 @@ from localcloud.jobs.machines import write_hosts
 from localcloud.jobs.states import Job
 from localcloud.jobs.supervisor import supervisor
 from localcloud.jobs.sync import Syncer, restore
-from localcloud.jobs.transfer import TransferError, fetch_object, fetch_prefix, split_uri
+from localcloud.jobs.transfer import TransferError, fetch_object, fetch_prefix, join_uri, split_uri
 from localcloud.store import Document
 
 CHECKPOINTS = "/opt/ml/checkpoints"
+TENSORBOARD = "/opt/ml/output/tensorboard"
 _LOG = logging.getLogger("localcloud.jobs")
 _CODE_CHANNELS = {"code", "sm_drivers"}
 
@@ -40,6 +41,17 @@ class Host:
     def checkpoint_paths(self) -> tuple[str, str]:
         """(directory in the container, S3 URI) of a job that keeps checkpoints."""
         return self.checkpoint.get("LocalPath", CHECKPOINTS), self.checkpoint["S3Uri"]
+
+    @property
+    def followed(self) -> list[tuple[str, str]]:
+        """(directory in the container, S3 URI) of what goes to S3 while the job runs."""
+        found = [self.checkpoint_paths] if self.checkpoint else []
+        board = self.doc.get("TensorBoardOutputConfig")
+        if board:
+            # Where the SDK 2.x looks for them: EstimatorBase.latest_job_tensorboard_artifacts_path.
+            uri = join_uri(board["S3OutputPath"], self.job.name, "tensorboard-output")
+            found.append((board.get("LocalPath", TENSORBOARD), uri))
+        return found
 
     def prepare(self) -> None:
         """Directories, channels, configuration, and the checkpoints that are there already."""
@@ -64,19 +76,26 @@ class Host:
             target.mkdir(parents=True, exist_ok=True)
             moved = restore(self.ctx, uri, target)
             _LOG.info("%s %s: restored %s from %s to %s", self.job.name, self.name, moved, uri, local)
+        for local, _ in self.followed:
+            self.layout.path(local).mkdir(parents=True, exist_ok=True)
 
     def command(self, sink: LogSink) -> Command:
         """What the container runs; TransferError when its program isn't there."""
         words, directory, extra = self._command()
         return Command(self.layout, words, self._environment() | extra, sink, directory, self.channels)
 
-    def syncer(self) -> Syncer | None:
-        """What uploads the checkpoints from now on, if the job keeps any."""
-        if not self.checkpoint:
-            return None
+    def syncers(self) -> list[tuple[Syncer, str, str]]:
+        """What uploads checkpoints and TensorBoard's files from now on, if the job has any; from where, to where."""
         interval = supervisor(self.ctx.cloud).settings.sync_seconds
-        local, uri = self.checkpoint_paths
-        return Syncer(self.ctx, self.layout.path(local), uri, self.layout.root / "tmp", interval, self.name)
+        scratch = self.layout.root / "tmp"
+        return [
+            (
+                Syncer(self.ctx, self.layout.path(local), uri, scratch / Path(local).name, interval, self.name),
+                local,
+                uri,
+            )
+            for local, uri in self.followed
+        ]
 
     def _in_command(self, text: str) -> bool:
         specification = self.doc["AlgorithmSpecification"]
