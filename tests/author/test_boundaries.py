@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = {
     "common": {"torch", "transformers"},
     "preparation": {"numpy", "orjson", "pyarrow"},
-    "training": {"accelerate", "flash_attn", "numpy", "peft", "safetensors", "torch", "transformers"},
+    "training": {"accelerate", "flash_attn", "mlflow", "numpy", "peft", "safetensors", "torch", "transformers"},
     "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
     "serving": {"djl_python", "peft", "safetensors", "torch", "transformers"},
     "lambdas": {"boto3", "botocore"},

@@ -66,6 +66,10 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     "endpoint.name": (["fmops-e", "fmops-" + "a" * 49], ["fmops-my_endpoint", "fmops-e-", "fmops-E", "a" * 56]),
     "endpoint.asynchronous_output_uri": (["s3://bucket/out/"], ["out/", "s3://B/x"]),
     "training.lora_target_modules": (["q_proj,v_proj", "all-linear"], [" , ", "q_proj,", "x" * 1001]),
+    "training.mlflow_tracking_uri": (
+        ["arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-ABC", "http://127.0.0.1:5000", "https://m.example.com/a"],
+        ["arn:aws:sagemaker:us-east-1:111122223333:endpoint/x", "m.example.com", "file:///tmp/x"],
+    ),
     "training.start_from": (["s3://bucket/a/model.tar.gz"], ["model.tar.gz", "s3://B/x"]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
