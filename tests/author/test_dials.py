@@ -42,6 +42,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "training.max_runtime_seconds": {"training.max_wait_seconds": 2_419_200},
     "training.max_wait_seconds": {"training.max_runtime_seconds": 60},
     "training.fallback_instance_types": {"training.spot": False},
+    "training.mlflow_tracking_uri": {"training.network_isolation": False},
     "training.merge": {"endpoint.instance_type": "ml.m5.large"},
     "endpoint.instance_count": {"endpoint.mode": "asynchronous", "endpoint.scaling.maximum": 64},
     "endpoint.scaling.maximum": {"endpoint.instance_count": 1},
