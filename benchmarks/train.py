@@ -2,6 +2,8 @@
 
     python benchmarks/train.py                               small Llama, full fine-tuning, Home Assistant rows
     python benchmarks/train.py --model DIR --method lora     a real model, e.g. .fmops/base-models/SmolLM2-135M-Instruct
+    python benchmarks/train.py --data tools                  the same rows under a system message that lists the tools
+    python benchmarks/train.py --data instructions           made-up rows of 30 to 1,800 tokens
     python benchmarks/train.py --json results.json
     python benchmarks/train.py --shape llama-3-8b --method lora --engines fmops trl-packed
                                                              a GPU: random weights of that shape, mixed-length rows
@@ -281,6 +283,21 @@ def mixed_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def tool_rows(count: int) -> list[dict[str, Any]]:
+    """The same rows as function calling has them: each under a system message that lists the tools."""
+    rows = demo_rows(count)
+    calls = [json.loads(row["messages"][-1]["content"]) for row in rows]
+    tools: dict[str, set[str]] = {}
+    for call in calls:
+        tools.setdefault(call["name"], set()).update(call.get("arguments") or {})
+    listed = "\n".join(f"{name}({', '.join(sorted(fields))})" for name, fields in sorted(tools.items()))
+    system = f"You control a house. Answer with one JSON object that calls one of these tools:\n{listed}"
+    return [{"messages": [{"role": "system", "content": system}, *row["messages"]]} for row in rows]
+
+
+DATA = {"commands": demo_rows, "tools": tool_rows, "instructions": mixed_rows}
+
+
 def shaped_model(folder: Path, shape: str, rows: list[dict[str, Any]]) -> Path:
     """Random weights in bf16 of a published shape, with the small model's tokenizer: speed doesn't depend on them."""
     import torch
@@ -327,6 +344,8 @@ def contest(options: argparse.Namespace) -> dict[str, Any]:
                     options.model,
                     "--method",
                     options.method,
+                    "--data",
+                    options.data,
                 ]
                 command += ["--shape", options.shape] if options.shape else []
                 command += ["--rows", str(options.rows), "--batch_size", str(options.batch_size), "--json", answer.name]
@@ -346,6 +365,7 @@ def contest(options: argparse.Namespace) -> dict[str, Any]:
     }
     return {
         "method": options.method,
+        "data": options.data,
         "rows": options.rows,
         "batch_size": options.batch_size,
         "rounds": rounds,
@@ -372,11 +392,13 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--json", default="")
     parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
+    parser.add_argument("--data", choices=DATA, help="rows: commands, with --shape instructions")
     options = parser.parse_args()
+    options.data = options.data or ("instructions" if options.shape else "commands")
     sys.path.insert(0, str(ROOT))
     if options.engine:
         sys.path[:0] = [str(ROOT / "training")]
-        rows = mixed_rows(options.rows) if options.shape else demo_rows(options.rows)
+        rows = DATA[options.data](options.rows)
         runners = {
             "fmops": lambda: run_fmops(options, rows, "auto"),
             "fmops-fp32": lambda: run_fmops(options, rows, "fp32"),
@@ -389,9 +411,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not options.model:
             if options.shape:
-                options.model = str(shaped_model(Path(folder), options.shape, mixed_rows(options.rows)))
+                options.model = str(shaped_model(Path(folder), options.shape, DATA[options.data](options.rows)))
             else:
-                options.model = str(small_model(Path(folder) / "small", demo_rows(options.rows)))
+                options.model = str(small_model(Path(folder) / "small", DATA[options.data](options.rows)))
         result = contest(options)
     for engine, ratio in result["fmops_over"].items():
         cpu, wall = ratio["tokens_per_cpu_s"], ratio["tokens_per_wall_s"]

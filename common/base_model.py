@@ -24,6 +24,7 @@ TEXT_NAMES = {
     r"^model\.language_model\.": "model.",
 }
 MOST_NAMED = 5
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 UNSAFE_WEIGHTS = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"}
 
 
@@ -57,8 +58,29 @@ def check_tokenizer(directory: Path, name: object = None) -> None:
         raise JobError(f"{name or directory}: the model has no tokenizer ({files}); save it beside the weights")
 
 
-def load_config(source: str | Path, revision: str | None = None) -> Any:
-    """The configuration of the causal language model in `source` (a directory or hub id), of a composite's text part.
+def hub_model(name: str) -> tuple[Path, str]:
+    """Download `owner/name` or `owner/name@revision` (a commit, tag or branch): its directory, and the commit.
+
+    What can run code isn't fetched. Raises JobError where the hub can't be reached or refuses.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        found = Path(snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise JobError(
+            f"{name} can't be had from the hub: {first_line(error)}; a gated model, or a job without network, needs a "
+            "copy in S3 (model.base: s3://bucket/prefix)"
+        ) from error
+    check_weights(found)
+    check_tokenizer(found, name)
+    return found, found.name
+
+
+def load_config(source: str | Path) -> Any:
+    """The configuration of the causal language model in the directory `source`, of a composite's text part.
 
     `composite` is set on it where it is such a part. Raises JobError, also where there is no causal language model.
     """
@@ -66,7 +88,7 @@ def load_config(source: str | Path, revision: str | None = None) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise JobError(f"the configuration of {source} cannot be loaded: {first_line(error)}") from error
     text = config.get_text_config(decoder=True)

@@ -91,11 +91,11 @@ MODEL = (
     Dial(
         "model.base",
         "SmolLM2-135M-Instruct",
-        "name in base-models/ of the artifacts bucket, s3://bucket/prefix, or owner/name on a hub",
-        pattern=rf"{S3_URI}|[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?",
+        "name in base-models/ of the artifacts bucket, s3://bucket/prefix, or owner/name@commit on a hub",
+        pattern=rf"{S3_URI}|[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*(@[\w.-]+)?)?",
         longest=200,
         parameter="BaseModel",
-        words="a name, s3://bucket/prefix, or owner/name on a hub",
+        words="a name, s3://bucket/prefix, or owner/name or owner/name@commit on a hub",
     ),
 )
 

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from common.archive import unpack
-from common.base_model import check_tokenizer, check_weights, load_causal_model, load_config, model_directory
+from common.base_model import (
+    check_tokenizer,
+    check_weights,
+    hub_model,
+    load_causal_model,
+    load_config,
+    model_directory,
+)
 from common.failure import JobError, first_line
 from common.precision import dtype
 
@@ -67,12 +74,12 @@ def keep_adapter(model: Path, target: Path) -> None:
 
 
 def find_base(base: str) -> str:
-    """Returns the base model's directory, or its hub id as given; raises JobError."""
+    """Returns the base model's directory, downloaded where it is on a hub; raises JobError."""
     path = Path(base)
     if not path.is_dir():
         if path.is_absolute() or path.exists():
             raise JobError(f"{base}: no such directory; --base-model is a model directory or a hub id")
-        return base
+        return str(hub_model(base)[0])
     return str(model_directory(path))
 
 

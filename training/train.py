@@ -102,10 +102,13 @@ def run(chosen: Hyperparameters) -> None:
 
     train_channel, validation_channel = _channel("TRAIN"), _channel("VALIDATION", required=False)
     model_dir = Path(os.environ.get("SM_MODEL_DIR") or "model")
-    source = base_source(chosen)
+    source, commit = base_source(chosen)
     config = load_config(source)
     check_method(chosen, config, source)
-    name, layers = base_name(source, config), targets(chosen, config) if chosen.method != "full" else []
+    name, layers = (
+        base_name(source, config, chosen.model_id if commit else ""),
+        targets(chosen, config) if chosen.method != "full" else [],
+    )
     start = find_start(chosen)
     if start is not None:
         check_start(start, chosen, config, name, layers)
@@ -144,7 +147,7 @@ def run(chosen: Hyperparameters) -> None:
         collect(trainer.model, finished)
     if trainer.is_world_process_zero():
         report = build_report(
-            chosen, name, rows, validation, trainer, resumed, _data_files(train_channel, validation_channel)
+            chosen, name, commit, rows, validation, trainer, resumed, _data_files(train_channel, validation_channel)
         )
         serving = os.environ.get("SM_CHANNEL_SERVING")
         unquantized = (

@@ -1,7 +1,7 @@
 """Builds training_report.json, which lies in the model directory. Runs in the GPU training container.
 
-    {"version": 1, "method": "lora", "base_model": "SmolLM2-135M-Instruct", "steps": 147, "epochs": 1.0,
-     "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170,
+    {"version": 1, "method": "lora", "base_model": "SmolLM2-135M-Instruct", "base_commit": null, "steps": 147,
+     "epochs": 1.0, "train_rows": 735, "validation_rows": 90, "rows_left_out": 0, "completion_tokens": 16170,
      "train_loss": 0.21, "validation_loss": 0.24, "best_validation_loss": 0.23,
      "completion_tokens_per_second": 165.2, "tokens_per_second": 1480.3, "mfu": 0.412, "peak_memory_gib": 17.2,
      "estimated_memory_gib": {"weights": 15.0, "adapters": 0.2, ...}, "seconds": 97.9, "micro_batch_tokens": 1024,
@@ -15,7 +15,7 @@ of both channels that are longer than max_seq_length. `seconds` is training's wa
 to their last checkpoint. `tokens_per_second` counts all tokens but padding; `mfu` is null where the device's peak isn't
 known (throughput.py has the formula); memory is that of process 0. The cost of a million tokens is the list price of
 the machines over `seconds`, without what they need to start; null where no price is known. `context` is how many tokens
-prompt and answer may have together at an endpoint.
+prompt and answer may have together at an endpoint; `base_commit` is the hub's, of a model that came from there.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ NAMES = {"loss": "train_loss", "eval_loss": "validation_loss", "learning_rate": 
 def build_report(
     chosen: Hyperparameters,
     name: str,
+    commit: str,
     rows: TokenizedRows,
     validation: TokenizedRows | None,
     trainer: PackedTrainer,
@@ -57,6 +58,7 @@ def build_report(
         "version": 1,
         "method": chosen.method,
         "base_model": name,
+        "base_commit": commit or None,
         "steps": state.global_step,
         "epochs": round(float(state.epoch or 0), 4),
         "train_rows": len(rows),

@@ -13,7 +13,7 @@ from hyperparameters import Hyperparameters
 from ranks import local_rank
 from tokenized import TokenizedRows
 
-from common.base_model import check_tokenizer, load_causal_model, model_directory
+from common.base_model import check_tokenizer, hub_model, load_causal_model, model_directory
 from common.failure import JobError, first_line
 from common.precision import precision as precision_for
 
@@ -25,22 +25,24 @@ PLAIN_TEMPLATE = (
 )
 
 
-def base_source(chosen: Hyperparameters) -> str:
-    """The model channel's directory, or the hub id where there is no such channel. Checks what the directory holds."""
+def base_source(chosen: Hyperparameters) -> tuple[str, str]:
+    """The directory of the model channel, or of what the hub has where there is no such channel; and the hub's commit
+    ("" without one). Checks what the directory holds."""
     channel = os.environ.get("SM_CHANNEL_MODEL")
     if not channel:
         if not chosen.model_id:
             raise JobError("no base model: give a model channel (a Hugging Face directory in S3) or model_id")
-        return chosen.model_id
+        folder, commit = hub_model(chosen.model_id)
+        return str(folder), commit
     folder = model_directory(Path(channel))
     check_tokenizer(folder)
-    return str(folder)
+    return str(folder), ""
 
 
-def base_name(source: str, config: Any) -> str:
-    """What the base model is called in reports: the hub id, or the name its configuration carries."""
-    if not Path(source).is_dir():
-        return source
+def base_name(source: str, config: Any, hub_id: str) -> str:
+    """What the base model is called in reports: the hub id without its revision, or the name in its configuration."""
+    if hub_id:
+        return hub_id.partition("@")[0]
     recorded = json.loads((Path(source) / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
     return str(recorded or f"{config.model_type} model, {config.hidden_size} wide")
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What each runtime brings beside the standard library, the folder's own modules and its part of common/, whose modules
 # import nothing but each other and, late, torch and transformers.
 ALLOWED = {
-    "common": {"torch", "transformers"},
+    "common": {"huggingface_hub", "torch", "transformers"},
     "preparation": {"numpy", "orjson", "pyarrow"},
     "training": {"accelerate", "flash_attn", "mlflow", "numpy", "peft", "safetensors", "torch", "transformers"},
     "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "torch", "transformers"},
