@@ -207,6 +207,7 @@ def test_what_is_part_of_a_cache_key_holds_no_execution(definition: dict[str, An
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("hub model", {"model": {"base": "org/name"}, "training": {"network_isolation": False}}),
+    ("hub model at a commit", {"model": {"base": "org/name@0123abc"}, "training": {"network_isolation": False}}),
     ("on demand", {"training": {"spot": False}}),
     ("big machine", {"training": {"instance_type": "ml.p4d.24xlarge", "instance_count": 2}}),
     ("machine with EBS", {"training": {"instance_type": "ml.p3.2xlarge"}}),
