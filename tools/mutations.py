@@ -201,8 +201,8 @@ MUTATIONS = (
     Mutation(
         "masks: rows of a batch see each other",
         "training/segment_attention.py",
-        "allowed = (owner[:, None] == owner[None, :]) | (owner == 0)[None, :]",
-        "allowed = owner[:, None] >= owner[None, :]",
+        "own = torch.arange(start, start + length).clamp(max=end - 1)",
+        "own = torch.arange(start - 1, start - 1 + length).clamp(max=end - 1)",
         (f"{LOSS}::test_a_row_does_not_see_another",),
     ),
     Mutation(

@@ -22,7 +22,7 @@ from checkpoints import latest_whole
 from common.training_dials import WITHOUT_EFFECT
 
 FILE = "run.json"
-FORMAT = "3"
+FORMAT = "4"
 # How the rows of a step are shared out, and where things are.
 SHARES = ("batch_size", "gradient_accumulation_steps", "processes")
 PLACES = frozenset({"checkpoint_dir", "tensorboard_dir"})
@@ -31,17 +31,23 @@ SAMPLE, SAMPLES = 1 << 16, 64
 
 
 def describe(
-    hyperparameters: dict[str, Any], precision: str, data: Iterable[Path], base: str, processes: int
+    hyperparameters: dict[str, Any],
+    precision: str,
+    rows: Iterable[str],
+    start: Iterable[Path],
+    base: str,
+    processes: int,
 ) -> dict[str, Any]:
     """What decides about the weights, and under `shares` how a step's rows are shared out.
 
-    Data files are read whole; of weight files the size, the header and 64 samples of 64 KiB are.
+    `rows` are the digests of the channels, `start` the files that the weights begin with, which are read whole; of the
+    base's weight files the size, the header and 64 samples of 64 KiB are.
     """
     how = shares(hyperparameters, processes)
     left_out = {*WITHOUT_EFFECT, *PLACES, *SHARES}
     kept = {key: value for key, value in hyperparameters.items() if key not in left_out}
-    digest = hashlib.blake2b(digest_size=8)
-    for file in data:
+    digest = hashlib.blake2b("\n".join(rows).encode(), digest_size=8)
+    for file in start:
         _add(digest, file, whole=True)
     return {
         "format": FORMAT,

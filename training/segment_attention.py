@@ -1,10 +1,9 @@
 """Attention for packed batches, plugged into transformers. Runs in the GPU training container.
 
 Registered under `NAME` as one of transformers' attention implementations. Every row sees the shared prefix and itself,
-back to the layer's sliding window where it has one; scores are capped where the model caps them. Three ways, the same
-numbers: FlashAttention's variable-length kernel where it is installed (GPU, half precision), one dense mask for short
-batches, rows padded side by side for long ones (a dense mask grows with the square of the tokens). What else a model
-asks for (attention sinks) is refused, and layout.py then pads.
+back to the layer's sliding window where it has one; scores are capped where the model caps them. Two ways, the same
+numbers: FlashAttention's variable-length kernel where it is installed (GPU, half precision), else rows of like length
+side by side through PyTorch's kernel. What else a model asks for (attention sinks) is refused, and layout.py then pads.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ import torch.nn.functional as functional
 from packing import Segments
 
 NAME = "fmops_segments"
-DENSE_TOKENS = 640  # on CPU the dense mask is faster up to here, measured with 16-row batches of 37 tokens
+SHORTEST_SHARE = 0.6
+"""A row that is shorter than this share of the longest one beside it goes with shorter ones: less is padding then."""
 FLASH_WIDTH = 256  # a head's, at most (flash-attn 2.8)
 
 
@@ -59,12 +59,8 @@ def attend(
     rule = Rule(scaling, dropout, sliding_window, softcap)
     kernel = flash_attention(query, value)
     if kernel is not None:
-        out = _variable_length(query, key, value, segments, rule, kernel)
-    elif segments.tokens <= DENSE_TOKENS:
-        out = _dense(query, key, value, segments, rule)
-    else:
-        out = _side_by_side(query, key, value, segments, rule)
-    return out, None
+        return _variable_length(query, key, value, segments, rule, kernel), None
+    return _side_by_side(query, key, value, segments, rule), None
 
 
 @dataclass(frozen=True)
@@ -91,45 +87,89 @@ def flash_attention(query: torch.Tensor, value: torch.Tensor) -> Any:
     return flash_attn_varlen_func
 
 
-def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, rule: Rule) -> torch.Tensor:
-    known = ("dense", query.device, rule.window)
-    mask = segments.cache.get(known)
-    if mask is None:
-        owner = torch.zeros(segments.tokens, dtype=torch.long)
-        place = torch.arange(segments.tokens)
-        for number, (start, end) in enumerate(segments.bounds, 1):
-            owner[start:end] = number
-            place[start:end] -= start - segments.prefix
-        allowed = (owner[:, None] == owner[None, :]) | (owner == 0)[None, :]
-        mask = allowed & torch.ones_like(allowed).tril()
-        if rule.window is not None:
-            mask &= place[:, None] - place[None, :] < rule.window
-        mask = segments.cache[known] = mask.to(query.device)[None, None]
-    return _scaled(query, key, value, mask, False, rule).transpose(1, 2)
+@dataclass(frozen=True)
+class Group:
+    """Rows side by side: `rows` of them, padded to `length` queries, each with `before` keys of the prefix in front.
+
+    `queries` (rows * length) and `keys` (rows * (before + length)) are the tokens that stand there.
+    """
+
+    rows: int
+    length: int
+    before: int
+    queries: torch.Tensor
+    keys: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """All rows in groups, and for each token of the batch its place in the groups' queries, one group after another."""
+
+    groups: list[Group]
+    back: torch.Tensor
 
 
 def _side_by_side(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, rule: Rule
 ) -> torch.Tensor:
-    prefix, bounds, longest = segments.prefix, segments.bounds, segments.longest
+    """Each token is looked up where its row stands (one operation for all rows, and one on the way back)."""
+    known = ("side by side", query.device)
+    plan = segments.cache.get(known)
+    if plan is None:
+        plan = segments.cache[known] = _plan_side_by_side(segments, query.device)
+    dtype = value.dtype
+    if query.device.type == "cpu":  # where the kernel is two to three times as fast in fp32 as in bf16
+        query, key, value = query.float(), key.float(), value.float()
 
-    def rows(tensor: torch.Tensor) -> torch.Tensor:
+    def rows(tensor: torch.Tensor, tokens: torch.Tensor, count: int) -> torch.Tensor:
         by_token = tensor[0].transpose(0, 1)
-        parts = [by_token[start:end] for start, end in bounds]
-        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).transpose(1, 2)
+        found = functional.embedding(tokens, by_token.flatten(1))
+        return found.view(count, -1, *by_token.shape[1:]).transpose(1, 2)
 
-    queries, keys, values = rows(query), rows(key), rows(value)
-    head = []
-    if prefix:
-        first_queries, first_keys, first_values = (tensor[:, :, :prefix] for tensor in (query, key, value))
-        mask = _band(segments, prefix, 0, rule, query.device)
-        head = [_scaled(first_queries, first_keys, first_values, mask, mask is None, rule).transpose(1, 2)[0]]
-        keys = torch.cat([first_keys.expand(len(bounds), -1, -1, -1), keys], dim=2)
-        values = torch.cat([first_values.expand(len(bounds), -1, -1, -1), values], dim=2)
-    # Padding stands to the right of every real token of its row, so being causal already hides it.
-    mask = _band(segments, longest, prefix, rule, query.device)
-    out = _scaled(queries, keys, values, mask, mask is None, rule).transpose(1, 2)
-    return torch.cat(head + [out[row, : end - start] for row, (start, end) in enumerate(bounds)])[None]
+    parts = []
+    for group in plan.groups:
+        # Padding stands to the right of every real token of its row, so being causal already hides it.
+        mask = _band(segments, group.length, group.before, rule, query.device)
+        queries = rows(query, group.queries, group.rows)
+        keys, values = (rows(tensor, group.keys, group.rows) for tensor in (key, value))
+        out = _scaled(queries, keys, values, mask, mask is None, rule)
+        parts.append(out.transpose(1, 2).flatten(0, 1))
+    found = torch.cat(parts) if len(parts) > 1 else parts[0]
+    heads, width = found.shape[1:]
+    return functional.embedding(plan.back, found.flatten(1)).view(1, -1, heads, width).to(dtype)
+
+
+def _plan_side_by_side(segments: Segments, device: torch.device) -> SideBySide:
+    prefix = torch.arange(segments.prefix)
+    groups, back = [], torch.empty(segments.tokens, dtype=torch.long)
+    places = 0
+    if segments.prefix:
+        groups.append(Group(1, segments.prefix, 0, prefix.to(device), prefix.to(device)))
+        back[: segments.prefix] = prefix
+        places = segments.prefix
+    for bounds in _of_like_length(segments.bounds):
+        length = max(end - start for start, end in bounds)
+        queries, keys = [], []
+        for start, end in bounds:
+            own = torch.arange(start, start + length).clamp(max=end - 1)
+            queries.append(own)
+            keys += [prefix, own]
+            back[start:end] = torch.arange(places, places + end - start)
+            places += length
+        tokens = torch.cat(queries).to(device), torch.cat(keys).to(device)
+        groups.append(Group(len(bounds), length, segments.prefix, *tokens))
+    return SideBySide(groups, back.to(device))
+
+
+def _of_like_length(bounds: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    ordered = sorted(bounds, key=lambda row: row[0] - row[1])
+    groups: list[list[tuple[int, int]]] = []
+    for start, end in ordered:
+        longest = groups[-1][0][1] - groups[-1][0][0] if groups else 0
+        if end - start < SHORTEST_SHARE * longest or not groups:
+            groups.append([])
+        groups[-1].append((start, end))
+    return groups
 
 
 def _band(segments: Segments, queries: int, before: int, rule: Rule, device: torch.device) -> torch.Tensor | None:

@@ -38,7 +38,7 @@ class TokenizedRow(TypedDict):
 class TokenizedRows:
     """Rows in a folder, read as they are asked for. `facts` is what was said when they were written.
 
-    `left_out` is the number of rows that aren't among them, `content` the digest of the files that they came from,
+    `left_out` is the number of rows that aren't among them, `content` the SHA-256 of the files that they came from,
     and `notes` are sentences for the job's log.
     """
 

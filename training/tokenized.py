@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Choices", "TokenizedRow", "TokenizedRows", "tokenize_channel"]
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 500
 """Rows that are rendered and tokenized together."""
 MOST_LEFT_OUT = 0.5
@@ -126,7 +126,7 @@ def _tokenize_once(channel: Path, tokenizer: Any, choices: Choices, root: Path, 
         if kept is not None:
             return kept
         shutil.rmtree(root / name, ignore_errors=True)
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     with Writer(root) as writer:
         counts = _Tokenizing(tokenizer, choices, writer).run(_read(files, digest), adapt)
         _check_left(channel, choices, counts, len(writer))
@@ -208,8 +208,10 @@ def _settings(tokenizer: Any, choices: Choices, files: Sequence[Path], adapt: bo
 
 
 def _digest(files: Sequence[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    """SHA-256 over names, sizes and bytes."""
+    digest = hashlib.sha256()
     for file in files:
+        digest.update(_head(file))
         with open(file, "rb") as content:
             while block := content.read(1 << 20):
                 digest.update(block)
@@ -217,10 +219,15 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def _read(files: Sequence[Path], digest: Any) -> Iterator[tuple[str, Any]]:
-    """Every row after its place; each byte goes into the digest on the way."""
+    """Every row after its place; what _digest reads goes into the digest on the way."""
     for file in files:
+        digest.update(_head(file))
         with open(file, "rb") as content:
             yield from parse_rows(file.name, _seen(content, digest), KINDS)
+
+
+def _head(file: Path) -> bytes:
+    return f"{file.name} {file.stat().st_size}\n".encode()
 
 
 def _seen(lines: BinaryIO, digest: Any) -> Iterator[bytes]:

@@ -31,7 +31,6 @@ from stop import StopSignal
 from training_errors import EXIT_FAILED, EXIT_STOPPED, StopRequestedError, expected, readable
 
 from common.failure import JobError, report_failure
-from common.rows import row_files
 
 if TYPE_CHECKING:
     from packed_trainer import PackedTrainer
@@ -123,8 +122,8 @@ def run(chosen: Hyperparameters) -> None:
     model, sharded = _load(source, config, chosen, precision, layers, name, start, longest)
     stored = config.dtype or torch.float32
 
-    decides = [*_data_files(train_channel, validation_channel), *(start.files() if start else ())]
-    run_dir = _run_directory(chosen, precision, source, decides)
+    contents = [getattr(part, "rows", part).content for part in (rows, validation) if part is not None]
+    run_dir = _run_directory(chosen, precision, source, contents, start)
     trainer = build_trainer(model, tokenizer, rows, validation, chosen, precision, run_dir, stop, sharded)
     if trainer.is_world_process_zero():
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -146,9 +145,7 @@ def run(chosen: Hyperparameters) -> None:
         finished = _build(source, config, chosen, precision, layers, name, start) if first() else None
         collect(trainer.model, finished)
     if trainer.is_world_process_zero():
-        report = build_report(
-            chosen, name, commit, rows, validation, trainer, resumed, _data_files(train_channel, validation_channel)
-        )
+        report = build_report(chosen, name, commit, rows, validation, trainer, resumed, contents)
         serving = os.environ.get("SM_CHANNEL_SERVING")
         unquantized = (
             (lambda: load_causal_model(source, config, frozen_dtype(precision))) if chosen.method == "qlora" else None
@@ -288,16 +285,15 @@ def _tokenize(
     return found[0], found[1] if validation else None
 
 
-def _data_files(train: Path | None, validation: Path | None) -> list[Path]:
-    return [file for channel in (train, validation) if channel for file in row_files(channel)]
-
-
-def _run_directory(chosen: Hyperparameters, precision: str, source: str, decides: list[Path]) -> Path:
+def _run_directory(
+    chosen: Hyperparameters, precision: str, source: str, contents: list[str], start: Start | None
+) -> Path:
     """Where this run's checkpoints lie. Says so if only another run's do."""
     from checkpoints import latest_whole
     from run_folder import another_run, describe, open_run
 
-    description = describe(chosen.as_dict(), precision, decides, source, world_size())
+    files = start.files() if start else ()
+    description = describe(chosen.as_dict(), precision, contents, files, source, world_size())
     folder = open_run(Path(checkpoint_root(chosen)).absolute(), description)
     fresh = first() and latest_whole(folder) is None
     if fresh and (line := another_run(folder, description)):

@@ -16,13 +16,13 @@ to their last checkpoint. `tokens_per_second` counts all tokens but padding; `mf
 known (throughput.py has the formula); memory is that of process 0. The cost of a million tokens is the list price of
 the machines over `seconds`, without what they need to start; null where no price is known. `context` is how many tokens
 prompt and answer may have together at an endpoint; `base_commit` is the hub's, of a model that came from there.
+`data_sha256` names the data set, wherever it lies: it comes from the names and bytes of the channels' files.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters
@@ -45,7 +45,7 @@ def build_report(
     validation: TokenizedRows | None,
     trainer: PackedTrainer,
     resumed: int,
-    data: Iterable[Path],
+    contents: Iterable[str],
 ) -> dict[str, Any]:
     """The report of a run that ended at `trainer.state`; `resumed` is the step it went on from (0: the start)."""
     state, kept = trainer.state, trainer.progress.kept
@@ -82,7 +82,7 @@ def build_report(
         "usd_per_million_tokens": price and round(price / 3600 / max(tokens_per_second, 1e-9) * 1e6, 4),
         "history": points,
         "hyperparameters": chosen.as_dict(),
-        "data_sha256": data_digest(data),
+        "data_sha256": hashlib.sha256("\n".join(contents).encode()).hexdigest(),
         "context": serving_context(trainer.model.config, chosen.max_seq_length),
     }
 
@@ -94,17 +94,6 @@ def serving_context(config: Any, max_seq_length: int) -> int:
     """
     wanted = max_seq_length + MOST_NEW_TOKENS
     return min(wanted, int(getattr(config, "max_position_embeddings", None) or wanted))
-
-
-def data_digest(files: Iterable[Path]) -> str:
-    """SHA-256 over names and bytes of the data files: the data set that a model came from, wherever it lies."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        with open(file, "rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def history(log: list[dict[str, Any]]) -> list[dict[str, Any]]:

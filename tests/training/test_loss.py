@@ -67,16 +67,16 @@ def losses_alone(model: Any, rows: list[Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])
-@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0], ids=["one group", "a few groups", "many groups"])
 def test_packed_loss_and_gradients_equal_one_by_one(
-    tmp_path: Path, base: Path, tokenizer: Any, share_prefix: bool, dense: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: Path, tokenizer: Any, share_prefix: bool, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import segment_attention
     from layout import collect, distance
     from losses import completion_loss
     from packing import Collator
 
-    monkeypatch.setattr(segment_attention, "DENSE_TOKENS", 10**6 if dense else 0)
+    monkeypatch.setattr(segment_attention, "SHORTEST_SHARE", share)
     model = packed_model(base)
     rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(len(ROWS))]
     batch = Collator("packed", tokenizer.pad_token_id, share_prefix)(rows)
@@ -97,15 +97,10 @@ def _eager(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("dense", [True, False])
-def test_a_row_does_not_see_another(
-    tmp_path: Path, base: Path, tokenizer: Any, dense: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import segment_attention
+def test_a_row_does_not_see_another(tmp_path: Path, base: Path, tokenizer: Any) -> None:
     import torch
     from packing import Collator
 
-    monkeypatch.setattr(segment_attention, "DENSE_TOKENS", 10**6 if dense else 0)
     model = packed_model(base)
     first, other, last = (tokenized(tmp_path, tokenizer, ROWS)[index] for index in (0, 1, 2))
     changed = {**other, "ids": other["ids"].copy()}
@@ -129,7 +124,7 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
     """FlashAttention needs a GPU; its documented rule (causal from each sequence's right end) is computed here."""
     import torch
     from packing import Collator
-    from segment_attention import Rule, _dense, _side_by_side, _variable_length
+    from segment_attention import Rule, _side_by_side, _variable_length
 
     rows = [tokenized(tmp_path, tokenizer, ROWS)[index] for index in range(4)]
     segments = Collator("packed", tokenizer.pad_token_id)(rows)["segments"]
@@ -172,5 +167,12 @@ def test_variable_length_plan_means_the_same_attention(tmp_path: Path, tokenizer
     for window, cap in ((None, None), (5, None), (None, 2.0), (9, 3.0)):
         rule = Rule(0.25, 0.0, window, cap)
         there = _variable_length(query, key, value, segments, rule, kernel)
-        assert torch.allclose(there, _dense(query, key, value, segments, rule), atol=1e-5)
         assert torch.allclose(there, _side_by_side(query, key, value, segments, rule), atol=1e-5)
+
+
+def test_rows_stand_beside_others_of_like_length() -> None:
+    from segment_attention import _of_like_length
+
+    bounds = [(0, 10), (10, 110), (110, 117), (117, 187), (187, 192), (192, 252)]
+    lengths = [[end - start for start, end in group] for group in _of_like_length(bounds)]
+    assert lengths == [[100, 70, 60], [10, 7], [5]]
