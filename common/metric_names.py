@@ -24,7 +24,7 @@ class Metric:
 
 
 METRICS = (
-    Metric("preference_accuracy", "Prefers the chosen answer", needs="preference"),
+    Metric("preference_accuracy", "Preference accuracy", needs="preference"),
     Metric("exact_match", "Exact match"),
     Metric("json_field_accuracy", "JSON fields right", needs="json"),
     Metric("json_valid", "Valid JSON", needs="json"),
@@ -34,3 +34,11 @@ METRICS = (
     Metric("latency_seconds", "Seconds per answer", lower_is_better=True, share=False),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def measured(kind: str, json_targets: bool = False) -> tuple[Metric, ...]:
+    """The metrics of a data set whose rows are of a kind (messages, preference or text: common/rows.py)."""
+    if kind == "text":
+        return tuple(metric for metric in METRICS if metric.of_texts)
+    there = {"", kind, "json" if json_targets else ""}
+    return tuple(metric for metric in METRICS if metric.needs in there)
