@@ -79,7 +79,8 @@ def run_pass(
         before = time.perf_counter()
         generator.generate([prompt], limit, 1)
         latencies.append(time.perf_counter() - before)
-    seconds = _ended(name, [*losses, *rejected], started)
+    seconds = _ended(name, losses, started)
+    _mean(name, rejected)
     return Pass(losses, seconds, [len(prompt) for prompt in ids], answers, latencies, rejected)
 
 
@@ -96,13 +97,18 @@ def _tokens(tokenizer: Any, rows: Sequence[Case]) -> tuple[list[list[int]], list
 def _ended(name: str, losses: Losses, started: float) -> float:
     """Tells the mean loss; the pass's seconds. Raises JobError for a loss that is no number."""
     seconds = time.monotonic() - started
+    print(f"[score] model={name} loss={_mean(name, losses):.4f} seconds={seconds:.0f}", flush=True)
+    return seconds
+
+
+def _mean(name: str, losses: Losses) -> float:
+    """The mean loss of all tokens; raises JobError where it is no number."""
     mean = sum(total for total, _ in losses) / max(sum(count for _, count in losses), 1)
     if not math.isfinite(mean):
         raise JobError(
             f"the loss of the model {name!r} is {mean}: its weights are broken, or overflow in this precision"
         )
-    print(f"[score] model={name} loss={mean:.4f} seconds={seconds:.0f}", flush=True)
-    return seconds
+    return mean
 
 
 def window_size(model: Any, trained: Any) -> int:

@@ -193,3 +193,17 @@ def test_texts_are_refused_where_answers_are_asked_for(tmp_path: Path, prepare: 
     refused(prepare(path, "--answers-for", "the gate"), "the rows are texts (rows.jsonl, line 1)", "the gate asks for")
     chats = write(tmp_path, {"prompt": "p", "completion": "c"})
     assert prepare(chats, "--answers-for", "the gate").code == 0
+
+
+def test_preferences_from_parquet(tmp_path: Path, prepare: Prepare) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    made = [
+        {"prompt": [{**USER, "content": f"p{number}"}], "chosen": [BEST], "rejected": [WORST]} for number in range(40)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(made), tmp_path / "rows.parquet")
+    done = prepare(tmp_path / "rows.parquet", "--task", "dpo")
+    assert done.code == 0, done.err
+    assert sorted(row["messages"][0]["content"] for row in done.rows) == sorted(f"p{number}" for number in range(40))
+    assert all((row["chosen"], row["rejected"]) == (BEST, WORST) for row in done.rows)
