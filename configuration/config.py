@@ -272,6 +272,7 @@ class Config(Section):
     def rules(self) -> Iterator[str]:
         yield from self._server_rules()
         yield from self._name_rules()
+        yield from self._column_rules()
         if self.model.on_hub and self.training.network_isolation:
             yield (
                 f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
@@ -289,6 +290,13 @@ class Config(Section):
                 f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
                 "adapter; set merge: true, or copy the model to S3"
             )
+
+    def _column_rules(self) -> Iterator[str]:
+        """A column that the task doesn't read would be passed over in silence."""
+        task, other = self.training.task, "sft" if self.training.task == "dpo" else "dpo"
+        for name in ("completion", "text") if task == "dpo" else ("chosen", "rejected"):
+            if getattr(self.data.columns, name) is not None:
+                yield f"data.columns.{name}: task {task} doesn't read it; set training.task: {other}, or {name}: null"
 
     def _name_rules(self) -> Iterator[str]:
         """Roles, rules and the deploy function know groups and endpoints by their prefix."""

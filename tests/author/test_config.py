@@ -47,6 +47,8 @@ BAD = [
     ("evaluation: {few_shot: 0}", 1, "evaluation.few_shot", ["0 is refused", "from 1 to 64"]),
     ("training: [1]", 1, "training", ["a mapping of keys"]),
     ("training: {max_wait_seconds: 60}", 1, "training.max_wait_seconds", ["60", "86400"]),
+    ("data: {columns: {rejected: x}}", 1, "data.columns.rejected", ["task sft doesn't read it", "dpo", "null"]),
+    ("training: {task: dpo}\ndata: {columns: {text: x}}", 2, "data.columns.text", ["task dpo doesn't read it", "sft"]),
     ("training: {task: rlhf}", 1, "training.task", ["'rlhf'", "sft or dpo"]),
     ("training: {task: dpo, method: full}", 1, "training.method", ["full", "lora or qlora"]),
     ("training: {task: dpo, start_from: 's3://bucket/v/model.tar.gz'}", 1, "training.start_from", ["the base", "null"]),

@@ -40,6 +40,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # What has to change beside a dial so that its extreme value is not refused for what lies between dials.
 COMPANY: dict[str, dict[str, Any]] = {
     "data.shares.train": {"data.shares.validation": None, "data.shares.test": None},
+    "data.columns.chosen": {"training.task": "dpo"},
+    "data.columns.rejected": {"training.task": "dpo"},
     "training.max_runtime_seconds": {"training.max_wait_seconds": 2_419_200},
     "training.max_wait_seconds": {"training.max_runtime_seconds": 60},
     "training.fallback_instance_types": {"training.spot": False},
