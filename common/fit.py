@@ -64,7 +64,7 @@ class Plan:
             "max_seq_length": chosen.max_seq_length,
             "precision": chosen.precision,
             "checkpointing": CHECKPOINTING[chosen.activation_checkpointing],
-            "shards": chosen.sharding != "never",
+            "shards": chosen.sharding != "never" and chosen.task != "dpo",
         }
         return cls(shape, instance_type, **{**dials, **more})
 

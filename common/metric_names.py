@@ -17,17 +17,28 @@ class Metric:
     lower_is_better: bool = False
     share: bool = True
     """Whether it lies between 0 and 1."""
-    needs_json: bool = False
-    """Whether it is there only where all targets are JSON."""
+    needs: str = ""
+    """What it is measured of alone: json (all targets are), preference (rows with two answers); answers where empty."""
+    of_texts: bool = False
+    """Whether it is there for texts, too, which have no answers."""
 
 
 METRICS = (
+    Metric("preference_accuracy", "Preference accuracy", needs="preference"),
     Metric("exact_match", "Exact match"),
-    Metric("json_field_accuracy", "JSON fields right", needs_json=True),
-    Metric("json_valid", "Valid JSON", needs_json=True),
+    Metric("json_field_accuracy", "JSON fields right", needs="json"),
+    Metric("json_valid", "Valid JSON", needs="json"),
     Metric("token_f1", "Token F1"),
     Metric("rouge_l", "ROUGE-L"),
-    Metric("validation_loss", "Loss per token", lower_is_better=True, share=False),
+    Metric("validation_loss", "Loss per token", lower_is_better=True, share=False, of_texts=True),
     Metric("latency_seconds", "Seconds per answer", lower_is_better=True, share=False),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def measured(kind: str, json_targets: bool = False) -> tuple[Metric, ...]:
+    """The metrics of a data set whose rows are of a kind (messages, preference or text: common/rows.py)."""
+    if kind == "text":
+        return tuple(metric for metric in METRICS if metric.of_texts)
+    there = {"", kind, "json" if json_targets else ""}
+    return tuple(metric for metric in METRICS if metric.needs in there)

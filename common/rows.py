@@ -55,6 +55,7 @@ class TextRow(TypedDict):
     """One document."""
 
     text: str
+    slice: NotRequired[str]
 
 
 class PreferenceRow(TypedDict):
@@ -63,6 +64,7 @@ class PreferenceRow(TypedDict):
     messages: list[Message]
     chosen: Message
     rejected: Message
+    slice: NotRequired[str]
     tools: NotRequired[list[dict[str, Any]]]
 
 
@@ -264,7 +266,7 @@ def _row(line: str, where: str, kinds: Sequence[Kind]) -> Any:
         raise JobError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
     except RecursionError:
         raise JobError(f"{where}: not a canonical row: nested too deeply") from None
-    found = _kind_of(row)
+    found = kind_of(row)
     if found is None:
         wanted = "; or ".join(SHAPES[kind] for kind in kinds)
         raise JobError(f'{where}: not a canonical row: no "messages" list; a row is {wanted}')
@@ -280,7 +282,8 @@ def _row(line: str, where: str, kinds: Sequence[Kind]) -> Any:
     return row
 
 
-def _kind_of(row: Any) -> Kind | None:
+def kind_of(row: Any) -> Kind | None:
+    """Which kind of canonical row it looks like; None: no kind."""
     if not isinstance(row, dict):
         return None
     if isinstance(row.get("messages"), list):

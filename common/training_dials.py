@@ -6,6 +6,7 @@ Runs in the GPU training container, and on the author's machine.
 from __future__ import annotations
 
 from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, MOST_FALLBACKS, S3_URI, Dial
+from common.task_dial import TASK
 
 MLFLOW_ARN = r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:mlflow-(?:app|tracking-server)/[\w.-]+"
 MAX_SECONDS = 28 * 24 * 3600  # the longest that a SageMaker training job may run
@@ -23,6 +24,11 @@ TRAINING = (
     Dial(
         "training.method", "lora", "adapters; the same on a 4-bit base (nf4); or every weight (about 8x the memory)",
         choices=("lora", "qlora", "full"), parameter="FineTuningMethod", argument="method",
+    ),
+    TASK,
+    Dial(
+        "training.dpo_beta", 0.1, "task dpo: how much it costs to leave the base", low=0.001, high=10,
+        argument="dpo_beta",
     ),
     Dial(
         "training.start_from", None,
@@ -165,17 +171,5 @@ TRAINING = (
         "where losses and throughput also go, in an experiment of the pipeline's name",
         kind=str, optional=True, pattern=rf"{MLFLOW_ARN}|https?://[\w.:/-]+", longest=2048,
         words="the ARN of a SageMaker MLflow app or tracking server, or http(s)://...",
-    ),
-)  # fmt: skip
-
-# train.py's alone: pipeline.yaml doesn't offer them, since Prepare and Evaluate know no rows with preferences.
-JOB_ONLY = (
-    Dial(
-        "training.task", "sft", "learn what rows say (chats, texts), or prefer chosen answers to rejected ones",
-        choices=("sft", "dpo"), argument="task",
-    ),
-    Dial(
-        "training.dpo_beta", 0.1, "task dpo: how much it costs to leave the base", low=0.001, high=10,
-        argument="dpo_beta",
     ),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from common.dials import BUCKET
 from common.machines import fallback_problems, is_gpu
+from common.metric_names import BY_NAME
 from configuration.endpoint_config import Endpoint
 from configuration.gate import KINDS, METRICS, threshold
 from configuration.names import Names
@@ -60,6 +61,9 @@ class Columns(Section):
     prompt: str | None = value_of("data.columns.prompt")
     input: str | None = value_of("data.columns.input")
     completion: str | None = value_of("data.columns.completion")
+    chosen: str | None = value_of("data.columns.chosen")
+    rejected: str | None = value_of("data.columns.rejected")
+    text: str | None = value_of("data.columns.text")
     system: str | None = value_of("data.columns.system")
     group: str | None = value_of("data.columns.group")
     slice: str | None = value_of("data.columns.slice")
@@ -113,6 +117,8 @@ class Training(Section):
 
     place = "training"
     method: str = value_of("training.method")
+    task: str = value_of("training.task")
+    dpo_beta: float = value_of("training.dpo_beta")
     start_from: str | None = value_of("training.start_from")
     epochs: float = value_of("training.epochs")
     max_steps: int = value_of("training.max_steps")
@@ -170,6 +176,22 @@ class Training(Section):
             yield f"fallback_instance_types: {problem}"
         if self.method == "full" and not self.merge:
             yield "merge: false, but method full has no adapters that could be kept apart; set merge: true"
+        if self.task == "dpo":
+            yield from self._preference_rules()
+
+    def _preference_rules(self) -> Iterator[str]:
+        """What train.py would refuse of preferences, once the job runs."""
+        if self.method == "full":
+            yield "method: full, but task dpo compares with the base under the adapters; set method: lora or qlora"
+        if self.start_from:
+            yield (
+                "start_from: task dpo compares with the base, so that its adapters begin there; set start_from: null, "
+                "and to go on from a version take its merged model as model.base"
+            )
+        if self.long_rows.startswith("truncate"):
+            yield f"long_rows: {self.long_rows}, but a shortened answer is none to prefer; set long_rows: drop or error"
+        if self.sharding == "always":
+            yield "sharding: always, but task dpo can't be sharded; set sharding: auto or never"
 
 
 class Evaluation(Section):
@@ -250,6 +272,7 @@ class Config(Section):
     def rules(self) -> Iterator[str]:
         yield from self._server_rules()
         yield from self._name_rules()
+        yield from self._column_rules()
         if self.model.on_hub and self.training.network_isolation:
             yield (
                 f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
@@ -257,6 +280,8 @@ class Config(Section):
             )
         seen: set[str] = set()
         for index, rule in enumerate(self.gate):
+            if self.training.task != "dpo" and BY_NAME[rule.metric].needs == "preference":
+                yield f"gate[{index}].metric: {rule.metric!r} is measured of preferences alone; set training.task: dpo"
             if rule.metric in seen:
                 yield f"gate[{index}].metric: {rule.metric!r} has two rules; put both bounds into one"
             seen.add(rule.metric)
@@ -265,6 +290,13 @@ class Config(Section):
                 f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
                 "adapter; set merge: true, or copy the model to S3"
             )
+
+    def _column_rules(self) -> Iterator[str]:
+        """A column that the task doesn't read would be passed over in silence."""
+        task, other = self.training.task, "sft" if self.training.task == "dpo" else "dpo"
+        for name in ("completion", "text") if task == "dpo" else ("chosen", "rejected"):
+            if getattr(self.data.columns, name) is not None:
+                yield f"data.columns.{name}: task {task} doesn't read it; set training.task: {other}, or {name}: null"
 
     def _name_rules(self) -> Iterator[str]:
         """Roles, rules and the deploy function know groups and endpoints by their prefix."""

@@ -5,27 +5,44 @@ from __future__ import annotations
 import itertools
 import random
 from pathlib import Path
+from typing import Any, NotRequired
 
 from common.failure import JobError
-from common.rows import Row, read_rows
+from common.rows import Kind, Message, Row, kind_of, read_rows
 
 MOST_TRAINING_ROWS = 100_000
 """Training rows that are looked at for examples, names and the majority answer."""
+KINDS: tuple[Kind, ...] = ("messages", "preference", "text")
 
 
-def load_rows(place: Path, limit: int = 0) -> list[Row]:
-    """The rows of a directory or file, at most `limit` (0: all); raises JobError where there are none or bad ones."""
-    rows: list[Row] = []
-    for where, row in itertools.islice(read_rows(place), limit or None):
-        if row["messages"][-1].get("tool_calls"):
+class Case(Row):
+    """A conversation whose last message is the answer to give; of a preference that is the chosen one."""
+
+    rejected: NotRequired[Message]
+
+
+def load_rows(place: Path, limit: int = 0, kind: Kind | None = None) -> tuple[Kind, list[Any]]:
+    """The kind of the rows of a directory or file, and at most `limit` of them (0: all): Cases, or TextRows.
+
+    Raises JobError where there are none, bad ones, or some of another kind than the first (or than `kind`).
+    """
+    rows: list[Any] = []
+    for where, row in itertools.islice(read_rows(place, KINDS), limit or None):
+        found = kind_of(row)
+        kind = kind or found
+        if kind is None or found != kind:
+            raise JobError(f"{where}: a {found} row, where the others are {kind} rows; they are measured differently")
+        if found == "preference":
+            row["messages"] = [*row["messages"], row.pop("chosen")]
+        if found != "text" and row["messages"][-1].get("tool_calls"):
             raise JobError(f"{where}: the last message calls a tool; only answers that are texts can be compared")
         rows.append(row)
-    if not rows:
+    if kind is None or not rows:
         raise JobError(f"{place}: the .jsonl files hold no rows")
-    return rows
+    return kind, rows
 
 
-def draw(rows: list[Row], count: int, seed: int) -> list[Row]:
+def draw(rows: list[Any], count: int, seed: int) -> list[Any]:
     """`count` rows drawn without replacement, in their old order; all of them if count is 0 or large."""
     if not count or count >= len(rows):
         return rows

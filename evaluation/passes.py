@@ -1,18 +1,22 @@
-"""Asks one model all test rows: its answers, losses and latencies. Runs in the Evaluate step's processing container."""
+"""Asks one model all test rows: its answers, losses and latencies. Runs in the Evaluate step's processing container.
+
+Of texts, which ask nothing, there are losses alone: of windows as training/tokenized.py cuts them, so that every token
+but a text's first counts once.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from data import Case
 from generation import Generator
 
 from common.failure import JobError
 from common.prompts import PromptError, answer_ids, prompt_and_answer, text_ids
-from common.rows import Row
 
 LATENCY_ROWS = 3
 """Rows that are also answered one by one, without anything kept from the others."""
@@ -20,15 +24,25 @@ SPARE_TOKENS = 1.25
 """Where no limit is given, answers may be longer than the longest wanted one by this factor."""
 
 
+LONGEST_WINDOW = 2048
+"""Tokens of a text that are read at once, at most."""
+
+Losses = list[tuple[float, int]]
+"""Of each row the sum in nats, and the number of tokens."""
+
+
 @dataclass
 class Pass:
-    """Results row by row; `losses` are (sum in nats, tokens), `latencies` seconds for the first rows alone."""
+    """Results row by row; `latencies` are seconds for the first rows alone."""
 
-    answers: list[str]
-    losses: list[tuple[float, int]]
-    latencies: list[float]
+    losses: Losses
     seconds: float
-    prompt_tokens: list[int]
+    lengths: list[int]
+    """Tokens of each prompt, or text."""
+    answers: list[str] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    rejected: Losses = field(default_factory=list)
+    """Of preferences the losses of the rejected answers."""
 
 
 def token_limit(tokenizer: Any, completions: Sequence[str], asked: int) -> int:
@@ -42,19 +56,13 @@ def token_limit(tokenizer: Any, completions: Sequence[str], asked: int) -> int:
 def run_pass(
     name: str,
     generator: Generator,
-    rows: Sequence[Row],
+    rows: Sequence[Case],
     limit: int,
     batch_size: int,
 ) -> Pass:
     """Generates, measures losses and latencies, with progress lines `[score] model=NAME rows=32/96 seconds=4`."""
     started = time.monotonic()
-    tokenizer = generator.tokenizer
-    try:
-        asked = [prompt_and_answer(tokenizer, row["messages"], row.get("tools") or ()) for row in rows]
-    except PromptError as error:
-        raise JobError(f"a row can't be asked: {error}") from None
-    prompts = [prompt for prompt, _ in asked]
-    ids, wanted = text_ids(tokenizer, prompts), answer_ids(tokenizer, prompts, [answer for _, answer in asked])
+    ids, wanted = _tokens(generator.tokenizer, rows)
 
     def progress(done: int, of: int) -> None:
         print(f"[score] model={name} rows={done}/{of} seconds={time.monotonic() - started:.0f}", flush=True)
@@ -62,16 +70,68 @@ def run_pass(
     progress(0, len(ids))
     answers = generator.generate(ids, limit, batch_size, progress)
     losses = generator.losses(ids, wanted, batch_size)
+    others: list[Case] = [
+        {**row, "messages": [*row["messages"][:-1], row["rejected"]]} for row in rows if "rejected" in row
+    ]
+    rejected = generator.losses(*_tokens(generator.tokenizer, others), batch_size) if others else []
     latencies = []
     for prompt in ids[:LATENCY_ROWS]:
         before = time.perf_counter()
         generator.generate([prompt], limit, 1)
         latencies.append(time.perf_counter() - before)
+    seconds = _ended(name, losses, started)
+    _mean(name, rejected)
+    return Pass(losses, seconds, [len(prompt) for prompt in ids], answers, latencies, rejected)
+
+
+def _tokens(tokenizer: Any, rows: Sequence[Case]) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of each prompt, and of the answer to it."""
+    try:
+        asked = [prompt_and_answer(tokenizer, row["messages"], row.get("tools") or ()) for row in rows]
+    except PromptError as error:
+        raise JobError(f"a row can't be asked: {error}") from None
+    prompts = [prompt for prompt, _ in asked]
+    return text_ids(tokenizer, prompts), answer_ids(tokenizer, prompts, [answer for _, answer in asked])
+
+
+def _ended(name: str, losses: Losses, started: float) -> float:
+    """Tells the mean loss; the pass's seconds. Raises JobError for a loss that is no number."""
     seconds = time.monotonic() - started
-    mean = sum(total for total, _ in losses) / sum(count for _, count in losses)
+    print(f"[score] model={name} loss={_mean(name, losses):.4f} seconds={seconds:.0f}", flush=True)
+    return seconds
+
+
+def _mean(name: str, losses: Losses) -> float:
+    """The mean loss of all tokens; raises JobError where it is no number."""
+    mean = sum(total for total, _ in losses) / max(sum(count for _, count in losses), 1)
     if not math.isfinite(mean):
         raise JobError(
             f"the loss of the model {name!r} is {mean}: its weights are broken, or overflow in this precision"
         )
-    print(f"[score] model={name} loss={mean:.4f} seconds={seconds:.0f}", flush=True)
-    return Pass(answers, losses, latencies, seconds, [len(prompt) for prompt in ids])
+    return mean
+
+
+def window_size(model: Any, trained: Any) -> int:
+    """Tokens of a text that are read at once: as many as training read (None: not known), if the model can."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    return min(int(size) for size in (trained, context, LONGEST_WINDOW) if size)
+
+
+def run_text_pass(name: str, generator: Generator, texts: Sequence[str], size: int, batch_size: int) -> Pass:
+    """Measures the losses of texts, in windows of `size` tokens, with progress lines as `run_pass` prints them."""
+    started = time.monotonic()
+    print(f"[score] model={name} rows=0/{len(texts)} seconds=0", flush=True)
+    end = generator.tokenizer.eos_token_id
+    documents = [ids if ids[-1:] == [end] else [*ids, end] for ids in generator.tokenizer(list(texts))["input_ids"]]
+    # Each window begins with the last token of the one before.
+    cut = [
+        (row, document[start : start + size])
+        for row, document in enumerate(documents)
+        for start in range(0, len(document) - 1, size - 1)
+    ]
+    found = generator.losses([window[:1] for _, window in cut], [window[1:] for _, window in cut], batch_size)
+    losses: Losses = [(0.0, 0)] * len(texts)
+    for (row, _), (total, count) in zip(cut, found, strict=True):
+        losses[row] = (losses[row][0] + total, losses[row][1] + count)
+    print(f"[score] model={name} rows={len(texts)}/{len(texts)} seconds={time.monotonic() - started:.0f}", flush=True)
+    return Pass(losses, _ended(name, losses, started), [len(document) for document in documents])

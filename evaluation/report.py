@@ -14,12 +14,22 @@ from typing import Any
 import charts
 from intervals import BASE, CANDIDATE, FEW_SHOT
 
-from common.metric_names import METRICS
+from common.metric_names import BY_NAME, METRICS
 
 TEMPLATE = "report.html.j2"
 MODELS = {CANDIDATE: "tuned", FEW_SHOT: "base with examples", BASE: "base"}
 STYLES = {CANDIDATE: "tuned", FEW_SHOT: "few", BASE: "base"}
 LABELS = {metric.name: metric.label for metric in METRICS}
+# What a row is called, what its training loss is, and when one answer is right.
+WORDS = {
+    "messages": ("rows", "Mean loss over completion tokens.", "the same text, or the same JSON value"),
+    "preference": (
+        "rows",
+        "Mean loss of a pair of answers; it begins at 0.693, where both models prefer alike.",
+        "the chosen answer has the higher probability per token",
+    ),
+    "text": ("texts", "Mean loss over tokens.", ""),
+}
 SAMPLES = 6
 MOST_SLICES = 40
 
@@ -35,29 +45,44 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=charts.percent, points=points, pretty=pretty)
     headline = headline_metric(evaluation)
+    environment.filters.update(pretty=pretty, shown=lambda number: shown(headline, number))
+    noun, loss, right = WORDS[evaluation["kind"]]
     context = {
         "evaluation": evaluation,
         "verdict": verdict(evaluation, headline),
         "headline": LABELS[headline],
         "headline_metric": evaluation["metrics"][headline],
-        "models": MODELS,
+        "noun": noun,
+        "loss": loss,
+        "right": right,
+        "right_metric": right_metric(evaluation),
+        "models": models(evaluation),
         "styles": STYLES,
         "bars": bar_chart(evaluation),
         "costs": costs(evaluation),
-        "curves": loss_curves(evaluation.get("training")),
+        "curves": loss_curves(evaluation),
         "slices": slice_rows(evaluation, headline),
-        "samples": samples(records),
+        "samples": samples(records, right_metric(evaluation)),
         "facts": facts(evaluation),
         "labels": LABELS,
     }
     return environment.get_template(TEMPLATE).render(context)
 
 
-def points(value: float) -> str:
-    """0.123 -> +12.3 points"""
-    return f"{100 * value:+.1f} points"
+def models(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """The models that were asked, by their names in the page; texts are shown without examples."""
+    return {key: name for key, name in MODELS.items() if evaluation["kind"] != "text" or key != FEW_SHOT}
+
+
+def shown(metric: str, value: float) -> str:
+    """A value as the page writes it: a share in percent, a loss with three places."""
+    return charts.percent(value) if BY_NAME[metric].share else f"{value:.3f}"
+
+
+def difference(metric: str, value: float) -> str:
+    """A gain: 0.123 -> +12.3 points, of a loss +0.123."""
+    return f"{100 * value:+.1f} points" if BY_NAME[metric].share else f"{value:+.3f}"
 
 
 def pretty(text: str) -> str:
@@ -70,17 +95,30 @@ def pretty(text: str) -> str:
 
 
 def headline_metric(evaluation: Mapping[str, Any]) -> str:
-    """Exact match where any model reaches it, else token F1: long texts are never the same word for word."""
-    found = evaluation["metrics"]["exact_match"]
-    return "exact_match" if any(found[model]["value"] > 0.02 for model in MODELS) else "token_f1"
+    """What was trained for: of texts the loss, of preferences their share; of answers exact match where any model
+    reaches it, else token F1: long texts are never the same word for word."""
+    found = evaluation["metrics"]
+    if evaluation["kind"] == "text":
+        return "validation_loss"
+    if evaluation["kind"] == "preference":
+        return "preference_accuracy"
+    return "exact_match" if any(found["exact_match"][model]["value"] > 0.02 for model in MODELS) else "token_f1"
+
+
+def right_metric(evaluation: Mapping[str, Any]) -> str:
+    """Which metric of a row says whether a model was right; empty for texts."""
+    return {"messages": "exact_match", "preference": "preference_accuracy"}.get(evaluation["kind"], "")
 
 
 def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     """Returns `tone` (good, unclear, bad), a short `word` and a `sentence`."""
     found = evaluation["metrics"][metric]
     gain, tuned = found["improvement"], found[CANDIDATE]["value"]
-    better = max((BASE, FEW_SHOT), key=lambda model: found[model]["value"])
-    how = "with examples in its prompt" if better == FEW_SHOT else "asked the same way"
+    choose = min if BY_NAME[metric].lower_is_better else max
+    better = choose((BASE, FEW_SHOT), key=lambda model: found[model]["value"])
+    how = " with examples in its prompt" if better == FEW_SHOT else " asked the same way"
+    if evaluation["kind"] == "text":
+        how = ""
     if gain["low"] > 0:
         tone, word = "good", "Better than its base"
     elif gain["high"] < 0:
@@ -88,14 +126,16 @@ def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     else:
         tone, word = "unclear", "No clear difference"
     sentence = (
-        f"{LABELS[metric]} on {evaluation['rows']} rows that training never saw: {charts.percent(tuned)} tuned, "
-        f"{charts.percent(found[better]['value'])} for the base model {how}. "
-        f"The difference is {points(gain['value'])}, 95% interval {points(gain['low'])} to {points(gain['high'])}."
+        f"{LABELS[metric]} on {evaluation['rows']} {WORDS[evaluation['kind']][0]} that training never saw: "
+        f"{shown(metric, tuned)} tuned, {shown(metric, found[better]['value'])} for the base model{how}. "
+        f"The gain is {difference(metric, gain['value'])}, 95% interval {difference(metric, gain['low'])} to "
+        f"{difference(metric, gain['high'])}."
     )
     return {"tone": tone, "word": word, "sentence": sentence}
 
 
 def bar_chart(evaluation: Mapping[str, Any]) -> Any:
+    """The picture of all shares; None where there are none."""
     from markupsafe import Markup
 
     groups = [
@@ -103,6 +143,8 @@ def bar_chart(evaluation: Mapping[str, Any]) -> Any:
         for metric in METRICS
         if metric.name in evaluation["metrics"] and metric.share
     ]
+    if not groups:
+        return None
     return Markup(charts.bars("Quality of the tuned model and its base, with 95% intervals", groups))  # noqa: S704 (charts escapes)
 
 
@@ -112,11 +154,11 @@ def costs(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(metric.label, found[metric.name]) for metric in METRICS if metric.lower_is_better and metric.name in found]
 
 
-def loss_curves(training: Mapping[str, Any] | None) -> Any:
+def loss_curves(evaluation: Mapping[str, Any]) -> Any:
     """The picture of training_report.json's history; None without two points of either loss."""
     from markupsafe import Markup
 
-    history = (training or {}).get("history") or []
+    history = (evaluation.get("training") or {}).get("history") or []
     series = []
     for style, label, key in (("base", "training", "train_loss"), ("tuned", "validation", "validation_loss")):
         line = [(entry["step"], float(entry[key])) for entry in history if isinstance(entry.get(key), (int, float))]
@@ -124,31 +166,47 @@ def loss_curves(training: Mapping[str, Any] | None) -> Any:
             series.append((style, label, line))
     if not series:
         return None
-    return Markup(charts.curves("Loss during training", series, "optimizer step", "loss (nats per token)"))  # noqa: S704
+    unit = "loss (per pair)" if evaluation["kind"] == "preference" else "loss (nats per token)"
+    return Markup(charts.curves("Loss during training", series, "optimizer step", unit))  # noqa: S704
 
 
 def slice_rows(evaluation: Mapping[str, Any], metric: str) -> list[dict[str, Any]]:
-    """Slices, the tuned model's weakest first."""
+    """Slices, the tuned model's weakest first; of a loss there is no picture."""
     from markupsafe import Markup
 
-    ordered = sorted(evaluation["slices"], key=lambda entry: entry["metrics"][metric][CANDIDATE]["value"])
+    sign = -1 if BY_NAME[metric].lower_is_better else 1
+    ordered = sorted(evaluation["slices"], key=lambda entry: sign * entry["metrics"][metric][CANDIDATE]["value"])
     rows = []
     for entry in ordered[:MOST_SLICES]:
         found = entry["metrics"][metric]
-        spread = charts.spread(
-            f"{entry['name']}: "
-            + ", ".join(f"{MODELS[model]} {charts.percent(found[model]['value'])}" for model in MODELS),
-            [(STYLES[model], found[model]) for model in MODELS],
-        )
+        spread = ""
+        if BY_NAME[metric].share:
+            spread = charts.spread(
+                f"{entry['name']}: "
+                + ", ".join(f"{MODELS[model]} {charts.percent(found[model]['value'])}" for model in MODELS),
+                [(STYLES[model], found[model]) for model in MODELS],
+            )
         rows.append({"name": entry["name"], "rows": entry["rows"], "found": found, "spread": Markup(spread)})  # noqa: S704
     return rows
 
 
-def samples(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Groups of rows to read: where tuned and base differ, and where both are wrong."""
+def samples(records: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Groups of rows to read: where tuned and base differ, and where both are wrong; of texts where tuning did most."""
 
     def right(record: Mapping[str, Any], *models: str) -> bool:
-        return any(record["metrics"][model]["exact_match"] == 1 for model in models)
+        return any(record["metrics"][model][metric] == 1 for model in models)
+
+    def gain(record: Mapping[str, Any]) -> float:
+        return float(record["metrics"][BASE]["loss"] - record["metrics"][CANDIDATE]["loss"])
+
+    if not metric:
+        ordered = sorted(records, key=gain)
+        worse = [record for record in ordered if gain(record) < 0]
+        better = [record for record in reversed(ordered) if gain(record) > 0]
+        return [
+            {"title": title, "count": len(group), "records": group[:SAMPLES]}
+            for title, group in (("Worse than its base", worse), ("Better than its base", better))
+        ]
 
     groups = {
         "Tuned wrong, base right": [r for r in records if not right(r, CANDIDATE) and right(r, BASE, FEW_SHOT)],
@@ -169,8 +227,15 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
             "Scoring",
             [
                 ("Test rows scored", f"{evaluation['rows']} of {settings.get('test_rows', '?')}"),
-                ("Examples shown to the base model", str(settings.get("few_shot"))),
-                ("Most tokens of an answer", str(settings.get("max_new_tokens"))),
+                *(
+                    (title, str(settings[name]))
+                    for title, name in (
+                        ("Examples shown to the base model", "few_shot"),
+                        ("Most tokens of an answer", "max_new_tokens"),
+                        ("Tokens of a text read at once", "window_tokens"),
+                    )
+                    if name in settings
+                ),
                 ("Rows at once", str(settings.get("batch_size"))),
                 ("Seed", str(settings.get("seed"))),
                 ("Ran on", f"{settings.get('device')}, {settings.get('precision')}"),

@@ -1,4 +1,4 @@
-"""Builds evaluation.json from the answers of three passes. Runs in the Evaluate step's processing container."""
+"""Builds evaluation.json from the results of the passes. Runs in the Evaluate step's processing container."""
 
 from __future__ import annotations
 
@@ -6,52 +6,72 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data import Case
 from intervals import BASE, CANDIDATE, FEW_SHOT, summarise
 from metrics import is_json, score_text
 from passes import Pass
 from slices import find_slices
 
-from common.metric_names import METRICS
-from common.rows import Row
+from common.metric_names import Metric, measured
+from common.rows import Kind, TextRow
 
 MODELS = (CANDIDATE, BASE, FEW_SHOT)
+BEGINNING = 1000
+"""Characters of a text in predictions.jsonl."""
+
+Scores = Mapping[str, list[dict[str, float]]]
+"""The metrics of each row, by model."""
 
 
-def score_rows(rows: Sequence[Row], passes: Mapping[str, Pass]) -> tuple[dict[str, list[dict[str, float]]], bool]:
+def score_rows(rows: Sequence[Case], passes: Mapping[str, Pass]) -> tuple[Scores, bool]:
     """Returns for each model the metrics of each row, and whether the targets are JSON (all of them)."""
     targets = [row["messages"][-1]["content"] for row in rows]
     json_targets = all(is_json(target) for target in targets)
-    return {
+    scores = {
         model: [score_text(answer, target, json_targets) for answer, target in zip(done.answers, targets, strict=True)]
         for model, done in passes.items()
-    }, json_targets
+    }
+    for model, done in passes.items():
+        for row, (chosen, rejected) in enumerate(zip(done.losses, done.rejected, strict=False)):
+            scores[model][row]["preference_accuracy"] = preferred(per_token(chosen), per_token(rejected))
+    return scores, json_targets
+
+
+def per_token(loss: tuple[float, int]) -> float:
+    """The mean loss of a row's tokens."""
+    return loss[0] / max(loss[1], 1)
+
+
+def preferred(chosen: float, rejected: float) -> float:
+    """1 if the chosen answer has the smaller loss per token, 0 if the rejected one has, 0.5 if they are alike."""
+    return 0.5 if chosen == rejected else float(chosen < rejected)
 
 
 def build_metrics(
-    scores: Mapping[str, list[dict[str, float]]],
+    metrics: Sequence[Metric],
+    scores: Scores,
     passes: Mapping[str, Pass],
-    json_targets: bool,
     seed: int,
     chosen: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency)."""
-    picked = range(len(scores[CANDIDATE])) if chosen is None else chosen
-    names = [metric.name for metric in METRICS if metric.share and (json_targets or not metric.needs_json)]
+    picked = range(len(passes[CANDIDATE].losses)) if chosen is None else chosen
+    names = {metric.name for metric in metrics}
     found = {
         name: summarise(name, {model: [scores[model][row][name] for row in picked] for model in scores}, seed=seed)
-        for name in names
+        for name in (metric.name for metric in metrics if metric.share)
     }
     tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
     sums = {model: [done.losses[row][0] for row in picked] for model, done in passes.items()}
     found["validation_loss"] = summarise("validation_loss", sums, tokens, seed)
-    if chosen is None:
+    if chosen is None and "latency_seconds" in names:
         found["latency_seconds"] = summarise(
             "latency_seconds", {model: done.latencies for model, done in passes.items()}, seed=seed
         )
     return found
 
 
-def majority(training: Sequence[Row], rows: Sequence[Row], json_targets: bool) -> dict[str, Any]:
+def majority(training: Sequence[Case], rows: Sequence[Case], json_targets: bool) -> dict[str, Any]:
     """Returns the most frequent training answer and how often it is right: what knowing nothing but that gives."""
     prediction = Counter(row["messages"][-1]["content"] for row in training).most_common(1)[0][0]
     right = [score_text(prediction, row["messages"][-1]["content"], json_targets)["exact_match"] for row in rows]
@@ -59,42 +79,68 @@ def majority(training: Sequence[Row], rows: Sequence[Row], json_targets: bool) -
 
 
 def build_evaluation(
-    rows: Sequence[Row],
-    training: Sequence[Row],
+    kind: Kind,
+    rows: Sequence[Any],
+    training: Sequence[Case],
     passes: Mapping[str, Pass],
-    scores: Mapping[str, list[dict[str, float]]],
+    scores: Scores,
     json_targets: bool,
     seed: int,
 ) -> dict[str, Any]:
-    """Returns evaluation.json without `training`, `models` and `settings`."""
+    """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores."""
+    metrics = measured(kind, json_targets)
     slices = find_slices(
-        rows, passes[CANDIDATE].prompt_tokens, [row["messages"][-1]["content"] for row in training], json_targets
+        rows,
+        passes[CANDIDATE].lengths,
+        [row["messages"][-1]["content"] for row in training],
+        json_targets,
+        "texts" if kind == "text" else "prompts",
     )
     return {
         "version": 1,
+        "kind": kind,
         "rows": len(rows),
-        "metrics": build_metrics(scores, passes, json_targets, seed),
-        "majority": majority(training, rows, json_targets),
+        "metrics": build_metrics(metrics, scores, passes, seed),
+        "majority": majority(training, rows, json_targets) if training else None,
         "slices": [
-            {"name": name, "rows": len(chosen), "metrics": build_metrics(scores, passes, json_targets, seed, chosen)}
+            {"name": name, "rows": len(chosen), "metrics": build_metrics(metrics, scores, passes, seed, chosen)}
             for name, chosen in slices
         ],
     }
 
 
-def predictions(
-    rows: Sequence[Row], passes: Mapping[str, Pass], scores: Mapping[str, list[dict[str, float]]]
-) -> list[dict[str, Any]]:
-    """Returns one record a row: the prompt, the wanted answer, and each model's answer with its metrics."""
+def text_predictions(rows: Sequence[TextRow], passes: Mapping[str, Pass]) -> list[dict[str, Any]]:
+    """Returns one record a text: its beginning, and each model's loss per token."""
+    return [
+        {
+            "row": index,
+            "slice": row.get("slice"),
+            "text": row["text"][:BEGINNING],
+            "metrics": {model: {"loss": round(per_token(done.losses[index]), 6)} for model, done in passes.items()},
+        }
+        for index, row in enumerate(rows)
+    ]
+
+
+def predictions(rows: Sequence[Case], passes: Mapping[str, Pass], scores: Scores) -> list[dict[str, Any]]:
+    """Returns one record a row: the prompt, the wanted answer, and each model's answer with its metrics.
+
+    Of a preference also the rejected answer, and its loss.
+    """
     return [
         {
             "row": index,
             "slice": row.get("slice"),
             "prompt": row["messages"][:-1],
             "target": row["messages"][-1]["content"],
+            **({"rejected": row["rejected"]["content"]} if "rejected" in row else {}),
             "answers": {model: done.answers[index] for model, done in passes.items()},
             "metrics": {
-                model: scores[model][index] | {"loss": round(done.losses[index][0] / done.losses[index][1], 6)}
+                model: {
+                    **scores[model][index],
+                    "loss": round(per_token(done.losses[index]), 6),
+                    **({"rejected_loss": round(per_token(done.rejected[index]), 6)} if done.rejected else {}),
+                }
                 for model, done in passes.items()
             },
         }

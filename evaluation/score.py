@@ -25,19 +25,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import MOST_TRAINING_ROWS, draw, load_rows
+from data import MOST_TRAINING_ROWS, Case, draw, load_rows
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, FEW_SHOT
 from metrics import is_json
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
-from passes import Pass, run_pass, token_limit
-from results import build_evaluation, predictions, score_rows
+from passes import Pass, run_pass, run_text_pass, token_limit, window_size
+from results import build_evaluation, predictions, score_rows, text_predictions
 
 from common.dials import add_arguments
 from common.evaluation_dials import EVALUATION
 from common.failure import JobError, report_failure
 from common.prompts import takes_system
-from common.rows import Row
+from common.rows import TextRow
 from common.seed_dial import SEED
 
 FILES = ("evaluation.json", "report.html", "predictions.jsonl")
@@ -80,27 +80,28 @@ def parse(arguments: list[str] | None = None) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Does the whole evaluation and returns evaluation.json; raises JobError."""
     started = time.monotonic()
-    all_rows = load_rows(options.data)
+    kind, all_rows = load_rows(options.data)
     rows = draw(all_rows, options.max_rows, options.seed)
-    training = load_rows(options.train_data, MOST_TRAINING_ROWS)
+    # Texts have no examples to show and no answers to compare with.
+    training = [] if kind == "text" else load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1]
     base = find_base(options.base_model)
     # Beside the model: that is the job's volume, and /tmp a small disk of the machine's.
     with tempfile.TemporaryDirectory(prefix="score-", dir=_volume(options.model)) as scratch:
         candidate = find_candidate(options.model, Path(scratch))
-        passes, limit, precision = _passes(rows, training, candidate, base, options)
+        if kind == "text":
+            passes, how = _text_passes(rows, candidate, base, options)
+        else:
+            passes, how = _passes(rows, training, candidate, base, options)
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
-    scores, json_targets = score_rows(rows, passes)
-    evaluation = build_evaluation(rows, training, passes, scores, json_targets, options.seed)
+    scores, json_targets = ({}, False) if kind == "text" else score_rows(rows, passes)
+    evaluation = build_evaluation(kind, rows, training, passes, scores, json_targets, options.seed)
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base)
-    evaluation["settings"] = _settings(options, passes, time.monotonic() - started) | {
-        "max_new_tokens": limit,
-        "test_rows": len(all_rows),
-        "training_rows": len(training),
-        "precision": precision,
-    }
-    _write(options.output, evaluation, predictions(rows, passes, scores))
+    settings = _settings(options, passes, time.monotonic() - started)
+    evaluation["settings"] = {**settings, **how, "test_rows": len(all_rows)}
+    records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
+    _write(options.output, evaluation, records)
     return evaluation
 
 
@@ -110,8 +111,9 @@ def _volume(model: Path) -> Path | None:
 
 
 def _passes(
-    rows: list[Row], training: list[Row], candidate: Candidate, base: str, options: Options
-) -> tuple[dict[str, Pass], int, str]:
+    rows: list[Case], training: list[Case], candidate: Candidate, base: str, options: Options
+) -> tuple[dict[str, Pass], dict[str, Any]]:
+    """The results of each model, and the settings that led to them."""
     from generation import Generator
 
     tokenizer = load_tokenizer(candidate.directory)
@@ -128,9 +130,39 @@ def _passes(
     _free()
     generator = Generator(load_model(base), tokenizer)
     passes[BASE] = run_pass(BASE, generator, rows, limit, options.batch_size)
-    shown: list[Row] = [{**row, "messages": [*shots.prompt(row), row["messages"][-1]]} for row in rows]
+    shown: list[Case] = [{**row, "messages": [*shots.prompt(row), row["messages"][-1]]} for row in rows]
     passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown, limit, options.batch_size)
-    return passes, limit, str(generator.model.dtype).removeprefix("torch.")
+    return passes, {
+        "few_shot": options.few_shot,
+        "max_new_tokens": limit,
+        "training_rows": len(training),
+        "precision": _precision(generator),
+    }
+
+
+def _text_passes(
+    rows: list[TextRow], candidate: Candidate, base: str, options: Options
+) -> tuple[dict[str, Pass], dict[str, Any]]:
+    """As `_passes`, of texts: their losses alone, by both models in the same windows."""
+    from generation import Generator
+
+    tokenizer = load_tokenizer(candidate.directory)
+    texts = [row["text"] for row in rows]
+    generator = Generator(load_model(candidate.weights or base, candidate.adapter), tokenizer)
+    trained = ((candidate.training or {}).get("hyperparameters") or {}).get("max_seq_length")
+    size = window_size(generator.model, trained)
+    tuned = run_text_pass(CANDIDATE, generator, texts, size, options.batch_size)
+    del generator  # one model in memory at a time
+    _free()
+    generator = Generator(load_model(base), tokenizer)
+    plain = run_text_pass(BASE, generator, texts, size, options.batch_size)
+    # What examples there could be has no place before a text.
+    passes = {CANDIDATE: tuned, BASE: plain, FEW_SHOT: plain}
+    return passes, {"window_tokens": size, "precision": _precision(generator)}
+
+
+def _precision(generator: Any) -> str:
+    return str(generator.model.dtype).removeprefix("torch.")
 
 
 def _free() -> None:
@@ -154,14 +186,20 @@ def _settings(options: Options, passes: dict[str, Pass], seconds: float) -> dict
     import transformers
 
     return {
-        "few_shot": options.few_shot,
         "batch_size": options.batch_size,
         "max_rows": options.max_rows,
         "seed": options.seed,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "seconds": {name: round(done.seconds, 1) for name, done in passes.items()} | {"all": round(seconds, 1)},
+        "seconds": {
+            **{
+                name: round(done.seconds, 1)
+                for name, done in passes.items()
+                if name == BASE or done is not passes[BASE]
+            },
+            "all": round(seconds, 1),
+        },
     }
 
 

@@ -8,19 +8,22 @@ from typing import Any
 
 from metrics import leaves, parse_json
 
-from common.rows import Row
-
 MOST_NAMES = 16
 """Of the names that JSON targets carry, so many of the most frequent get a slice."""
 NAME_FIELDS = ("name", "tool", "function", "intent", "action", "type", "label")
 
 
 def find_slices(
-    rows: Sequence[Row], lengths: Sequence[int], targets_in_training: Sequence[str], json_targets: bool
+    rows: Sequence[Any],
+    lengths: Sequence[int],
+    targets_in_training: Sequence[str],
+    json_targets: bool,
+    long: str = "prompts",
 ) -> list[tuple[str, list[int]]]:
-    """Returns (name, row numbers): by the rows' own `slice`, by prompt length, for JSON by name and by unseen values.
+    """Returns (name, row numbers): by the rows' own `slice`, by length, for JSON by name and by unseen values.
 
-    `lengths` are the prompts' lengths in tokens. A slice that holds no row, or all of them, is left out.
+    `lengths` are those of prompts, or of what `long` says, in tokens. A slice that holds no row, or all of them, is
+    left out.
     """
     found: list[tuple[str, list[int]]] = []
     labels = [row.get("slice") for row in rows]
@@ -30,7 +33,7 @@ def find_slices(
         targets = [parse_json(row["messages"][-1]["content"]) for row in rows]
         found += _by_name(targets)
         found += _by_novelty(targets, targets_in_training)
-    return [(name, chosen) for name, chosen in found + _by_length(lengths) if 0 < len(chosen) < len(rows)]
+    return [(name, chosen) for name, chosen in found + _by_length(lengths, long) if 0 < len(chosen) < len(rows)]
 
 
 def target_name(target: Any) -> str | None:
@@ -67,7 +70,7 @@ def _by_novelty(targets: Sequence[Any], targets_in_training: Sequence[str]) -> l
     return [("a text value never seen in training", new), ("all text values seen in training", old)] if new else []
 
 
-def _by_length(lengths: Sequence[int]) -> list[tuple[str, list[int]]]:
+def _by_length(lengths: Sequence[int], long: str) -> list[tuple[str, list[int]]]:
     if len(lengths) < 9:
         return []
     ordered = sorted(lengths)
@@ -75,13 +78,13 @@ def _by_length(lengths: Sequence[int]) -> list[tuple[str, list[int]]]:
     if not ordered[0] < first < second:
         return []
     return [
-        (f"short prompts (under {first} tokens)", [index for index, length in enumerate(lengths) if length < first]),
+        (f"short {long} (under {first} tokens)", [index for index, length in enumerate(lengths) if length < first]),
         (
-            f"medium prompts ({first} to {second - 1} tokens)",
+            f"medium {long} ({first} to {second - 1} tokens)",
             [i for i, length in enumerate(lengths) if first <= length < second],
         ),
         (
-            f"long prompts ({second} tokens or more)",
+            f"long {long} ({second} tokens or more)",
             [index for index, length in enumerate(lengths) if length >= second],
         ),
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fmops.pipeline import Pipeline
 
-SHOWN_METRICS = ("exact_match", "token_f1", "validation_loss")
+SHOWN_METRICS = ("preference_accuracy", "exact_match", "token_f1", "validation_loss")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,17 @@ SPECIFICATION = "Adapter"
 MAX_VALUE, MAX_TEXT, MAX_PARAMETER = 256, 1024, 255
 ADAPTER_FILE = "adapter_model.safetensors"
 # A package holds 50 properties; Register writes about 20.
-PARAMETERS = ("epochs", "max_steps", "learning_rate", "batch_size", "max_seq_length", "lora_rank", "lora_alpha", "seed")
+PARAMETERS = (
+    "task",
+    "epochs",
+    "max_steps",
+    "learning_rate",
+    "batch_size",
+    "max_seq_length",
+    "lora_rank",
+    "lora_alpha",
+    "seed",
+)
 OUTCOMES = ("steps", "train_rows", "train_loss", "validation_loss", "context")
 
 

@@ -19,7 +19,12 @@ DIGESTS = {
     "digest_container": "settings",
 }
 """What lambdas/digests.py records in a version's metadata, and compares before every deployment."""
-COLUMNS = {"exact_match": "exact match", "validation_loss": "loss", "latency_seconds": "s/row"}
+COLUMNS = {
+    "preference_accuracy": "prefers",
+    "exact_match": "exact match",
+    "validation_loss": "loss",
+    "latency_seconds": "s/row",
+}
 
 
 def find_version(session: boto3.Session, group: str, version: int) -> dict[str, Any]:

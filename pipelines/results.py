@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.metric_names import BY_NAME
 from configuration.errors import UserError
 from pipelines import executions
 from pipelines.aws import s3_parts
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 # "gain" is the tuned model beside the better of the two bases.
 _MODELS = {"base": "base", "base_few_shot": "few-shot", "candidate": "tuned", "improvement": "gain"}
-_PERCENT = {"exact_match", "token_f1", "rouge_l", "json_valid", "json_field_accuracy"}
 
 
 def evaluation_uri(session: boto3.Session, arn: str) -> str:
@@ -106,10 +106,11 @@ def cell(metric: str, estimate: dict[str, Any] | None) -> str:
     """One value with its interval below it, as the tables show it."""
     if not estimate or estimate.get("value") is None:
         return "-"
-    scale, digits, unit = (100, 1, "%") if metric in _PERCENT else (1, 3, "")
+    share = metric in BY_NAME and BY_NAME[metric].share
+    scale, digits, unit = (100, 1, "%") if share else (1, 3, "")
     value = f"{estimate['value'] * scale:.{digits}f}{unit}"
     if estimate.get("low") is None:
         return value
     # The interval goes below the value, so that the table fits a terminal of 80 columns.
-    places = 0 if metric in _PERCENT else 2
+    places = 0 if share else 2
     return f"{value}\n[dim]{estimate['low'] * scale:.{places}f}–{estimate['high'] * scale:.{places}f}[/dim]"

@@ -4,15 +4,15 @@
     python prepare.py --check --input data.csv
 
 Reads CSV (comma, semicolon, tab), JSON lines, JSON arrays and Parquet; rows as instruction/input/output,
-prompt/completion or chat messages. Writes under --output:
+prompt/completion, chat messages or texts, with --task dpo as preferences (preferences.py). Writes under --output:
 
     train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row per line (see rows.py)
     report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
     report/rejected.jsonl                                          {"file", "line", "reason", "row"}
 
-Rows with the same prompt, or the same value in --group-column, never stand in two splits. Memory stays flat but for 8
-bytes per row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad usage.
-Not covered: near-duplicates, secrets and personal data.
+Rows with the same prompt or text, or the same value in --group-column, never stand in two splits. Memory stays flat but
+for 8 bytes per row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad
+usage. Not covered: near-duplicates, secrets and personal data.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from layouts import Columns
 from readers import read_source
 from reading import Source, find_sources
-from rows import Batch, Columns, Converter
+from rows import Batch, Converter
 from splits import TRACKED_GROUPS, Shares, Splitter, fill_empty_splits
 from writing import Tally, Writer, write_report
 
 from common.data_dials import DATA
 from common.dials import add_arguments
 from common.failure import JobError, report_failure
+from common.task_dial import TASK
 
 CHECK_ROWS = 200_000
 
@@ -48,6 +50,8 @@ class Options:
     max_rejected_share: float
     minimum_rows: int
     seed: int
+    task: str
+    answers_for: str
     check: bool
     check_rows: int
     message_file: Path | None
@@ -58,7 +62,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(description="Checks, de-duplicates and splits raw rows for fine-tuning.")
     parser.add_argument("--input", type=Path, required=True, help="a file, or a directory of files")
     parser.add_argument("--output", type=Path, help="directory to write to (not needed with --check)")
-    add_arguments(parser, [dial for dial in DATA if dial.argument])
+    add_arguments(parser, [dial for dial in (*DATA, TASK) if dial.argument])
+    parser.add_argument(
+        "--answers-for", default="", metavar="WHAT", help="what needs rows with answers: texts are refused, naming it"
+    )
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
         "--check-rows", type=int, default=CHECK_ROWS, help=f"rows to look at with --check (default {CHECK_ROWS})"
@@ -72,12 +79,12 @@ def parse(arguments: list[str] | None = None) -> Options:
     columns = Columns(**{name: (getattr(given, f"{name}_column") or "").strip() for name in names})
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
-                   given.check, given.check_rows, given.message_file)  # fmt: skip
+                   given.task, given.answers_for, given.check, given.check_rows, given.message_file)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
     """Does the whole job; raises JobError if the data can't be used (the report is written before)."""
-    sources = find_sources(options.input, options.columns)
+    sources = find_sources(options.input, options.columns, options.task)
     tally = _pass(sources, options, {})
     if options.output is not None and tally.total("rows_out") and len(tally.groups) <= TRACKED_GROUPS:
         overrides = fill_empty_splits(tally.groups, options.shares)
@@ -90,7 +97,7 @@ def run(options: Options) -> Tally:
 def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) -> Tally:
     tally = Tally(sources)
     writer = Writer(options.output, tally, bool(options.columns.group))
-    converter = Converter(options.columns, Splitter(options.shares, options.seed, overrides))
+    converter = Converter(options.columns, Splitter(options.shares, options.seed, overrides), options.task)
     reported = time.monotonic()
     try:
         for source, batch in _batches(sources, converter):
@@ -108,7 +115,12 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
         raise
     writer.close(complete=not problem)
     if options.output is not None:
-        settings = {"seed": options.seed, "group_column": options.columns.group, **vars(options.shares)}
+        settings = {
+            "seed": options.seed,
+            "task": options.task,
+            "group_column": options.columns.group,
+            **vars(options.shares),
+        }
         write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
         raise JobError(problem)
@@ -123,6 +135,18 @@ def _batches(sources: list[Source], converter: Converter) -> Iterator[tuple[Sour
 
 def judge(tally: Tally, options: Options) -> str:
     """Returns why the rows can't be used, or an empty text."""
+    if tally.texts.rows and tally.conversations.rows:
+        rarer, other = sorted((tally.texts, tally.conversations), key=lambda kind: kind.rows)
+        return (
+            f"{rarer.rows} {rarer.name} among {other.rows} {other.name}, the first in {rarer.first}: a data set holds "
+            "one kind of rows, since one measure has to be right for all; take the others out into one of their own."
+        )
+    if tally.texts.rows and options.answers_for:
+        return (
+            f"the rows are texts ({tally.texts.first}), of which validation_loss alone is measured, but "
+            f"{options.answers_for} asks for more: give rows with answers, or ask for validation_loss alone "
+            "(gate: [{metric: validation_loss, minimum_improvement: 0.05}])."
+        )
     rows_in, rows_out, rejected = (tally.total(key) for key in ("rows_in", "rows_out", "rejected"))
     reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(5))
     where = " See report/rejected.jsonl for file, line and reason." if options.output and rejected else ""

@@ -9,13 +9,14 @@ import csv
 import gzip
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from rows import Columns, find_layout
+from layouts import OTHER_TASK, Columns, find_layout
 
 from common.failure import JobError
 from common.rows import RowError
@@ -46,7 +47,7 @@ class Source:
     """Line number of the first row."""
 
 
-def find_sources(root: Path, columns: Columns) -> list[Source]:
+def find_sources(root: Path, columns: Columns, task: str = "sft") -> list[Source]:
     """Returns the readable files under a directory (or the one file), sorted by name; raises JobError on others."""
     if not root.exists():
         raise JobError(f"{root}: no such file or directory; give the data with --input")
@@ -58,11 +59,12 @@ def find_sources(root: Path, columns: Columns) -> list[Source]:
     if not files:
         raise JobError(f"{root}: holds no files; allowed: {ALLOWED}")
     return [
-        _source(path, path.name if root.is_file() else path.relative_to(root).as_posix(), columns) for path in files
+        _source(path, path.name if root.is_file() else path.relative_to(root).as_posix(), columns, task)
+        for path in files
     ]
 
 
-def _source(path: Path, name: str, columns: Columns) -> Source:
+def _source(path: Path, name: str, columns: Columns, task: str) -> Source:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     zipped = suffixes[-1:] == [".gz"]
     format_ = FORMATS.get(
@@ -80,7 +82,7 @@ def _source(path: Path, name: str, columns: Columns) -> Source:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise JobError(f"{name}: the file is UTF-16; save it as UTF-8 (in Excel: 'CSV UTF-8')")
     source = replace(source, start=3 if head[:3] == b"\xef\xbb\xbf" else 0)
-    return _with_header(source, columns) if format_ == "csv" else source
+    return _with_header(source, columns, task) if format_ == "csv" else source
 
 
 @contextmanager
@@ -97,7 +99,7 @@ def open_source(source: Source) -> IO[bytes]:
     return gzip.open(source.path, "rb") if source.zipped else open(source.path, "rb")  # type: ignore[return-value]
 
 
-def _with_header(source: Source, columns: Columns) -> Source:
+def _with_header(source: Source, columns: Columns, task: str) -> Source:
     """Reads a CSV file's header: its delimiter, its columns, where the rows start."""
     with readable(source), open_source(source) as file:
         file.read(source.start)
@@ -117,16 +119,15 @@ def _with_header(source: Source, columns: Columns) -> Source:
     if header is None:
         raise JobError(f"{source.name}: the file holds no header line")
     names = tuple(name.strip() for name in header)
-    twice = sorted({name for name in names if names.count(name) > 1 and name})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1 and name)
     if twice:
         raise JobError(f"{source.name}: the header names a column twice: {', '.join(twice)}")
     try:
-        layout = find_layout(names, columns)
+        layout = find_layout(names, columns, task)
     except RowError as error:
-        raise JobError(
-            f"{source.name}, line {line}: {error.detail or error}; "
-            "name the columns with --prompt-column and --completion-column"
-        ) from None
+        flags = "--chosen-column and --rejected-column" if task == "dpo" else "--prompt-column and --completion-column"
+        advice = "" if error.reason == OTHER_TASK else f"; name the columns with {flags}"
+        raise JobError(f"{source.name}, line {line}: {error.detail or error}{advice}") from None
     if columns.group and layout.group is None:
         raise JobError(
             f"{source.name}, line {line}: no column {columns.group!r} (named by --group-column) in {', '.join(names)}"

@@ -3,6 +3,11 @@
     {"instruction": "Translate to French", "input": "cat", "output": "chat"}
  -> {"messages": [{"role": "user", "content": "Translate to French\\n\\ncat"},
                   {"role": "assistant", "content": "chat"}]}
+    {"prompt": "hi", "chosen": "hello", "rejected": "no"}                              (task dpo; preferences.py)
+ -> {"messages": [{"role": "user", "content": "hi"}], "chosen": {"role": "assistant", "content": "hello"},
+     "rejected": {"role": "assistant", "content": "no"}}
+    {"text": "Once upon a time"}
+ -> the same
 
 Texts are kept as they are, leading and trailing blanks included. A blank cell is an empty text.
 Not covered: pictures, tool calls and tool results inside chat messages; such rows are rejected.
@@ -12,86 +17,16 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from layouts import Columns, Layout, find_layout, text_at, with_input
+from preferences import read_preference
 from splits import Splitter
 
-from common.rows import RowError, check_messages, kind
-
-MESSAGES = ("messages", "conversation")
-PROMPTS = ("prompt", "instruction", "question", "query")
-COMPLETIONS = ("completion", "output", "response", "answer")
-INPUTS = ("input", "context")
-SYSTEMS = ("system", "system_prompt")
-SLICES = ("slice",)
-GROUPS = ("group", "group_id", "template")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Column names given by the user; an empty name means: find it."""
-
-    messages: str = ""
-    prompt: str = ""
-    input: str = ""
-    completion: str = ""
-    system: str = ""
-    slice: str = ""
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The keys under which one kind of row keeps its parts; None where it has no such part."""
-
-    messages: str | None
-    prompt: str | None
-    input: str | None
-    completion: str | None
-    system: str | None
-    slice: str | None
-    group: str | None
-
-
-def find_layout(names: Sequence[str], columns: Columns) -> Layout:
-    """Finds the parts of a row among its column names, without regard to case; raises RowError if a part is missing."""
-    by_name = {name.strip().lower(): name for name in reversed(names) if isinstance(name, str)}
-
-    def find(wanted: str, usual: Iterable[str], flag: str = "") -> str | None:
-        if not wanted:
-            return next((by_name[name] for name in usual if name in by_name), None)
-        if wanted.strip().lower() in by_name:
-            return by_name[wanted.strip().lower()]
-        if not flag:
-            return None
-        raise RowError("missing field", f"{wanted!r} (named by {flag}); the row has {_listed(names)}")
-
-    shared = {
-        "system": find(columns.system, SYSTEMS, "--system-column"),
-        "slice": find(columns.slice, SLICES),
-        "group": find(columns.group, GROUPS),
-    }
-    plain = columns.prompt or columns.completion
-    messages = None if plain and not columns.messages else find(columns.messages, MESSAGES, "--messages-column")
-    if messages is not None:
-        return Layout(messages=messages, prompt=None, input=None, completion=None, **shared)
-    prompt = find(columns.prompt, PROMPTS, "--prompt-column")
-    completion = find(columns.completion, COMPLETIONS, "--completion-column")
-    for part, found, usual in (("prompt", prompt, PROMPTS), ("completion", completion, COMPLETIONS)):
-        if found is None:
-            looked = ", ".join((*usual, "messages") if part == "prompt" else usual)
-            raise RowError("missing field", f"no {part} (looked for {looked}); the row has {_listed(names)}")
-    usual_inputs = INPUTS if prompt is not None and prompt.strip().lower() == "instruction" else ()
-    return Layout(messages=None, prompt=prompt, completion=completion,
-                  input=find(columns.input, usual_inputs, "--input-column"), **shared)  # fmt: skip
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:12])
-    return (shown + (", ..." if len(names) > 12 else "")) or "no fields"
+from common.rows import RowError, check_messages
 
 
 def json_tools() -> tuple[Callable[[bytes], Any], Callable[[str], bytes]]:
@@ -132,6 +67,8 @@ class Batch:
     """(line, reason, detail, the row as it was read)."""
     grouped: int = 0
     """Rows that had a value in the group column."""
+    texts: array[int] = field(default_factory=lambda: array("L"))
+    """Lines of the good rows that are texts."""
 
     def __len__(self) -> int:
         return len(self.rejected) + sum(len(part.numbers) for part in self.parts)
@@ -140,8 +77,9 @@ class Batch:
 class Converter:
     """Checks rows and appends their canonical form to a batch."""
 
-    def __init__(self, columns: Columns, splitter: Splitter) -> None:
+    def __init__(self, columns: Columns, splitter: Splitter, task: str = "sft") -> None:
         self.columns = columns
+        self.task = task
         self.splitter = splitter
         self.salt = splitter.seed.to_bytes(8, "little", signed=True)
         self.loads, self.dumps = json_tools()
@@ -152,7 +90,7 @@ class Converter:
         names = tuple(row)
         layout = self._layouts.get(names)
         if layout is None:
-            layout = find_layout(names, self.columns)
+            layout = find_layout(names, self.columns, self.task)
             if len(self._layouts) < 1000:
                 self._layouts[names] = layout
         return layout
@@ -161,31 +99,53 @@ class Converter:
         """Adds the row with that line number, or its rejection."""
         try:
             layout = self.layout_of(row)
-            system = _text(row, layout.system) if layout.system is not None else ""
+            system = text_at(row, layout.system) if layout.system is not None else ""
             slice_name, group = _label(row, layout.slice), _label(row, layout.group)
-            if layout.messages is not None:
-                messages = check_messages(row[layout.messages])
+            if layout.completion is not None:
+                turns, completion = _turns(row, layout, system)
+                self.append(batch, number, turns, completion, slice_name, group)
+            elif layout.chosen is not None:
+                turns, chosen, rejected = read_preference(row, layout, system)
+                self.append(batch, number, turns, chosen, slice_name, group, rejected)
+            elif layout.text is not None:
+                self.append(batch, number, [], _document(row, layout.text), slice_name, group)
+                batch.texts.append(number)
+            else:
+                messages = check_messages(row[layout.messages or ""])
                 if system.strip() and messages[0][0] != "system":
                     messages.insert(0, ("system", system))
                 self.append(batch, number, messages[:-1], messages[-1][1], slice_name, group)
-            else:
-                turns, completion = _turns(row, layout, system)
-                self.append(batch, number, turns, completion, slice_name, group)
         except RowError as error:
             batch.rejected.append((number, error.reason, error.detail, row))
 
     def append(
-        self, batch: Batch, number: int, turns: list[tuple[str, str]], completion: str, slice_name: str, group: str
+        self,
+        batch: Batch,
+        number: int,
+        turns: list[tuple[str, str]],
+        completion: str,
+        slice_name: str,
+        group: str,
+        rejected: str | None = None,
     ) -> None:
-        """Adds a checked row; raises RowError if its text can't be written as UTF-8."""
+        """Adds a checked row: a conversation, with `rejected` a preference, without turns a text.
+
+        Raises RowError if its text can't be written as UTF-8.
+        """
         dumps = self.dumps
         try:
             if len(turns) == 1:
                 head = b'{"messages":[{"role":"user","content":' + dumps(turns[0][1])
-            else:
+            elif turns:
                 parts = [b'{"role":' + dumps(role) + b',"content":' + dumps(content) for role, content in turns]
                 head = b'{"messages":[' + b"},".join(parts)
-            tail = b'},{"role":"assistant","content":' + dumps(completion) + b"}]"
+            else:
+                head = b'{"text":' + dumps(completion)
+            if rejected is not None:
+                tail = b'}],"chosen":{"role":"assistant","content":' + dumps(completion)
+                tail += b'},"rejected":{"role":"assistant","content":' + dumps(rejected) + b"}"
+            else:
+                tail = b'},{"role":"assistant","content":' + dumps(completion) + b"}]" if turns else b""
             end = b',"slice":' + dumps(slice_name) + b"}" if slice_name else b"}"
             group_bytes = group.encode()
         except (UnicodeEncodeError, TypeError):  # TypeError: orjson on a lone surrogate
@@ -211,10 +171,10 @@ class Converter:
 
 def _turns(row: Mapping[str, Any], layout: Layout, system: str) -> tuple[list[tuple[str, str]], str]:
     """(role, content) of each turn of the prompt, and the completion; raises RowError."""
-    prompt, completion = _text(row, layout.prompt or ""), _text(row, layout.completion or "")
-    extra = _text(row, layout.input) if layout.input is not None else ""
+    prompt, completion = text_at(row, layout.prompt or ""), text_at(row, layout.completion or "")
+    extra = text_at(row, layout.input) if layout.input is not None else ""
     if extra and not extra.isspace():
-        prompt = f"{prompt}\n\n{extra}" if prompt and not prompt.isspace() else extra
+        prompt = with_input(prompt, extra)
     if not prompt or prompt.isspace():
         raise RowError("empty prompt")
     if not completion or completion.isspace():
@@ -225,13 +185,11 @@ def _turns(row: Mapping[str, Any], layout: Layout, system: str) -> tuple[list[tu
     return turns, completion
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row[name]
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise RowError("wrong type", f"field {name!r} must be text, not {kind(value)}")
-    return value
+def _document(row: Mapping[str, Any], name: str) -> str:
+    text = text_at(row, name)
+    if not text or text.isspace():
+        raise RowError("empty text")
+    return text
 
 
 def _label(row: Mapping[str, Any], name: str | None) -> str:

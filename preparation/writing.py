@@ -13,9 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from layouts import OTHER_TASK
 from reading import Source
 from rows import Batch, Part
 from splits import SPLITS, TRACKED_GROUPS, DigestSet
+
+from common.failure import JobError
 
 Rejection = tuple[int, str, str, Any]
 """(line, reason, detail, the row as it was read)."""
@@ -70,6 +73,15 @@ class FileCounts:
     duplicates: int = 0
 
 
+@dataclass
+class Kind:
+    """How many good rows are of one kind, and where the first one stands."""
+
+    name: str
+    rows: int = 0
+    first: str = ""
+
+
 class Tally:
     """Counts of one run; `rows_in = rows_out + rejected + duplicates` holds for the whole and for each file."""
 
@@ -80,6 +92,17 @@ class Tally:
         self.prompt, self.completion = Lengths(), Lengths()
         self.groups: Counter[bytes] = Counter()
         self.grouped = 0
+        self.texts, self.conversations = Kind("texts"), Kind("conversations")
+
+    def add_kinds(self, name: str, batch: Batch) -> None:
+        """Counts texts and what is none among a batch's good rows."""
+        good = len(batch) - len(batch.rejected)
+        for kind, count in ((self.texts, len(batch.texts)), (self.conversations, good - len(batch.texts))):
+            if count and not kind.rows:
+                texts = set(batch.texts)
+                numbers = (number for part in batch.parts for number in part.numbers)
+                kind.first = f"{name}, line {min(n for n in numbers if (n in texts) == (kind is self.texts))}"
+            kind.rows += count
 
     def total(self, key: str) -> int:
         return sum(getattr(file, key) for file in self.files.values())
@@ -112,7 +135,11 @@ class Writer:
                 self.outputs[name] = open(directory / f"{name}.partial", "wb", buffering=1 << 18)  # noqa: SIM115
 
     def add(self, source: Source, batch: Batch) -> None:
-        """Writes one batch's new rows to their splits and its rejected rows to theirs."""
+        """Writes one batch's new rows to their splits and its rejected rows to theirs.
+
+        Raises JobError for a row of another task: nothing that follows would be of use.
+        """
+        self.tally.add_kinds(source.name, batch)
         file, rejected = self.tally.files[source.name], list(batch.rejected)
         for split, part in enumerate(batch.parts):
             if part.numbers:
@@ -121,6 +148,9 @@ class Writer:
         file.rows_in += len(batch)
         file.rejected += len(rejected)
         self._reject(source, rejected)
+        other = next((entry for entry in rejected if entry[1] == OTHER_TASK), None)
+        if other is not None:
+            raise JobError(f"{source.name}, line {other[0]}: {other[2]}")
 
     def _add_part(self, file: FileCounts, split: int, part: Part, rejected: list[Rejection]) -> None:
         import numpy as np

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from common.data_dials import DATA
+from common.metric_names import BY_NAME
+from common.task_dial import TASK
 from steps.common import (
     INPUT,
     OUTPUT,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "INPUT_MANIFEST"
 SPLITS = ("train", "validation", "test")
+DIALS = (*DATA, TASK)
 
 
 def prepare_step(build: Build, inputs: Any) -> Any:
@@ -56,7 +59,16 @@ def prepare_step(build: Build, inputs: Any) -> Any:
 
 def prepare_arguments(build: Build) -> dict[str, Any]:
     """The command line of preparation/prepare.py."""
-    return {"input": f"{INPUT}/data", "output": OUTPUT, **build.arguments(DATA)}
+    return {"input": f"{INPUT}/data", "output": OUTPUT, **build.arguments(DIALS), **asked_of_answers(build.config)}
+
+
+def asked_of_answers(config: Config) -> dict[str, str]:
+    """Tells Prepare to refuse texts where the gate asks for a metric of answers: before training, not after it.
+
+    Not which metrics these are: a change of the gate must not make Prepare, and with it training, run again.
+    """
+    needs_answers = any(not BY_NAME[rule.metric].of_texts for rule in config.gate)
+    return {"answers-for": "the gate"} if needs_answers else {}
 
 
 def data_report_uri(prepare: Any) -> Any:
@@ -66,4 +78,5 @@ def data_report_uri(prepare: Any) -> Any:
 
 def data_arguments(config: Config) -> list[str]:
     """What preparation/prepare.py is told about the rows by default; with it a file can be checked at home."""
-    return command_line({dial.argument: configured_text(config, dial) for dial in DATA if dial.argument})
+    told = {dial.argument: configured_text(config, dial) for dial in DIALS if dial.argument}
+    return command_line({**told, **asked_of_answers(config)})

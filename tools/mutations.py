@@ -241,6 +241,27 @@ MUTATIONS = (
         ("tests/evaluation/test_intervals.py",),
     ),
     Mutation(
+        "preferences: the likelier answer counts as the other",
+        "evaluation/results.py",
+        "float(chosen < rejected)",
+        "float(chosen > rejected)",
+        ("tests/evaluation/test_kinds.py::test_alike_is_half_a_preference",),
+    ),
+    Mutation(
+        "texts: the tokens between two windows count twice",
+        "evaluation/passes.py",
+        "for start in range(0, len(document) - 1, size - 1)",
+        "for start in range(0, len(document) - 1, size - 2)",
+        ("tests/evaluation/test_kinds.py::test_texts_are_measured_by_every_token_in_trainings_windows",),
+    ),
+    Mutation(
+        "prepare: one answer of a whole conversation is enough",
+        "preparation/preferences.py",
+        "if prompt != other:",
+        "if not prompt:",
+        ("tests/preparation/test_kinds.py::test_a_preference_that_is_none_is_kept_with_its_reason",),
+    ),
+    Mutation(
         "deploy: an edit of a version deploys it",
         "lambdas/deploy.py",
         'if "ModelApprovalStatus" not in changed:',

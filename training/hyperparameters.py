@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 from common.dials import add_arguments
 from common.failure import JobError
 from common.seed_dial import SEED
-from common.training_dials import JOB_ONLY, TRAINING
+from common.training_dials import TRAINING
 
 ALL_LINEAR = "all-linear"
-DIALS = tuple(dial for dial in (*TRAINING, SEED, *JOB_ONLY) if dial.argument)
+DIALS = tuple(dial for dial in (*TRAINING, SEED) if dial.argument)
 DEFAULTS: dict[str, Any] = {dial.argument: dial.default for dial in DIALS}
 # What no dial says: where things are.
 PLACES = {
@@ -38,6 +38,8 @@ class Hyperparameters:
     """
 
     method: str = DEFAULTS["method"]
+    task: str = DEFAULTS["task"]
+    dpo_beta: float = DEFAULTS["dpo_beta"]
     start_from: str | None = DEFAULTS["start_from"]
     epochs: float = DEFAULTS["epochs"]
     max_steps: int = DEFAULTS["max_steps"]
@@ -64,8 +66,6 @@ class Hyperparameters:
     precision: str = DEFAULTS["precision"]
     sharding: str = DEFAULTS["sharding"]
     seed: int = DEFAULTS["seed"]
-    task: str = DEFAULTS["task"]
-    dpo_beta: float = DEFAULTS["dpo_beta"]
     model_id: str = ""
     checkpoint_dir: str = ""
     tensorboard_dir: str = ""

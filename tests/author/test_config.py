@@ -47,7 +47,13 @@ BAD = [
     ("evaluation: {few_shot: 0}", 1, "evaluation.few_shot", ["0 is refused", "from 1 to 64"]),
     ("training: [1]", 1, "training", ["a mapping of keys"]),
     ("training: {max_wait_seconds: 60}", 1, "training.max_wait_seconds", ["60", "86400"]),
-    ("training: {task: dpo}", 1, "training.task", ["is not a known key"]),
+    ("data: {columns: {rejected: x}}", 1, "data.columns.rejected", ["task sft doesn't read it", "dpo", "null"]),
+    ("training: {task: dpo}\ndata: {columns: {text: x}}", 2, "data.columns.text", ["task dpo doesn't read it", "sft"]),
+    ("training: {task: rlhf}", 1, "training.task", ["'rlhf'", "sft or dpo"]),
+    ("training: {task: dpo, method: full}", 1, "training.method", ["full", "lora or qlora"]),
+    ("training: {task: dpo, start_from: 's3://bucket/v/model.tar.gz'}", 1, "training.start_from", ["the base", "null"]),
+    ("training: {task: dpo, long_rows: truncate-left}", 1, "training.long_rows", ["shortened", "drop or error"]),
+    ("training: {task: dpo, sharding: always}", 1, "training.sharding", ["can't be sharded", "auto or never"]),
     ("training: {start_from: version 3}", 1, "training.start_from", ["'version 3'", "model.tar.gz"]),
     ("endpoint: {mode: adapter}\ntraining: {lora_variant: dora}", 2, "training.lora_variant", ["dora", "rslora"]),
     ("training: {method: full, merge: false}", 1, "training.merge", ["full", "merge: true"]),
@@ -127,6 +133,7 @@ GATES = [
     ("name: x", "gate", "is missing"),
     ("gate: [{metric: bleu, minimum: 1}]", "gate[0].metric", "token_f1"),
     ("gate: [{metric: exact_match}]", "gate[0].metric", "at least one of minimum"),
+    ("gate: [{metric: preference_accuracy, minimum: 0.6}]", "gate[0].metric", "set training.task: dpo"),
     ("gate: [{metric: exact_match, minimum: 50}]", "gate[0].minimum", "share from 0 to 1"),
     ("gate: [{metric: exact_match, minimum: 0.9, maximum: 0.1}]", "gate[0].minimum", "above maximum 0.1"),
     (
@@ -259,4 +266,4 @@ def test_what_serves_follows_machine_mode_and_model(tmp_path: Path, endpoint: st
 def test_metrics_are_the_contracts() -> None:
     contracts = (ROOT / "docs" / "contracts.md").read_text("utf-8")
     assert all(metric in contracts for metric in METRICS)
-    assert len(METRICS) == 7
+    assert len(METRICS) == 8

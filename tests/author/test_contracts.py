@@ -132,9 +132,16 @@ def test_prepare_writes_what_the_other_steps_read(definition: dict[str, Any], co
 def test_the_gate_finds_its_values_in_a_report_that_score_wrote(
     definition: dict[str, Any], config: Config, tmp_path: Path
 ) -> None:
-    """score.py scores a real tiny model with the step's own arguments; every path of every possible bound resolves."""
+    """score.py scores a real tiny model with the step's own arguments; every path of every possible bound resolves.
+
+    Of preferences whose chosen answers are JSON there is every metric.
+    """
     data = [
-        {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": json.dumps({"n": n})}]}
+        {
+            "messages": [{"role": "user", "content": f"say {n}"}],
+            "chosen": {"role": "assistant", "content": json.dumps({"n": n})},
+            "rejected": {"role": "assistant", "content": "no"},
+        }
         for n in range(8)
     ]
     text = "".join(json.dumps(row) + "\n" for row in data)

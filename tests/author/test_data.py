@@ -11,7 +11,8 @@ import pytest
 from common.dials import DialError
 from configuration.config import Config
 from configuration.dials import by_parameter
-from configuration.errors import UserError
+from configuration.errors import UsageProblem, UserError
+from configuration.layers import load_config
 from pipelines.bootstrap import bootstrap
 from pipelines.data import check, check_inputs, upload
 from tests.author.cloud import running
@@ -59,6 +60,32 @@ def test_a_files_name_never_fails_a_run(config: Config, session: boto3.Session, 
     assert by_parameter()["InputDataUri"].read(uri) == uri
     with pytest.raises(DialError):
         by_parameter()["InputDataUri"].read("s3://bucket/my data (1).csv")
+
+
+@pytest.mark.parametrize(
+    ("settings", "row", "said"),
+    [
+        ("training: {task: dpo}", '{"prompt": "p%d", "chosen": "a", "rejected": "b"}', ""),
+        ("training: {task: dpo}", ROW, "line 1: task dpo learns from two answers"),
+        ("", '{"prompt": "p%d", "chosen": "a", "rejected": "b"}', "set training.task: dpo"),
+        ("", '{"text": "t%d"}', "but the gate asks for more"),
+        ("gate: [{metric: validation_loss, maximum: 9}]", '{"text": "t%d"}', ""),
+        (
+            "data: {columns: {chosen: x, rejected: y}}\ntraining: {task: dpo}",
+            '{"prompt": "p%d", "x": "a", "y": "b"}',
+            "",
+        ),
+    ],
+)
+def test_a_file_is_checked_at_home_as_the_pipeline_will(tmp_path: Path, settings: str, row: str, said: str) -> None:
+    path, rows = tmp_path / "pipeline.yaml", tmp_path / "rows.jsonl"
+    path.write_text(settings if "gate" in settings else f"{settings}\ngate: [{{metric: token_f1, minimum: 0.1}}]\n")
+    rows.write_text("".join(f"{row.strip()}\n" % number for number in range(40)))
+    if said:
+        with pytest.raises(UsageProblem, match=said):
+            check(load_config(path), rows)
+    else:
+        assert "good=40" in check(load_config(path), rows)
 
 
 def test_what_is_not_there_is_named_before_a_run_starts(config: Config, session: boto3.Session, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from common.data_dials import DATA
 from common.dials import Dial, DialError
 from common.evaluation_dials import EVALUATION
 from common.seed_dial import SEED
+from common.task_dial import TASK
 from common.training_dials import TRAINING
 from configuration import reference
 from configuration.config import Config
@@ -39,6 +40,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # What has to change beside a dial so that its extreme value is not refused for what lies between dials.
 COMPANY: dict[str, dict[str, Any]] = {
     "data.shares.train": {"data.shares.validation": None, "data.shares.test": None},
+    "data.columns.chosen": {"training.task": "dpo"},
+    "data.columns.rejected": {"training.task": "dpo"},
     "training.max_runtime_seconds": {"training.max_wait_seconds": 2_419_200},
     "training.max_wait_seconds": {"training.max_runtime_seconds": 60},
     "training.fallback_instance_types": {"training.spot": False},
@@ -76,7 +79,7 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
 }  # fmt: skip
 FALLBACKS = ["ml.g6.xlarge", "ml.g6.2xlarge", "ml.g6.4xlarge", "ml.g6.8xlarge"]
-COLUMNS = {f"data.columns.{name}" for name in ("messages", "prompt", "input", "completion", "system", "group", "slice")}
+COLUMNS = {key for key in by_key() if key.startswith("data.columns.")}
 LISTS = {
     "aws.vpc.subnets": (["subnet-01234567"], [], ["subnet-1"]),
     "aws.vpc.security_group_ids": (["sg-01234567"], [], ["sg-1"]),
@@ -200,7 +203,7 @@ REQUIRED = {
     "preparation": ["--input", "i", "--output", "o"],
 }
 SCRIPTS: dict[str, tuple[str, list[Dial]]] = {
-    "preparation": ("prepare", [dial for dial in DATA if dial.argument]),
+    "preparation": ("prepare", [dial for dial in (*DATA, TASK) if dial.argument]),
     "training": ("hyperparameters", [dial for dial in (*TRAINING, SEED) if dial.argument]),
     "evaluation": ("score", [dial for dial in (*EVALUATION, SEED) if dial.argument]),
 }
@@ -275,10 +278,11 @@ def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(metric: str, k
     dial = threshold(metric, kind)
     assert dial.low is not None
     assert dial.high is not None
+    task = {"training": {"task": "dpo"}} if metric == "preference_accuracy" else {}
     for value, taken in ((dial.low, True), (dial.high, True), (dial.low - 0.5, False), (dial.high * 1.01, False)):
-        assert (refusal_of({"gate": [{"metric": metric, kind: value}]}, tmp_path) == "") == taken, value
+        assert (refusal_of({**task, "gate": [{"metric": metric, kind: value}]}, tmp_path) == "") == taken, value
     path = tmp_path / "pipeline.yaml"
-    path.write_text(yaml.safe_dump({"gate": [{"metric": metric, kind: 0.0}]}))
+    path.write_text(yaml.safe_dump({**task, "gate": [{"metric": metric, kind: 0.0}]}))
     config = load_config(path)
     declared = {dial.parameter: {"Type": "Float", "DefaultValue": 0.0}}
     check_overrides(config, {dial.parameter: "0.5"}, declared)
@@ -297,6 +301,9 @@ def test_what_lies_between_parameters_is_refused_at_start(config: Config) -> Non
         ),
         ({"EndpointMode": "adapter", "FineTuningMethod": "full"}, "training.method: lora"),
     ]
+    dpo = config.model_copy(update={"training": config.training.model_copy(update={"task": "dpo"})})
+    with pytest.raises(UsageProblem, match="FineTuningMethod=full: full, but task dpo compares with the base"):
+        check_overrides(dpo, {"FineTuningMethod": "full"}, declared)
     for given, words in cases:
         with pytest.raises(UsageProblem) as caught:
             check_overrides(config, given, declared)

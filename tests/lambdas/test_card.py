@@ -184,3 +184,17 @@ def definition_metadata() -> set[str]:
 )
 def test_metadata_is_what_the_api_allows(text: str, kept: str) -> None:
     assert card.plain(text) == kept
+
+
+def test_an_evaluation_of_texts_is_described_by_its_loss() -> None:
+    loss = {"candidate": estimate(2.0), "base": estimate(3.0), "base_few_shot": estimate(3.0)}
+    found = {"kind": "text", "rows": 12, "majority": None, "training": {"hyperparameters": {"task": "sft"}},
+             "metrics": {"validation_loss": {**loss, "improvement": estimate(1.0)}}}  # fmt: skip
+    assert card.gate_metadata(found, {"validation_loss:minimum_improvement": 0.05}) == {
+        "gate": "passed 1 of 1 bounds",
+        "gate_validation_loss": "gain 1 of at least 0.05",
+    }
+    groups = card.metric_groups(found)
+    assert [group["name"] for group in groups] == ["tuned", "base, zero-shot", "base, few-shot", "gain"]
+    assert {metric["name"] for group in groups for metric in group["metric_data"]} == {"validation_loss"}
+    assert card.training_metadata(found) == {"training_task": "sft"}

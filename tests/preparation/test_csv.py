@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import random
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from layouts import Columns
 from readers import BATCH_ROWS, read_csv
 from reading import Source
-from rows import Batch, Columns, Converter
+from rows import Batch, Converter
 from splits import Shares, Splitter
+
+from .conftest import Prepare
 
 CELLS = ("a", "", " ", "\t", "\u3000", "\u00a0x", 'say "hi"', '"', "line\nbreak", "two\r\nlines", "a,b", "é😀",
          "back\\slash", "\n", "\x7f", "日本", "  kept  ", "tab\there")  # fmt: skip
@@ -116,3 +120,11 @@ def test_odd_text(data: bytes, rows: list[tuple[int, Any]], tmp_path: Path) -> N
     assert refused == [row for row in rows if isinstance(row[1], str)]
     for (_, line), (_, part) in zip(found, [row for row in rows if isinstance(row[1], bytes)], strict=True):
         assert part in line
+
+
+def test_a_header_of_a_hundred_thousand_columns_is_refused_at_once(tmp_path: Path, prepare: Prepare) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(f"c{number}" for number in range(100_000)) + "\n1\n")
+    started = time.monotonic()
+    assert prepare(path).code == 1
+    assert time.monotonic() - started < 5

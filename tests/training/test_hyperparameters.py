@@ -11,12 +11,11 @@ import pytest
 from tests.support.bundles import bundled
 
 CONTRACT = [
-    "method", "start_from", "epochs", "max_steps", "learning_rate", "lr_scheduler",
+    "method", "task", "dpo_beta", "start_from", "epochs", "max_steps", "learning_rate", "lr_scheduler",
     "warmup_ratio", "weight_decay", "batch_size", "gradient_accumulation_steps", "micro_batch_tokens",
     "activation_checkpointing", "max_seq_length", "learn", "long_rows", "lora_rank", "lora_alpha", "lora_dropout",
     "lora_variant", "lora_target_modules", "early_stopping_patience", "evaluations_per_run", "checkpoints_per_run",
-    "merge", "precision", "sharding", "seed", "task", "dpo_beta", "model_id", "checkpoint_dir",
-    "tensorboard_dir",
+    "merge", "precision", "sharding", "seed", "model_id", "checkpoint_dir", "tensorboard_dir",
 ]  # fmt: skip
 
 
@@ -39,7 +38,7 @@ def test_strings_become_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--epoch", "3"], "unknown hyperparameter --epoch 3; allowed: method, start_from,"),
+        (["--epoch", "3"], "unknown hyperparameter --epoch 3; allowed: method, task,"),
         (["--epochs", "-1"], "-1.0 is refused; allowed: a number from 0.01 to 100"),
         (["--epochs", "nan"], "nan is refused; allowed: a number"),
         (["--batch_size", "2.5"], "'2.5' is refused; allowed: a whole number from 1 to 4096"),
