@@ -25,7 +25,7 @@ from packing import Collator
 from tokenized import TokenizedRow
 
 CPU_TOKENS = 640
-"""On a CPU: measured best with a model 256 wide and with one of 576 (benchmarks/README.md): larger ones leave the caches."""
+"""On a CPU, measured best with models 256 and 576 wide (benchmarks/README.md): larger ones leave the caches."""
 FULL = 0.92
 """Share of the device's memory that a micro-batch may take at its peak: fragmentation comes with time."""
 ROOMY = 0.75
