@@ -20,6 +20,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMON = "common"
 IGNORED_FOLDERS = {"__pycache__", "build", "dist"}
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where a statement keeps other statements."""
 IGNORED_SUFFIXES = {".pyc", ".pyo", ".swp", ".orig"}
 
 
@@ -76,11 +78,14 @@ def _imported_from_common(files: dict[str, bytes]) -> dict[str, bytes]:
 def _imports(source: bytes) -> frozenset[str]:
     """Every module that is imported, wherever in the file; a definition asks for the same files ten times."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:  # through statements alone: imports are never inside of expressions, which are most of a tree
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        waiting += [child for block in _BLOCKS for child in getattr(node, block, ())]
     return frozenset(names)
 
 
