@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from packing import Collator, Layout
     from tokenized import TokenizedRows
 
+KEYS_SHARE = 10
+"""A shared token is computed once, but its keys and values stand before every row: a tenth of a token's memory."""
 MicroBatch = tuple[int, ...]
 """Row numbers; empty for a process that has nothing to compute but must keep step."""
+
+
+def costs(rows: TokenizedRows, layout: Layout) -> tuple[np.ndarray, int]:
+    """What each row adds to a micro-batch, in tokens, and what every micro-batch has: the beginning that all share."""
+    shared = rows.shared if layout == "packed" else 0
+    added: np.ndarray = rows.lengths() - shared + shared // KEYS_SHARE
+    return added, shared
 
 
 def share_out(rows: Sequence[int], lengths: np.ndarray, processes: int) -> list[list[int]]:

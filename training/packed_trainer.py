@@ -5,6 +5,7 @@ What the Trainer takes for one batch is all that this process computes for one s
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import shards
 import torch
 from adapters import count as count_parameters
-from batches import MicroBatches, Steps, cut
+from batches import MicroBatch, MicroBatches, Steps, costs, cut
 from checkpoints import at, fault, processes_of, remove, rotate, seal
 from fit import JobMemory
 from losses import completion_loss
@@ -76,10 +77,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
 
     def get_train_dataloader(self) -> DataLoader:
         """Steps as lists of micro-batches; already shared out, so accelerate has nothing to do with it."""
+        added, shared = costs(self.rows, self.collator.layout)
         steps = Steps(
-            self.rows.lengths(),
+            added,
             self.rows_per_step,
-            self.micro_batches.tokens,
+            max(1, self.micro_batches.tokens - shared),
             self.collator.layout,
             self.args.seed,
             lambda: int(self.state.global_step),
@@ -223,11 +225,17 @@ class PackedTrainer(Trainer):  # type: ignore[misc]  # transformers has no types
         if not self.control.should_training_stop:
             super()._run_epoch(**kwargs)
 
+    @functools.cached_property
+    def _validation_cut(self) -> list[MicroBatch]:
+        assert self.validation is not None
+        added, shared = costs(self.validation, self.collator.layout)
+        return cut(range(len(added)), added, max(1, self.micro_batches.tokens - shared), self.collator.layout)
+
     def _validation_batches(self) -> Iterator[dict[str, Any]]:
         """This process's share of the validation rows; each process gets as many micro-batches as the others."""
         rows = self.validation
         assert rows is not None
-        batches = cut(range(len(rows)), rows.lengths(), self.micro_batches.tokens, self.collator.layout)
+        batches = self._validation_cut
         every = MicroBatches(rows, self.collator)
         for start in range(0, len(batches), self.args.world_size):
             mine = start + self.args.process_index

@@ -43,6 +43,8 @@ class Pairs:
         self._lengths: np.ndarray = both.sum(axis=1)[self._kept]
         self.left_out = len(both) - len(self._kept)
         self.longest = int(both.max())
+        self.shared = 0
+        """A pair's answers share their prompt; what all pairs share isn't counted."""
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -39,13 +39,15 @@ class TokenizedRows:
     """Rows in a folder, read as they are asked for. `facts` is what was said when they were written.
 
     `left_out` is the number of rows that aren't among them, `content` the SHA-256 of the files that they came from,
-    and `notes` are sentences for the job's log.
+    `shared` the number of tokens that all of them begin with (none of them learned, nor the one after), and `notes` are
+    sentences for the job's log.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.folder = folder
         self.left_out = int(facts["left_out"])
         self.content = str(facts["content"])
+        self.shared = int(facts["shared"])
         self.chat_template = facts["chat_template"]
         self.notes: list[str] = facts["notes"]
         self._ids, self._learned, self._ends = (_map(folder / f"{name}.npy") for name in ("ids", "learned", "ends"))
@@ -115,6 +117,7 @@ class Writer:
         self._ids = _Column(self._draft / "ids.npy", np.int32)
         self._learned = _Column(self._draft / "learned.npy", np.bool_)
         self._ends: array[int] = array("q")
+        self._shared: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -123,6 +126,14 @@ class Writer:
         self._ids.append(ids)
         self._learned.append(learned)
         self._ends.append(self._ids.count)
+        if self._shared is None or len(self._shared):
+            self._look_for_shared(ids, learned)
+
+    def _look_for_shared(self, ids: np.ndarray, learned: np.ndarray) -> None:
+        known = ids if self._shared is None else self._shared
+        limit = max(0, min(len(known), int(learned.argmax()) - 1))
+        different = np.flatnonzero(known[:limit] != ids[:limit])
+        self._shared = known[: int(different[0]) if len(different) else limit].copy()
 
     def finish(self, folder: Path, facts: dict[str, Any]) -> None:
         """Make it a whole folder under that name, if another machine on the same disk hasn't done so meanwhile."""
@@ -132,7 +143,9 @@ class Writer:
         for column in columns.values():
             column.close()
         checksums = {name: [column.count, column.checksum] for name, column in columns.items()}
-        (self._draft / FACTS).write_text(json.dumps({**facts, "checksums": checksums}), encoding="utf-8")
+        shared = 0 if self._shared is None else len(self._shared)
+        told = {**facts, "shared": shared, "checksums": checksums}
+        (self._draft / FACTS).write_text(json.dumps(told), encoding="utf-8")
         try:
             os.rename(self._draft, folder)
         except OSError:

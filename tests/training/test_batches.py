@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.support.chat_templates import templated
+from tests.support.training_job import chat, write_rows
 
 
 def lengths_like_data(count: int) -> np.ndarray:
@@ -94,3 +98,51 @@ def test_an_empty_micro_batch_teaches_nothing() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{name}: processes wait for each other's gradients"
         assert not torch.any(parameter.grad), name
+
+
+def test_a_beginning_that_all_rows_share_counts_once(tmp_path: Path) -> None:
+    """Micro-batches are as large as what is computed of them, and their rows still see the same tokens."""
+    from batches import KEYS_SHARE, costs, cut
+    from packing import Collator
+    from tokenized import tokenize_channel
+
+    system = "You control a house. " * 12
+    rows = [chat(f"set the light to {number}", "ok " * (number % 7 + 1), system) for number in range(40)]
+    shared = tokenize_channel(write_rows(tmp_path / "rows", rows), templated("chatml"), 512)
+    assert shared.shared > 60
+    budget = 2 * shared.shared
+    added, once = costs(shared, "packed")
+    batches = cut(range(40), added, budget - once, "packed")
+    collate = Collator("packed", 0)
+    computed = [collate([shared[row] for row in batch])["input_ids"].shape[1] for batch in batches]
+    assert max(computed) <= budget
+    assert len(batches) < len(cut(range(40), shared.lengths(), budget, "packed")) / 2
+    assert sorted(row for batch in batches for row in batch) == list(range(40))
+    assert (added == shared.lengths() - once + once // KEYS_SHARE).all()
+    assert costs(shared, "padded")[1] == 0, "padded rows share nothing"
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        ([([1, 2, 3, 4, 5], 4)], 3),
+        ([([1, 2, 3, 4, 5], 4), ([1, 2, 9, 4, 5], 4)], 2),
+        ([([1, 2, 3, 4, 5], 4), ([1, 2, 3, 4, 5, 6], 2)], 1),
+        ([([1, 2, 3], 2), ([7, 2, 3], 2), ([1, 2, 3], 2)], 0),
+        ([([1, 2, 3], 1)], 0),
+        ([([1, 2], 1), ([1, 2, 3, 4], 3)], 0),
+    ],
+)
+def test_what_all_rows_begin_with_is_noticed_as_they_are_written(
+    tmp_path: Path, rows: list[tuple[list[int], int]], shared: int
+) -> None:
+    """A number is where the first learned token stands; the token before it stays the row's own."""
+    from token_store import Writer, open_rows
+
+    with Writer(tmp_path) as writer:
+        for ids, first in rows:
+            writer.append(np.array(ids), np.arange(len(ids)) >= first)
+        writer.finish(tmp_path / "rows", {"left_out": 0, "content": "", "chat_template": "", "notes": []})
+    found = open_rows(tmp_path / "rows")
+    assert found is not None
+    assert found.shared == shared
