@@ -1,6 +1,8 @@
 # make demo | make quick | make test | make check | make mutants | make test-images | make clean
 PYTHON ?= python3
 VENV := .venv
+# Images set this to stay small; here each of a thousand processes would compile our modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := $(VENV)/bin
 AWSCLI := $(VENV)/awscli
 

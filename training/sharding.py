@@ -17,9 +17,7 @@ from typing import Any
 
 import torch
 from processes import each
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from shards import is_sharded
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from common.failure import JobError
@@ -67,6 +65,10 @@ def shard(model: Any, device: torch.device) -> None:
     Each decoder layer is gathered by itself, what is around the layers (embeddings, head) at once. Dtypes may differ
     between frozen and trained weights.
     """
+    # Only here: it takes a second to load, with torch's compiler.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     _agree_on_tensors(model, device)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for module in reversed(list(model.modules())):  # inner ones first
@@ -107,7 +109,7 @@ def _fill(module: Any, device: torch.device) -> None:
     for part in module.modules():
         for tensors in (part._parameters, part._buffers):
             for name, tensor in tensors.items():
-                if tensor is None or isinstance(tensor, DTensor):
+                if tensor is None or is_sharded(tensor):
                     continue
                 if id(tensor) not in new:
                     old.append(tensor)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.distributed.tensor import DTensor
 
 WEIGHT = "weight"
 
@@ -63,9 +62,14 @@ def _name(part: int, parts: int) -> str:
     return f"shard-{part}-of-{parts}.safetensors"
 
 
-def _mine(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
+def is_sharded(tensor: Any) -> bool:
+    """Whether it is a part of a larger one: torch's DTensor, whose module would take a second to load."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _mine(tensor: Any) -> tuple[torch.Tensor, int]:
     """What this process holds of a tensor, and the number of its first row."""
-    if not isinstance(tensor, DTensor):
+    if not is_sharded(tensor):
         return tensor.detach(), 0
     return tensor.detach().to_local(), tensor.device_mesh.get_local_rank() * _rows(tensor, tensor.device_mesh.size())
 

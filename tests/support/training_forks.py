@@ -138,6 +138,7 @@ def free_port() -> int:
 def serve(requests: IO[str]) -> None:
     import peft  # noqa: F401  # loaded so that no job has to
     import torch
+    import torch.distributed.fsdp
     import train
     import trainer_setup  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401

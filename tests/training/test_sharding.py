@@ -104,8 +104,8 @@ def test_the_best_weights_come_back_from_shards(new_job: NewJob, forks: Forks) -
 
 
 LIVE = """
-import gc, torch, sharding, trainer_setup
-real, shard, most = sharding.fully_shard, sharding.shard, [0]
+import gc, torch, torch.distributed.fsdp, sharding, trainer_setup
+real, shard, most = torch.distributed.fsdp.fully_shard, sharding.shard, [0]
 def fully_shard(module, mesh):
     held = {}
     for one in gc.get_objects():
@@ -117,7 +117,7 @@ def counted(model, device):
     whole = sharding.sizes(model)[0]
     shard(model, device)
     print("[live]", most[0] / whole, flush=True)
-sharding.fully_shard, trainer_setup.shard = fully_shard, counted
+torch.distributed.fsdp.fully_shard, trainer_setup.shard = fully_shard, counted
 """
 
 
