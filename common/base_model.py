@@ -25,6 +25,8 @@ TEXT_NAMES = {
 }
 MOST_NAMED = 5
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HUB_IGNORED = ["*/*", "consolidated*"]
+"""The same weights again in other layouts, and what lies in folders."""
 UNSAFE_WEIGHTS = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"}
 
 
@@ -68,7 +70,11 @@ def hub_model(name: str) -> tuple[Path, str]:
 
     repository, _, revision = name.partition("@")
     try:
-        found = Path(snapshot_download(repository, revision=revision or None, allow_patterns=HUB_FILES))
+        found = Path(
+            snapshot_download(
+                repository, revision=revision or None, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise JobError(
             f"{name} can't be had from the hub: {first_line(error)}; a gated model, or a job without network, needs a "

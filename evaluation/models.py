@@ -73,13 +73,16 @@ def keep_adapter(model: Path, target: Path) -> None:
             shutil.copytree(model / "code", target / "code", dirs_exist_ok=True)
 
 
-def find_base(base: str) -> str:
-    """Returns the base model's directory, downloaded where it is on a hub; raises JobError."""
+def find_base(base: str, commit: str | None = None) -> str:
+    """Returns the base model's directory, downloaded where it is on a hub; raises JobError.
+
+    `commit` is the hub's that training took: the newest may be another one by now.
+    """
     path = Path(base)
     if not path.is_dir():
         if path.is_absolute() or path.exists():
             raise JobError(f"{base}: no such directory; --base-model is a model directory or a hub id")
-        return str(hub_model(base)[0])
+        return str(hub_model(base if "@" in base or not commit else f"{base}@{commit}")[0])
     return str(model_directory(path))
 
 

@@ -84,10 +84,10 @@ def run(options: Options) -> dict[str, Any]:
     rows = draw(all_rows, options.max_rows, options.seed)
     # Texts have no examples to show and no answers to compare with.
     training = [] if kind == "text" else load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1]
-    base = find_base(options.base_model)
     # Beside the model: that is the job's volume, and /tmp a small disk of the machine's.
     with tempfile.TemporaryDirectory(prefix="score-", dir=_volume(options.model)) as scratch:
         candidate = find_candidate(options.model, Path(scratch))
+        base = find_base(options.base_model, (candidate.training or {}).get("base_commit"))
         if kind == "text":
             passes, how = _text_passes(rows, candidate, base, options)
         else:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperparameters import Hyperparameters, build_parser, checkpoint_root, parse
-from ranks import first, local_rank, world_size
+from ranks import first, world_size
 from stop import StopSignal
 from training_errors import EXIT_FAILED, EXIT_STOPPED, StopRequestedError, expected, readable
 
@@ -81,6 +81,7 @@ def run(chosen: Hyperparameters) -> None:
     _quiet()
     import torch
     from adapters import check_method, targets
+    from building import Building
     from saving import check_space, save_model
     from sharding import collect
     from start import check_start, find_start
@@ -104,10 +105,8 @@ def run(chosen: Hyperparameters) -> None:
     source, commit = base_source(chosen)
     config = load_config(source)
     check_method(chosen, config, source)
-    name, layers = (
-        base_name(source, config, chosen.model_id if commit else ""),
-        targets(chosen, config) if chosen.method != "full" else [],
-    )
+    name = base_name(source, config, chosen.model_id if commit else "")
+    layers = targets(chosen, config) if chosen.method != "full" else []
     start = find_start(chosen)
     if start is not None:
         check_start(start, chosen, config, name, layers)
@@ -119,7 +118,8 @@ def run(chosen: Hyperparameters) -> None:
     check_tokens(config, tokenizer, *(getattr(part, "rows", part) for part in (rows, validation)))
     precision = resolve_precision(chosen.precision, config)
     longest = max(int(part.lengths().max()) for part in (rows, validation) if part is not None)
-    model, sharded = _load(source, config, chosen, precision, layers, name, start, longest)
+    building = Building(source, config, chosen, precision, layers, name, start)
+    model, sharded = building.share(longest)
     stored = config.dtype or torch.float32
 
     contents = [getattr(part, "rows", part).content for part in (rows, validation) if part is not None]
@@ -142,7 +142,7 @@ def run(chosen: Hyperparameters) -> None:
         )
     finished = trainer.model
     if sharded:
-        finished = _build(source, config, chosen, precision, layers, name, start) if first() else None
+        finished = building.model() if first() else None
         collect(trainer.model, finished)
     if trainer.is_world_process_zero():
         report = build_report(chosen, name, commit, rows, validation, trainer, resumed, contents)
@@ -167,60 +167,6 @@ def run(chosen: Hyperparameters) -> None:
     if trainer.args.world_size > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def _load(
-    source: str,
-    config: Any,
-    chosen: Hyperparameters,
-    precision: str,
-    layers: list[str],
-    name: str,
-    start: Start | None,
-    longest: int,
-) -> tuple[Any, bool]:
-    """The model, and whether it is to be sharded; then only process 0 has its weights. `longest`: of the rows."""
-    import torch
-    from fit import job_memory
-    from sharding import can_shard, device_bytes, sizes, wanted
-
-    if can_shard(chosen.sharding, "dpo" if chosen.task == "dpo" else chosen.method, world_size()):
-        device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-        known = job_memory(config, chosen, precision, device, longest, sharded=True).needs_sharding()
-        with torch.random.fork_rng(devices=[]):  # or process 0's adapters would begin with other numbers
-            empty = _build(source, config, chosen, precision, layers, name, start, empty=True)
-        if wanted(chosen.sharding, known, device_bytes(), *sizes(empty)):
-            if not first():
-                return empty, True
-            return _build(source, config, chosen, precision, layers, name, start), True
-    return _build(source, config, chosen, precision, layers, name, start), False
-
-
-def _build(
-    source: str,
-    config: Any,
-    chosen: Hyperparameters,
-    precision: str,
-    layers: list[str],
-    name: str,
-    start: Start | None,
-    empty: bool = False,
-) -> Any:
-    """The model with what is trained of it, from where it starts; `empty`: without its weights."""
-    from adapters import add_adapters
-    from start import load_adapter
-    from weights import empty_model, load_model
-
-    from common.base_model import load_config
-
-    if start is not None and not start.is_adapter:
-        source, config = str(start.folder), load_config(start.folder)
-    model = empty_model(config, chosen, precision) if empty else load_model(source, config, chosen, precision)
-    if chosen.method != "full":
-        model = add_adapters(model, chosen, layers, name)
-        if start is not None and not empty:
-            load_adapter(model, start)
-    return model
 
 
 def _quiet() -> None:

@@ -121,7 +121,8 @@ def fit_memory(
             model.gradient_checkpointing_disable()
 
     if arguments.device.type == "cpu":
-        found = Found(chosen.micro_batch_tokens or CPU_TOKENS, chosen.activation_checkpointing == "always")
+        shared = max(part.shared for part in both)  # computed once: a long system message leaves no less to the rows
+        found = Found(chosen.micro_batch_tokens or CPU_TOKENS + shared, chosen.activation_checkpointing == "always")
         checkpoint_layers(found.checkpointing)
         return found
     longest = max(int(part.lengths().max()) for part in both)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,15 @@ import pytest
 
 from common.base_model import hub_model
 from common.failure import JobError
+from tests.support.hub_cache import COMMITS, cached_model
 from tests.support.training_job import TrainingJob
 
-COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 RUN: dict[str, Any] = {"method": "lora", "batch_size": 8, "max_steps": 2, "evaluations_per_run": 1}
 
 
 @pytest.fixture
 def hub(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """org/tiny with two commits, as a download leaves it; nothing beyond can be reached."""
-    folder = tmp_path / "hub" / "models--org--tiny"
-    (folder / "refs").mkdir(parents=True)
-    for name, commit in COMMITS.items():
-        shutil.copytree(base, folder / "snapshots" / commit)
-        (folder / "refs" / name).write_text(commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    return folder
+    return cached_model(base, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +46,19 @@ def test_a_model_that_lacks_something_is_refused(hub: Path, missing: str, words:
         file.unlink()
     with pytest.raises(JobError, match=words):
         hub_model("org/tiny")
+
+
+def test_only_what_is_read_is_fetched() -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    from common.base_model import HUB_FILES, HUB_IGNORED
+
+    read = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.model",
+            "merges.txt", "chat_template.jinja", "tokenizer.json"]  # fmt: skip
+    others = ["pytorch_model.bin", "modeling_x.py", "original/consolidated.00.pth", "consolidated.safetensors",
+              "onnx/model.json", "original/model.safetensors", "README.md"]  # fmt: skip
+    found = filter_repo_objects([*read, *others], allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED)
+    assert list(found) == read
 
 
 def test_training_is_that_of_the_same_files_in_a_channel(hub: Path, new_job: Callable[..., TrainingJob]) -> None:

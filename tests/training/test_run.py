@@ -206,9 +206,13 @@ def test_memory_changes_how_a_step_is_computed_and_not_what(new_job: NewJob) -> 
             settings = {**FULL, "method": method, "batch_size": 8, "lora_dropout": 0, **how}
             assert job.run(**settings, max_steps=4) == 0, job.err
             losses[name, method] = [point["train_loss"] for point in job.report()["history"]]
-            said = f"micro_batch_tokens={how.get('micro_batch_tokens', 640)} activation_checkpointing="
+            facts = job.checkpoints.glob("tokenized/*/facts.json")
+            shared = max(json.loads(file.read_text())["shared"] for file in facts)
+            assert shared > 5, "all rows begin with the same system message"
+            tokens = how.get("micro_batch_tokens", 640 + shared)
+            said = f"micro_batch_tokens={tokens} activation_checkpointing="
             assert said + str("activation_checkpointing" in how).lower() in job.out
-            assert job.report()["micro_batch_tokens"] == how.get("micro_batch_tokens", 640)
+            assert job.report()["micro_batch_tokens"] == tokens
     for (name, method), found in losses.items():
         assert found == pytest.approx(losses["whole", method], rel=1e-4), name
 
