@@ -65,14 +65,18 @@ def hub_model(name: str) -> tuple[Path, str]:
 
     What can run code isn't fetched. Raises JobError where the hub can't be reached or refuses.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     try:
         found = Path(
             snapshot_download(
-                repository, revision=revision or None, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED
+                repository,
+                revision=revision or None,
+                allow_patterns=HUB_FILES,
+                ignore_patterns=HUB_IGNORED,
+                local_files_only=constants.HF_HUB_OFFLINE,  # or some versions ask for a commit's files all the same
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
