@@ -68,7 +68,7 @@ def test_mutated_files(batch: int, tmp_path: Path) -> None:
             lines = chance.choice(MUTATIONS)(chance, lines)
         path = tmp_path / f"{number}.yaml"
         path.write_text("\n".join(lines), "utf-8", errors="surrogatepass")
-        started = time.monotonic()
+        started = time.process_time()
         try:
             load_config(path)
         except UserError as error:
@@ -76,7 +76,7 @@ def test_mutated_files(batch: int, tmp_path: Path) -> None:
             told = str(error)
             named = path.name in told
             assert named, (number, told)
-        assert time.monotonic() - started < MOST_SECONDS, number
+        assert time.process_time() - started < MOST_SECONDS, number
     assert refused >= BATCH // 3
 
 

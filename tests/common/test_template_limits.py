@@ -31,10 +31,10 @@ def tokenizer() -> Any:
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_that_does_not_end_is_refused(tokenizer: Any, name: str) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(PromptError, match="the model's chat template refuses these messages: ") as caught:
         render_prompt(tokenizer, MESSAGES, chat_template=BOMBS[name])
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
     assert str(caught.value).count("\n") == 0
 
 
@@ -45,9 +45,9 @@ def test_a_text_beyond_all_measure_is_refused(tokenizer: Any) -> None:
 
 def test_a_long_conversation_is_not_held_up(tokenizer: Any) -> None:
     turns = [{"role": role, "content": "hi"} for _ in range(5000) for role in ("user", "assistant")]
-    begin = time.monotonic()
+    begin = time.process_time()
     assert render_prompt(tokenizer, [*turns, MESSAGES[0]]).count("hi") == 10001  # type: ignore[list-item]
-    assert time.monotonic() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_a_debugger_or_coverage_stays_as_it_was(tokenizer: Any) -> None:

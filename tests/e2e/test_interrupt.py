@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ import pytest
 
 from tests.e2e.conftest import start_house, write_config
 from tests.support.command import ROOT, environment, fmops
+from tests.support.waiting import until
 
 
 def processes_of(home: Path) -> list[str]:
@@ -60,14 +60,11 @@ def interrupt_demo(directory: Path, stage: str) -> None:
         start_new_session=True,
     ) as demo:
         try:
-            deadline = time.monotonic() + 300
-            while not list(home.glob(stage)):
-                assert demo.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            until(lambda: list(home.glob(stage)) or demo.poll() is not None)
+            assert demo.poll() is None
             assert processes_of(home)
             os.killpg(demo.pid, signal.SIGINT)
-            _, errors = demo.communicate(timeout=60)
+            _, errors = demo.communicate(timeout=300)
         finally:
             if demo.poll() is None:
                 demo.kill()

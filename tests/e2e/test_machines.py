@@ -6,13 +6,13 @@ import io
 import json
 import re
 import tarfile
-import time
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import House
 from tests.support.training_job import lamp_rows
+from tests.support.waiting import until
 
 BUCKET = "fmops-model-artifacts-111122223333-us-east-1"
 ROWS = f"s3://{BUCKET}/machines"
@@ -76,14 +76,6 @@ def start(house: House, pipeline: str, machines: int, **changes: str) -> str:
         return "".join(found).rpartition("/")[2]
 
     return until(job, bool)
-
-
-def until(look: Any, good: Any) -> Any:
-    deadline = time.monotonic() + 120
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, f"still {seen!r}"
-        time.sleep(0.5)
-    return seen
 
 
 def end(house: House, name: str) -> dict[str, Any]:

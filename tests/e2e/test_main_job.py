@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 
 from tests.e2e.conftest import House
 from tests.support.command import ROOT, environment
+from tests.support.waiting import until
 
 # A tiny model, a few steps: what is tested is the way, not the model.
 SMALL = [
@@ -145,21 +147,16 @@ def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finis
 
 def stop_at(house: House, started: str, line: str) -> str:
     """Stop a run once its training job's log has a line; the log when it has stopped."""
-    import time
-
     identifier = re.search(r"execution (\w+)\.", started)[1]  # type: ignore[index]
     logs = house.client("logs")
     job = {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": f"pipelines-{identifier}-Train"}
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            events = logs.filter_log_events(**job)["events"]
-        except logs.exceptions.ResourceNotFoundException:
-            events = []
-        if any(line in event["message"] for event in events):
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+
+    def messages() -> list[str]:
+        with contextlib.suppress(logs.exceptions.ResourceNotFoundException):
+            return [event["message"] for event in logs.filter_log_events(**job)["events"]]
+        return []
+
+    until(messages, lambda found: any(line in message for message in found), pause=0.5)
     house.run("stop", identifier)
     ended = house.run("status", identifier, "--wait", expect=1)
     assert "Stopped" in ended.stderr

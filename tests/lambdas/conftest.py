@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipelines.bootstrap import bootstrap
 from pipelines.publish import publish
 from tests.author.cloud import running
 from tests.lambdas.support import GROUP, load, settings
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu"
@@ -142,14 +142,14 @@ def run(clients: Any, environment: dict[str, str]) -> Callable[..., Any]:
 
 def wait_for(client: Any, endpoint: str, status: str = "InService") -> dict[str, Any]:
     """Poll until the endpoint exists and has settled; fails unless it has `status`."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+
+    def look() -> dict[str, Any]:
         try:
             found: dict[str, Any] = client.describe_endpoint(EndpointName=endpoint)
         except client.exceptions.ClientError:
             found = {"EndpointStatus": "absent"}
-        if found["EndpointStatus"] in ("InService", "Failed"):
-            assert found["EndpointStatus"] == status, found.get("FailureReason")
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{endpoint} is {found['EndpointStatus']}")
+        return found
+
+    found = until(look, lambda found: found["EndpointStatus"] in ("InService", "Failed"))
+    assert found["EndpointStatus"] == status, found.get("FailureReason")
+    return found

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tests.support.waiting import until
+
 GROUP = "tested-models"
 LAMBDAS = Path(__file__).resolve().parents[2] / "lambdas"
 
@@ -74,37 +76,39 @@ def belongings(clients: Any, endpoint: str) -> dict[str, Any]:
     }
 
 
-def undeploy(run: Callable[[dict[str, Any]], Any], endpoint: str, seconds: float = 90) -> None:
+def undeploy(run: Callable[[dict[str, Any]], Any], endpoint: str) -> None:
     """Undeploy an endpoint and play the function's timer until it is gone.
 
     The rules invoke the function at the same time. When that one takes the last step, ours finds nothing to do.
     """
-    deadline = time.monotonic() + seconds
     answer = run({"command": "undeploy", "endpoint_name": endpoint})
-    while answer["action"] == "undeploying":
-        assert time.monotonic() < deadline, answer
-        time.sleep(0.1)
-        [answer] = run({"command": "settle", "endpoint_name": endpoint})
+    if answer["action"] == "undeploying":
+        [answer] = until(
+            lambda: run({"command": "settle", "endpoint_name": endpoint}),
+            lambda answers: answers[0]["action"] != "undeploying",
+        )
     last = (answer["action"], answer["reason"])
     assert last in (("undeployed", ""), ("settled", "the endpoint does not exist")), answer
 
 
-def rest(clients: Any, endpoint: str, environment: dict[str, str], seconds: float = 60) -> list[dict[str, Any]]:
+def rest(clients: Any, endpoint: str, environment: dict[str, str]) -> list[dict[str, Any]]:
     """The log's deployments when nothing is queued or rolling out; the function's timer is played by this loop.
 
     The rules invoke the function, too, at the same time: its log may be at rest while it still prunes. Only a `settle`
     of our own that ends with "settled" has pruned itself whatever the other one had left.
     """
     deploy, log = load("deploy"), load("ledger").Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+
+    def settle() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         [answer] = deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
-        deployments: list[dict[str, Any]] = log.read()["deployments"]
-        under_way = [item for item in deployments if item["state"] in ("waiting", "starting", "deploying")]
-        if answer["action"] == "settled" and deployments and not under_way:
-            return deployments
-        time.sleep(0.05)
-    raise AssertionError(f"{endpoint} does not come to rest: {answer}, {log.read()}")
+        return answer, log.read()["deployments"]
+
+    def at_rest(seen: tuple[dict[str, Any], list[dict[str, Any]]]) -> bool:
+        answer, deployments = seen
+        under_way = any(item["state"] in ("waiting", "starting", "deploying") for item in deployments)
+        return answer["action"] == "settled" and bool(deployments) and not under_way
+
+    return until(settle, at_rest)[1]
 
 
 def states(deployments: list[dict[str, Any]]) -> list[str]:

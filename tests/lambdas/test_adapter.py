@@ -115,7 +115,7 @@ def test_adapters_come_go_and_come_back_over_one_base(
     session: boto3.Session, versions: list[str], run: Any, clients: Any, environment: dict[str, str]
 ) -> None:
     run(versions[0])
-    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == ["in_service"]
+    assert states(rest(clients, ENDPOINT, environment)) == ["in_service"]
     first = ask(session)
     components = [f"{ENDPOINT}-adapter", f"{ENDPOINT}-base"]
     listed = clients.sagemaker.list_inference_components(EndpointNameEquals=ENDPOINT)["InferenceComponents"]
@@ -123,7 +123,7 @@ def test_adapters_come_go_and_come_back_over_one_base(
     made = clients.sagemaker.describe_inference_component(InferenceComponentName=components[1])["CreationTime"]
 
     run(versions[1])
-    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == ["replaced", "in_service"]
+    assert states(rest(clients, ENDPOINT, environment)) == ["replaced", "in_service"]
     second = ask(session)
     assert first != second, "another adapter answers otherwise"
     base = clients.sagemaker.describe_inference_component(InferenceComponentName=components[1])
@@ -131,13 +131,13 @@ def test_adapters_come_go_and_come_back_over_one_base(
 
     # An adapter that can't be loaded: the one before serves on, and the log says why.
     run(versions[2])
-    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == ["replaced", "in_service", "rolled_back"]
+    assert states(rest(clients, ENDPOINT, environment)) == ["replaced", "in_service", "rolled_back"]
     assert ask(session) == second
     log = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], ENDPOINT).read()
     assert log["deployments"][2]["reason"]
 
     run({"command": "rollback", "endpoint_name": ENDPOINT, "reason": "worse"})
-    assert states(rest(clients, ENDPOINT, environment, seconds=120)) == [
+    assert states(rest(clients, ENDPOINT, environment)) == [
         "replaced",
         "rolled_back",
         "rolled_back",

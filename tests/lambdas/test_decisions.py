@@ -20,6 +20,7 @@ from configuration.config import Config
 from pipelines import endpoint_view
 from tests.lambdas.conftest import wait_for
 from tests.lambdas.support import approval, load, rest, settings, states
+from tests.support.waiting import until
 
 deploy = load("deploy")
 ledger = load("ledger")
@@ -74,10 +75,7 @@ def test_editing_any_field_of_any_version_deploys_nothing(
         arn = register(f"edited-{number}", "PendingManualApproval", metadata(endpoint), group)
         sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
         arns.append(arn)
-        deadline = time.monotonic() + 60
-        while [item["model_package_arn"] for item in _serving(log, endpoint)] != [arn]:
-            assert time.monotonic() < deadline, log(endpoint).read()
-            time.sleep(0.05)
+        until(lambda: _serving(log, endpoint), [arn].__eq__)
     before = log(endpoint).read()["deployments"]
     changed = sagemaker.describe_endpoint(EndpointName=endpoint)["LastModifiedTime"]
     seen = len(_function_log(session))
@@ -85,9 +83,7 @@ def test_editing_any_field_of_any_version_deploys_nothing(
         for _, edit in EDITS:
             sagemaker.update_model_package(ModelPackageArn=arn, **edit)
     # Every edit reached the function, and every one was told apart from a decision.
-    while len(new := _function_log(session)[seen:]) < 2 * len(EDITS):
-        assert time.monotonic() < deadline + 60, new
-        time.sleep(0.05)
+    new = until(lambda: _function_log(session)[seen:], lambda lines: len(lines) >= 2 * len(EDITS))
     assert all('"ignored"' in line and "nobody decided" in line for line in new), new
     assert sagemaker.describe_endpoint(EndpointName=endpoint)["LastModifiedTime"] == changed
     after = log(endpoint).read()["deployments"]
@@ -95,8 +91,8 @@ def test_editing_any_field_of_any_version_deploys_nothing(
     assert answer_of(session, endpoint) == "edited-2"
 
 
-def _serving(log: Any, endpoint: str) -> list[dict[str, Any]]:
-    return list(ledger.in_state(log(endpoint).read(), "in_service"))
+def _serving(log: Any, endpoint: str) -> list[str]:
+    return [item["model_package_arn"] for item in ledger.in_state(log(endpoint).read(), "in_service")]
 
 
 def _function_log(session: boto3.Session) -> list[str]:
@@ -180,7 +176,7 @@ def test_two_hundred_shuffled_events_end_where_the_registry_says(
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda event: deploy.route(mine, event, environment), events))
     assert len(answers) == 200
-    deployments = rest(mine, endpoint, environment, 120)
+    deployments = rest(mine, endpoint, environment)
     # A version that was approved twice may have been refused once.
     last_entry = {item["model_package_arn"]: item for item in deployments}
     refused = {arn for arn, item in last_entry.items() if item["state"] == "failed"}
@@ -425,9 +421,7 @@ def test_a_version_rejected_on_its_way_is_taken_back(
     settled(endpoint)
     if alarms:
         run(second, endpoint, endpoint_traffic="canary", endpoint_step_percent=50, endpoint_wait_seconds=300)
-        deadline = time.monotonic() + 60
-        while answer_of(session, endpoint) != f"{endpoint}-2":
-            assert time.monotonic() < deadline
+        until(lambda: answer_of(session, endpoint), f"{endpoint}-2".__eq__)
     else:
         for name in (f"{endpoint}-errors", f"{endpoint}-latency"):
             clients.cloudwatch.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="rings already")
@@ -436,9 +430,7 @@ def test_a_version_rejected_on_its_way_is_taken_back(
     answer = run(approval(second, status="Rejected"))
     assert (answer["action"], "was rejected" in answer["reason"]) == ("rolling-back", True)
     loaded.touch()
-    deadline = time.monotonic() + 60
-    while (ended := settled(endpoint))[1]["state"] != "rolled_back":
-        assert time.monotonic() < deadline, ended
+    ended = until(lambda: settled(endpoint), lambda deployments: deployments[1]["state"] == "rolled_back")
     assert "rejected" in ended[1]["reason"] or "-errors" in ended[1]["reason"]
     assert answer_of(session, endpoint) == f"{endpoint}-1"
 
@@ -474,10 +466,10 @@ def test_one_bad_endpoint_stops_nobody_elses_timer(
         body = json.dumps({"version": 1, "endpoint_name": name, "undeploying": False, "deployments": [entry]})
         clients.s3.put_object(Bucket=bucket, Key=f"deployments/{name}.json", Body=body.encode())
     clients.s3.put_object(Bucket=bucket, Key="deployments/ab-broken.json", Body=b"{")
-    deadline = time.monotonic() + 60
-    while not _serving(log, "zz-good"):
-        answers = {item["endpoint_name"]: item for item in run({"command": "settle"})}
-        assert time.monotonic() < deadline, answers
+    answers = until(
+        lambda: {item["endpoint_name"]: item for item in run({"command": "settle"})},
+        lambda answers: _serving(log, "zz-good"),
+    )
     assert answers["ab-broken"]["action"] == "failed"
     for name in ("aa_bad", "a" * 70):
         assert run({"command": "undeploy", "endpoint_name": name})["action"] == "undeployed"

@@ -16,6 +16,7 @@ import pytest
 
 from tests.lambdas.conftest import wait_for
 from tests.lambdas.support import GROUP, approval, belongings, load, rest, settings, undeploy
+from tests.support.waiting import until
 
 deploy = load("deploy")
 ledger = load("ledger")
@@ -326,9 +327,7 @@ def test_an_alarm_takes_a_canary_back(
     settled("canary")
     started = run(second, "canary", endpoint_traffic="canary", endpoint_step_percent=50, endpoint_wait_seconds=300)
     assert started["action"] == "updated"
-    deadline = time.monotonic() + 60
-    while answer_of(session, "canary") != {"version": "canary-2"}:  # the canary answers its share
-        assert time.monotonic() < deadline
+    until(lambda: answer_of(session, "canary"), {"version": "canary-2"}.__eq__)  # the canary answers its share
     stopped = run({"command": "rollback", "endpoint_name": "canary", "reason": "looks odd"})
     assert stopped["action"] == "rolling-back"
     assert settled("canary") == [(version(first), "in_service"), (version(second), "rolled_back")]
@@ -451,22 +450,19 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
     assert "KmsKeyId" not in configuration  # the hardware of ml.g5 encrypts its own disks
     assert "DataCaptureConfig" not in configuration
     assert configuration["ProductionVariants"][0]["InstanceType"] == "ml.g5.xlarge"
-    deadline = time.monotonic() + 60
-    while (states := [item["state"] for item in log("fmops-by-approval")]) != ["in_service"]:
-        assert time.monotonic() < deadline, states
-        time.sleep(0.05)
+    until(lambda: [item["state"] for item in log("fmops-by-approval")], ["in_service"].__eq__)
     cloudwatch = session.client("cloudwatch")
-    while len(cloudwatch.describe_alarms(AlarmNamePrefix="fmops-by-approval-")["MetricAlarms"]) != 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(
+        lambda: cloudwatch.describe_alarms(AlarmNamePrefix="fmops-by-approval-")["MetricAlarms"],
+        lambda alarms: len(alarms) == 2,
+    )
     # Rejected while it serves: it stays, and the function's log says how to roll back.
     sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected")
-    logs, seen = session.client("logs"), ""
-    while "Roll back with fmops rollback" not in seen:
-        assert time.monotonic() < deadline + 60, seen
-        events = logs.filter_log_events(logGroupName="/aws/lambda/fmops-deploy")["events"]
-        seen = "\n".join(event["message"] for event in events)
-        time.sleep(0.05)
+    logs = session.client("logs")
+    until(
+        lambda: logs.filter_log_events(logGroupName="/aws/lambda/fmops-deploy")["events"],
+        lambda events: any("Roll back with fmops rollback" in event["message"] for event in events),
+    )
 
 
 def test_the_function_of_the_gate_reads_the_report(session: boto3.Session) -> None:

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.lambdas.support import GROUP, LAMBDAS, approval, belongings, load, rest, settings, states
+from tests.support.waiting import until
 
 deploy = load("deploy")
 ledger = load("ledger")
@@ -49,7 +49,7 @@ class Killer:
         return bool(answer["signal"])
 
     def close(self) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +141,10 @@ def test_killed_while_it_rolls_back_and_while_it_undeploys(
     gone = 0
     for calls in range(1, MOST_CALLS):
         ended = not killed({"command": "undeploy", "endpoint_name": endpoint}, calls)
-        deadline = time.monotonic() + 60
-        while (
-            deploy.route(clients, {"command": "undeploy", "endpoint_name": endpoint}, environment)["action"]
-            != "undeployed"
-        ):
-            assert time.monotonic() < deadline, calls
-            time.sleep(0.1)
+        until(
+            lambda: deploy.route(clients, {"command": "undeploy", "endpoint_name": endpoint}, environment),
+            lambda answer: answer["action"] == "undeployed",
+        )
         left = belongings(clients, endpoint)
         assert owned(clients, arns) == {"models": 0}, calls
         assert {key: value for key, value in left.items() if key != "models"} == {

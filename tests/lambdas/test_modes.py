@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,9 @@ import boto3
 import pytest
 
 from pipelines.endpoint import instances
+from tests.lambdas.conftest import wait_for
 from tests.lambdas.support import load, settings
+from tests.support.waiting import until
 
 deploy = load("deploy")
 
@@ -23,10 +24,7 @@ def bring_up(clients: Any, environment: dict[str, str]) -> Callable[..., None]:
     def call(arn: str, endpoint: str, **changes: Any) -> None:
         event = {"model_package_arn": arn, "by": "command", **settings(endpoint, **changes)}
         deploy.route(clients, event, environment)
-        deadline = time.monotonic() + 90
-        while clients.sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointStatus"] != "InService":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_for(clients.sagemaker, endpoint)
         [answer] = deploy.route(clients, {"command": "settle", "endpoint_name": endpoint}, environment)
         assert answer["action"] == "settled", answer
 
@@ -76,10 +74,8 @@ def test_asynchronous(
         EndpointName="patient", InputLocation=f"s3://{bucket}/async/input.json", ContentType="application/json"
     )
     assert answer["OutputLocation"].startswith(f"{environment['ASYNC_OUTPUT_URI']}patient/output/")
-    key, deadline = answer["OutputLocation"].split("/", 3)[3], time.monotonic() + 90
-    while not s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents"):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    key = answer["OutputLocation"].split("/", 3)[3]
+    until(lambda: s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents"))
     assert json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read()) == {"version": "patient"}
     [target] = clients.autoscaling.describe_scalable_targets(
         ServiceNamespace="sagemaker", ResourceIds=["endpoint/patient/variant/AllTraffic"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipelines import deployments
 from tests.author.test_infrastructure import allowed, people
 from tests.lambdas.conftest import ROOT
 from tests.lambdas.support import settings
+from tests.support.waiting import until
 
 # The action where it isn't called as the operation (Service Authorization Reference); none: any caller may.
 ACTIONS = {
@@ -123,12 +123,13 @@ def test_an_operator_can_upsert_start_and_watch(
     with recorded(own) as called:
         pipeline.upsert()
         run = pipeline.start(data=rows)
-        deadline, lines = time.monotonic() + 60, []
-        while not lines:  # until Prepare's job has begun
-            assert time.monotonic() < deadline, run.steps()
+
+        def lines_of_prepare() -> list[str]:
             with contextlib.suppress(UserError):
-                lines = list(run.logs("Prepare"))
-            time.sleep(0.2)
+                return list(run.logs("Prepare"))
+            return []
+
+        until(lines_of_prepare, pause=0.2)
         run.stop()
         pipeline.versions()
     assert called - allowed(people("OperatorPolicy")) == set()

@@ -125,6 +125,6 @@ def test_odd_text(data: bytes, rows: list[tuple[int, Any]], tmp_path: Path) -> N
 def test_a_header_of_a_hundred_thousand_columns_is_refused_at_once(tmp_path: Path, prepare: Prepare) -> None:
     path = tmp_path / "wide.csv"
     path.write_text(",".join(f"c{number}" for number in range(100_000)) + "\n1\n")
-    started = time.monotonic()
+    started = time.process_time()
     assert prepare(path).code == 1
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from tests.support.bundles import bundled
+from tests.support.waiting import until
 
 from .conftest import Prepare
 
@@ -50,7 +50,7 @@ def test_a_second_process_writes_the_same_bytes(grouped: bool, tmp_path: Path, p
     flags = ["--group-column", "family"] if grouped else []
     one, other = prepare(data, *flags), tmp_path / "other"
     process = start(data, other, "--minimum-rows", "1", *flags)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert one.code == process.returncode == 0, errors
     for name in ("train/train.jsonl", "validation/validation.jsonl", "test/test.jsonl", "report/data_report.json"):
         assert (one.directory / name).read_bytes() == (other / name).read_bytes()
@@ -74,9 +74,7 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A run in the middle of its work."""
     process = start(write_csv(tmp_path / "rows.csv", 150_000), tmp_path / "out")
     partial = tmp_path / "out/train/train.jsonl.partial"
-    deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: process.poll() is not None or (partial.exists() and partial.stat().st_size), pause=0.01)
     assert process.poll() is None, "the run ended before it could be interrupted"
     assert psutil.Process(process.pid).children(recursive=True) == [], "it needs no other process"
     yield process, tmp_path / "out"
@@ -88,7 +86,7 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
 def test_ctrl_c_says_so_and_leaves_no_split(running: tuple[subprocess.Popen[str], Path]) -> None:
     process, output = running
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 1
     assert error == "prepare.py: error: interrupted; nothing was written to the splits\n"
     assert [path.name for path in output.rglob("*") if path.is_file()] == ["rejected.jsonl"]
@@ -97,7 +95,7 @@ def test_ctrl_c_says_so_and_leaves_no_split(running: tuple[subprocess.Popen[str]
 def test_a_killed_run_leaves_no_file_that_looks_whole(running: tuple[subprocess.Popen[str], Path]) -> None:
     process, output = running
     process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=300)
     assert {path.suffix for path in output.rglob("*") if path.is_file()} == {".partial"}
 
 

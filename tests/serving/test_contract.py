@@ -181,7 +181,7 @@ def test_a_prompt_beyond_all_room_is_refused_before_it_is_tokenized(
     inference: ModuleType, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = inference.input_fn(json.dumps({"inputs": "x" * 4_000_000}))
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(ValueError, match=r"the prompt has 40000\d\d characters .* together they may be 1024"):
         model._encode(request)
-    assert time.monotonic() - begin < 1
+    assert time.process_time() - begin < 1

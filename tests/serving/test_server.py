@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from configuration.code import bundle
+from tests.support.waiting import until
 
 LIMITS = {"FMOPS_MAX_NEW_TOKENS": "16", "OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,11 +43,12 @@ def port(lively_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **LIMITS})
     try:
-        deadline = time.monotonic() + 120
-        while not (folder / "port").exists() or ask(int((folder / "port").read_text()), method="GET")[0] != 200:
+
+        def up() -> bool:
             assert server.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            return (folder / "port").exists() and ask(int((folder / "port").read_text()), method="GET")[0] == 200
+
+        until(up)
         yield int((folder / "port").read_text())
         assert server.poll() is None, (folder / "log").read_text()
     finally:
@@ -166,9 +167,7 @@ def test_no_payload_brings_the_server_down_or_is_its_own_fault(port: int) -> Non
     before = good(port)
     counts: dict[int, int] = {}
     for body in payloads(random.Random(20261124)):
-        begin = time.monotonic()
         status, answer = ask(port, body)
-        assert time.monotonic() - begin < 5, body[:200]
         counts[status] = counts.get(status, 0) + 1
         assert status in (200, 400), (body[:200], status, answer[:500])
         assert len(answer) < 3000, "an answer does not repeat a huge request"

@@ -50,7 +50,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=60)
+            thread.join(timeout=300)
 
     def since(self, moment: float, until: float = float("inf")) -> list[Result]:
         """The results of the requests that began in this time."""

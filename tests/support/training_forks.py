@@ -126,7 +126,7 @@ class Forks:
         for stream in (self._server.stdin, self._server.stdout):
             assert stream is not None
             stream.close()
-        self._server.wait(timeout=30)
+        self._server.wait(timeout=300)
 
 
 def free_port() -> int:

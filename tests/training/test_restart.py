@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from checkpoints import all_steps
 from benchmarks.kills import Hunt
 from tests.support.training_forks import Fork, Forks
 from tests.support.training_job import TrainingJob, lamp_rows
+from tests.support.waiting import until
 
 NewJob = Callable[..., TrainingJob]
 # Dropout makes the random state matter, 48 rows in batches of 5 make epochs end between checkpoints.
@@ -53,10 +53,7 @@ def same_run(one: TrainingJob, other: TrainingJob) -> None:
 
 
 def wait_for(condition: Callable[[], bool], process: Fork) -> None:
-    deadline = time.monotonic() + 120
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
+    until(lambda: condition() or process.poll() is not None, pause=0.0005)
 
 
 def being_written(job: TrainingJob, at_least: int) -> bool:

@@ -128,7 +128,7 @@ def test_a_port_in_use_is_one_readable_line(home: Path) -> None:
         with pytest.raises(ControlError, match=f"port {port} on 127.0.0.1 can't be used .*another port"):
             control.up(home, port)
         command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", str(port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr.startswith("localcloud: port ")
     assert done.stderr.count("\n") == 1
@@ -151,7 +151,7 @@ def test_a_home_that_it_makes_is_ignored_by_git(tmp_path: Path) -> None:
 def test_two_processes_do_not_serve_one_home(home: Path) -> None:
     control.up(home, free_port())
     command = [sys.executable, "-m", "localcloud", "--home", str(home), "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, "another localcloud is running in" in done.stderr) == (1, True)
 
 
@@ -175,7 +175,7 @@ def test_it_ends_with_the_process_it_was_told_to_follow(home: Path) -> None:
         assert child.stdout.readline().startswith("http://127.0.0.1:")
         parent.kill()
         parent.wait()
-        assert child.wait(timeout=30) == 0
+        assert child.wait(timeout=300) == 0
     assert control.status(home) is None
 
 
@@ -185,7 +185,7 @@ def test_the_environment_names_the_process_to_follow(home: Path, monkeypatch: py
     info = control.up(home, free_port())
     parent.kill()
     parent.wait()
-    psutil.Process(info.pid).wait(timeout=30)
+    psutil.Process(info.pid).wait(timeout=300)
     assert control.status(home) is None
 
 
@@ -196,7 +196,7 @@ def test_ctrl_c_ends_it_quietly(home: Path) -> None:
         assert child.stderr is not None
         child.stdout.readline()
         child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=30) == 0
+        assert child.wait(timeout=300) == 0
         assert child.stderr.read() == ""
 
 

@@ -65,7 +65,7 @@ def test_a_sagemaker_operation_without_a_handler_is_refused_by_name(aws: Clients
 
 
 def raw(running: control.Info, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=300)
     try:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()

@@ -31,7 +31,7 @@ def test_a_parameter_of_the_header_comes_once(running: control.Info, place: str,
     values = {"Credential": f"999988887777/{date}/{REGION}/sqs/aws4_request", "SignedHeaders": "host"}
     more = f"{parameter}={values.get(parameter, '0' * 64)}"
     found["Authorization"] = f"{algorithm} " + ", ".join([more, right] if place == "first" else [right, more])
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=300)
     connection.request("POST", "/", body, found)
     answer = connection.getresponse()
     said = json.loads(answer.read())

@@ -348,7 +348,7 @@ def test_a_virtual_hosted_request_reaches_the_bucket(running: control.Info, s3: 
 
 
 def send(running: control.Info, bucket: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=300)
     connection.request("PUT", f"/{bucket}/chunked", body, signed(running, "s3", "PUT", f"/{bucket}/chunked", headers))
     answer = connection.getresponse()
     result = answer.status, answer.read()

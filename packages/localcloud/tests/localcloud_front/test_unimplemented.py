@@ -42,7 +42,7 @@ def test_what_aws_has_and_nobody_here_does_is_refused_by_name(
 
 
 def ask(at: control.Info, service: str, headers: dict[str, str], body: bytes) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=300)
     try:
         connection.request("POST", "/", body, {**headers, **signed(at, service, "POST", "/", headers, body)})
         answer = connection.getresponse()

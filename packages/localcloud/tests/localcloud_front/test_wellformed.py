@@ -31,7 +31,7 @@ TARGETS = {
 def ask(
     at: control.Info, service: str, method: str, path: str, headers: dict[str, str], body: bytes
 ) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=300)
     try:
         connection.request(method, path, body, {**headers, **signed(at, service, method, path, headers, body)})
         answer = connection.getresponse()

@@ -23,6 +23,7 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/job"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/any:latest"
 ENDED = {"Completed", "Failed", "Stopped"}
 SPEED = 20
+PATIENCE = 400.0
 """Of the clock of these clouds: 20 seconds that SageMaker waits take one."""
 
 
@@ -134,14 +135,14 @@ def s3_output(name: str, uri: str, path: str, mode: str = "EndOfJob") -> dict[st
     return {"OutputName": name, "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": mode}}
 
 
-def until(look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 60) -> Any:
-    """Look until it is good; AssertionError with the last look when it never is."""
-    deadline = time.monotonic() + seconds
+def until(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
+    """Look until it is good, however busy the machine; AssertionError with the last look when it never is."""
+    deadline = time.monotonic() + PATIENCE
     while True:
         seen = look()
         if good(seen):
             return seen
-        assert time.monotonic() < deadline, f"still {seen!r} after {seconds} s"
+        assert time.monotonic() < deadline, f"still {seen!r} after {PATIENCE:.0f} s"
         time.sleep(0.02)
 
 

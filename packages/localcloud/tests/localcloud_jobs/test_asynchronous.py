@@ -164,7 +164,7 @@ def test_the_backlog_is_measured_and_goes_with_its_endpoint(
     assert found["HasBacklogWithoutCapacity"] == 0
     bench.call("DeleteEndpoint", EndpointName="full")
     (tmp_path / "gate").touch()
-    until(lambda: list(bench.cloud.store.scan("async-inference")), lambda left: not left, 30)
+    until(lambda: list(bench.cloud.store.scan("async-inference")), lambda left: not left)
 
 
 def test_a_request_that_waited_too_long_expires(bench: Bench, tmp_path: Path) -> None:

@@ -250,29 +250,27 @@ def test_a_deployment_has_a_time_limit(bench: Bench, limit: float) -> None:
     spec = endpoint_updates.spec_of(bench.ctx, "new")
     ended: list[Any] = []
     outcome = Outcome(lambda: ended.append("committed"), ended.append, lambda *reasons: ended.append(reasons))
-    # Shorter than AWS allows, which takes 600 seconds at least.
-    policy = Policy("CANARY", percent(10), wait_seconds=600, limit_seconds=limit)
-    began = time.monotonic()
+    # Shorter than AWS allows, which takes 600 seconds at least; a wait of which no test sees the end.
+    policy = Policy("CANARY", percent(10), wait_seconds=36_000, limit_seconds=limit)
     host(bench.cloud).update(bench.ctx, "chat", spec, policy, outcome)
     until(lambda: ended, lambda found: len(found) == 2)
-    assert time.monotonic() - began < 15
     assert "exceeded MaximumExecutionTimeoutInSeconds" in ended[0]
     assert ended[1] == (ended[0], None)
     assert word(bench, "chat") == "old"
 
 
-@pytest.mark.parametrize(("speed", "least", "most"), [(1, 1.0, 30.0), (20, 0.0, 8.0)])
+@pytest.mark.parametrize(("speed", "seconds", "least", "most"), [(1, 1, 0.9, 400.0), (100, 100, 0.0, 100.0)])
 def test_a_wait_lasts_as_long_as_the_clock_says(
-    bench: Bench, speed: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, speed: float, seconds: int, least: float, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first in real time, as a user without a fast clock has it."""
+    """The first in real time, as a user without a fast clock has it; the other a hundred times as fast."""
     serve_old(bench)
     monkeypatch.setattr(bench.cloud, "clock", Clock(speed))
-    update(bench, blue_green("ALL_AT_ONCE", bake=int(least) or 10))
+    update(bench, blue_green("ALL_AT_ONCE", bake=seconds))
     stage(bench, "Baking")
     began = time.monotonic()
     settle(bench)
-    assert least - 0.1 <= time.monotonic() - began < most + 1
+    assert least <= time.monotonic() - began < most
 
 
 def test_an_endpoint_can_be_deleted_in_the_middle(bench: Bench) -> None:

@@ -14,6 +14,8 @@ import pytest
 ACCOUNT, REGION = "123456789012", "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/pipeline"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/image:1"
+PATIENCE = 400.0
+"""Seconds until a test gives up: what comes ends the wait."""
 
 
 @pytest.fixture(scope="package")
@@ -95,7 +97,7 @@ def events(client: Callable[[str], Any], name: str) -> Iterator[Callable[[Callab
     seen: list[dict[str, Any]] = []
 
     def collect(wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while not any(wanted(event) for event in seen):
             assert time.monotonic() < end, f"no such event among {[(e['detail-type'], e['detail']) for e in seen]}"
             answer = client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
@@ -114,9 +116,9 @@ def definition(*steps: dict[str, Any], parameters: list[dict[str, Any]] | None =
     return json.dumps({"Version": "2020-12-01", "Parameters": parameters or [], "Steps": list(steps), **more})
 
 
-def finished(sm: Any, arn: str, seconds: float = 60) -> dict[str, Any]:
+def finished(sm: Any, arn: str) -> dict[str, Any]:
     """Wait for an execution's end."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while True:
         found = sm.describe_pipeline_execution(PipelineExecutionArn=arn)
         if found["PipelineExecutionStatus"] in ("Succeeded", "Failed", "Stopped"):
@@ -140,9 +142,9 @@ def reason(sm: Any, ended: dict[str, Any]) -> str:
     return "; ".join(step["FailureReason"] for step in found if "FailureReason" in step)
 
 
-def until(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def until(check: Callable[[], Any], what: str) -> Any:
     """The first true answer of `check`."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not (found := check()):
         assert time.monotonic() < end, what
         time.sleep(0.05)

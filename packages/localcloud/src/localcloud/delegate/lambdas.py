@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from localcloud.hooks.scope import DEFAULT_ACCOUNT
 from localcloud.keys import Credential, Keys
 
 _FROM_HOST = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
-_RETRY_S, _MOST_RETRY_S = 1.0, 30.0
-"""Between two tries of an event that a function failed on: shorter than AWS's minutes at any speed."""
+_RETRY_S = (1.0, 2.0)
+"""Between the tries of an event that a function failed on, on the clock; AWS waits one minute, then two."""
+_THROTTLED_S, _MOST_THROTTLED_S = 1.0, 300.0
+"""Until an event is tried again that found no free execution environment: doubled from the first to the second."""
+_EVENT_AGE_S = 21_600
 _TMP_MEGABYTES = 512
 _FRAME = re.compile(r'^  File "')
 
@@ -27,7 +31,31 @@ def install(url: str, keys: Keys, clock: Clock, patches: Patches) -> None:
     """Wrap the places where a function's process is started, called, and its answer made."""
     functions.start_with(patches, lambda config, proposed: clean_environment(config, proposed, url, keys), bounded)
     functions.fail_with(patches, error_body, unsupported)
-    functions.retry_after(patches, clock.real(_RETRY_S), clock.real(_MOST_RETRY_S))
+    functions.queue_events(patches, lambda settings, attempt: tried(settings, attempt, clock))
+
+
+def tried(settings: dict[str, Any], attempt: functions.Attempt, clock: Clock) -> dict[str, Any] | None:
+    """Run `attempt` until it ends well, three times at most; a throttled one doesn't count. None, or the last failure.
+
+    Source: the Lambda developer guide, "How Lambda handles errors and retries with asynchronous invocation".
+    """
+    retries = settings.get("MaximumRetryAttempts")
+    left = len(_RETRY_S) if retries is None else int(retries)
+    waits, throttled, age = list(_RETRY_S), _THROTTLED_S, 0.0
+    while True:
+        result = attempt()
+        if not result.get("error"):
+            return None
+        if result.get("throttle"):
+            wait, throttled = throttled, min(2 * throttled, _MOST_THROTTLED_S)
+        elif left == 0:
+            return result
+        else:
+            wait, left = waits.pop(0), left - 1
+        age += wait
+        if age > settings.get("MaximumEventAgeInSeconds", _EVENT_AGE_S):
+            return result
+        time.sleep(clock.real(wait))
 
 
 def bounded(config: dict[str, Any], command: list[str]) -> list[str]:

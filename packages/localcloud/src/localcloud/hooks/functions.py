@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import json
 import subprocess
 import threading
 from collections.abc import Callable
@@ -18,6 +20,10 @@ Wrap = Callable[[Document, list[str]], list[str]]
 """The command of a function's process: of its configuration and what MiniStack proposes."""
 Fail = Callable[[Document, Document | None, Document, str], Document]
 """What is answered for a failed function: of MiniStack's body, the failure, the configuration, the request id."""
+Attempt = Callable[[], Document]
+"""Runs a function once with its event: MiniStack's answer, with `throttle` or `error` where it did not end well."""
+Queue = Callable[[Document, Attempt], Document | None]
+"""Runs an attempt as often as an EventInvokeConfig lets an event be tried: None, or the last failure if all failed."""
 _here = threading.local()
 """What the thread that runs a function knows: `config` while its process starts, `failure` after it failed."""
 
@@ -40,12 +46,47 @@ async def invoke(name: str, event: Any, qualifier: str | None, headers: dict[str
     return await lambda_svc._invoke(name, event, headers, qualifier, {})
 
 
-def retry_after(patches: Patches, seconds: float, most: float) -> None:
-    """How long an event waits between two tries of a function that fails: `seconds`, doubled up to `most`."""
-    from ministack.services import lambda_svc
+def queue_events(patches: Patches, queue: Queue) -> None:
+    """Let `queue` decide how often a function is tried with an event of Invoke, S3, a rule, a schedule or a topic.
 
-    patches.put(lambda_svc, "_LAMBDA_ASYNC_RETRY_BASE_SECONDS", seconds)
-    patches.put(lambda_svc, "_LAMBDA_ASYNC_RETRY_MAX_SECONDS", most)
+    MiniStack tries a function once with an event of EventBridge or SNS: when that fails, the event is gone. It sends
+    a dead-letter queue the record that a destination gets; Lambda sends the event itself.
+    """
+    from ministack.services import eventbridge, lambda_svc, sns
+
+    def take(func: Document, event: Any) -> None:
+        config = func.get("config") or func
+        settings = func.get("event_invoke_config") or (func.get("event_invoke_configs") or {}).get("$LATEST") or {}
+
+        def run() -> None:
+            # One after another, each in the function's own account and region, as a request of its own would be.
+            lambda_svc._run_with_function_config_scope(func, work)
+
+        def work() -> None:
+            failure = queue(settings, lambda: lambda_svc._execute_function(func, event))
+            if failure is None:
+                return
+            destination = ((settings.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination")
+            if destination:
+                lambda_svc._route_async_failure(destination, config.get("FunctionName", ""), event, failure)
+            letters = (config.get("DeadLetterConfig") or {}).get("TargetArn")
+            if letters:
+                eventbridge._invoke_target({"Arn": letters, "Input": json.dumps(event)}, {}, {})
+
+        threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+
+    def of_rule(arn: str, payload: str) -> None:
+        func, config, _ = lambda_svc._get_func_record_for_ref(arn)
+        if func and config:
+            take(lambda_svc._execution_record_for_config(func, config), json.loads(payload))
+
+    def of_topic(endpoint: str, envelope: str, topic_arn: str, sub_arn: str, *_: Any) -> None:
+        record = {"EventVersion": "1.0", "EventSubscriptionArn": sub_arn, "EventSource": "aws:sns"}
+        of_rule(endpoint, json.dumps({"Records": [{**record, "Sns": json.loads(envelope)}]}))
+
+    patches.put(lambda_svc, "invoke_async_with_retry", take)
+    patches.put(eventbridge, "_dispatch_to_lambda", of_rule)
+    patches.put(sns, "_deliver_to_lambda", of_topic)
 
 
 def start_with(patches: Patches, clean: Clean, wrap: Wrap) -> None:

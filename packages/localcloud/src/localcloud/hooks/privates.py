@@ -115,6 +115,7 @@ PRIVATES: dict[str, dict[str, str]] = {
             "message_structure=, message_attributes=, message_group_id=, message_deduplication_id=)"
         ),
         "SnsPublishError": "class",
+        "_deliver_to_lambda": "(endpoint, envelope, topic_arn, sub_arn, msg_id, raw_message, message_attributes)",
     },
     "services.lambda_svc": {
         "_presigned_code_url": "(func_name)",
@@ -123,12 +124,16 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_get_func_record_for_ref": "(function_ref)",
         "_execute_function_warm": "(func, event, request_id)",
         "_execute_function_docker": "(func, event, request_id)",
-        "_LAMBDA_ASYNC_RETRY_BASE_SECONDS": "float",
-        "_LAMBDA_ASYNC_RETRY_MAX_SECONDS": "float",
+        "_execute_function": "(func, event)",
+        "_execution_record_for_config": "(func, config)",
+        "_run_with_function_config_scope": "(func_or_config, callback, args, kwargs)",
+        "_route_async_failure": "(target_arn, func_name, event, result)",
+        "invoke_async_with_retry": "(func, event)",
     },
     "services.eventbridge": {
         "_put_events": "(data, allow_aws_source=)",
         "_invoke_target": "(target, event, rule, view=)",
+        "_dispatch_to_lambda": "(arn, payload)",
         "_pattern_event_view": "(event)",
         "_event_buses": "AccountRegionScopedDict",
         "_event_bus_policies": "AccountRegionScopedDict",
