@@ -1,4 +1,4 @@
-# make demo | make quick | make test | make check | make mutants | make test-images | make clean
+# make demo | make quick | make test | make check | make slow | make mutants | make test-images | make clean
 PYTHON ?= python3
 VENV := .venv
 # Images set this to stay small; here each of a thousand processes would compile our modules anew.
@@ -11,7 +11,7 @@ QUICK := tests/author tests/common tests/tools tests/cli tests/preparation tests
 	tests/evaluation/test_metrics.py tests/evaluation/test_intervals.py tests/evaluation/test_archive.py \
 	packages/localcloud/tests/localcloud_front/test_shapes.py --ignore=tests/author/test_publish.py
 
-.PHONY: setup demo quick test check lint types reference lock mutants test-images clean
+.PHONY: setup demo quick test check slow lint types reference lock mutants test-images clean
 
 setup: $(VENV)/.installed
 
@@ -28,10 +28,14 @@ $(VENV)/.installed: pyproject.toml packages/localcloud/pyproject.toml constraint
 demo: setup
 	$(BIN)/fmops demo
 
-# Four workers, each with homes and ports of its own: they wait for each other less than for what they start. Then what
-# needs the machine to itself.
+# Four workers, each with homes and ports of its own: they wait for each other less than for what they start.
+WORKERS := -n 4 --dist loadfile --no-loadscope-reorder --durations=10
 test: setup
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" --durations=10
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not alone"
+
+# Whole trainings and pipelines of minutes, then what needs the machine to itself.
+slow: setup
+	$(BIN)/python -m pytest $(WORKERS) -m "slow and not alone"
 	$(BIN)/python -m pytest -m alone --durations=10
 
 # The edit loop: no localcloud, no model, under a minute.

@@ -8,8 +8,10 @@ SDK builds: here a process reads them once.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -35,7 +37,26 @@ def _load_once(self: JSONFileLoader, path: str) -> Any:
 
 JSONFileLoader.load_file = _load_once
 
-LONGEST_FIRST = ("tests/e2e/", "tests/lambdas/", "localcloud_jobs/", "localcloud_front/", "tests/evaluation/")
+LONGEST_FIRST = (
+    *("tests/e2e/", "tests/training/", "tests/lambdas/", "localcloud_jobs/", "localcloud_pipelines/"),
+    *("localcloud_front/", "tests/evaluation/", "tests/serving/"),
+)
+
+
+# Once each is imported, nearly all that its import makes is there.
+_LARGE = ["sagemaker.core.resources", "transformers.trainer"]
+
+
+def pytest_runtest_setup() -> None:
+    """What was imported stays: no collection of garbage looks through it again.
+
+    accelerate makes a full one at the end of each training: half a second of a test that trains for one.
+    """
+    there = [name for name in _LARGE if name in sys.modules]
+    if there:
+        _LARGE[:] = [name for name in _LARGE if name not in there]
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import ROOT, fmops
+from tests.support.command import ROOT, fmops, fmops_cold
 
 COMMANDS = [
     "demo", "validate", "config", "definition", "bootstrap", "upsert", "start", "status", "logs", "stop", "report",
@@ -41,7 +41,7 @@ OPTIONS = {
 
 
 def test_help_names_every_command_whole_on_80_columns() -> None:
-    result = fmops("--help", COLUMNS="80")
+    result = fmops_cold("--help", COLUMNS="80")
     assert result.returncode == 0
     listed = re.findall(r"^  ([a-z]+)  ", result.stdout, flags=re.MULTILINE)
     assert listed == COMMANDS
@@ -114,7 +114,7 @@ def test_every_mistake_of_the_configuration_is_named_at_once(tmp_path: Path) -> 
 def test_definition_prints_json_and_nothing_else() -> None:
     import json
 
-    result = fmops("definition")
+    result = fmops_cold("definition")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["Version"] == "2020-12-01"
     assert result.stderr == "Next: fmops upsert\n"
@@ -122,7 +122,7 @@ def test_definition_prints_json_and_nothing_else() -> None:
 
 def test_validate_needs_no_account_and_no_network() -> None:
     # An unusable proxy makes any attempt to reach the network fail.
-    result = fmops("validate", HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    result = fmops_cold("validate", HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
     assert result.returncode == 0, result.stderr
     assert "is valid" in result.stdout
     assert result.stderr == ""

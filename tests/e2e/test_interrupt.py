@@ -43,6 +43,7 @@ def test_control_c_while_the_base_model_is_converted_leaves_no_process_behind(tm
     interrupt_demo(tmp_path, "base-model")
 
 
+@pytest.mark.slow
 def test_control_c_while_a_job_trains_leaves_no_process_behind(with_base_model: Path) -> None:
     interrupt_demo(with_base_model, "jobs/*-Train-*")
 

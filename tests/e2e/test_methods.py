@@ -12,6 +12,8 @@ import pytest
 
 from tests.e2e.conftest import House, write_config
 
+pytestmark = pytest.mark.slow
+
 # One pipeline and one group each, so that nothing of another test's is counted.
 ENVIRONMENTS = """environments:
   dpo:

@@ -20,6 +20,7 @@ LOCAL = """environments:
 """
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "upsert_and_start.ipynb", as_version=4)
     write_config(tmp_path, environments=LOCAL)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import House, free_port, write_config
 from tests.support.base_model import give_base_model
 
@@ -19,6 +21,7 @@ FEW = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_learns_the_task(tmp_path: Path) -> None:
     from examples.home_assistant import write_dataset
 

@@ -5,28 +5,24 @@ running = forks.start(job, patch="", max_steps=20)      a Fork: pid, kill(SIGTER
 running = forks.start_together(job, 2, max_steps=20)    as many processes of one machine
 forks.close()
 
-The warm process (this file as a program) has a single thread and has computed nothing when it forks. `patch` is Python
-that the job runs before train.py's main, to meet it at a moment that no clock finds.
+The warm process (tests/support/warm.py) is this file as a program. `patch` is Python that the job runs before
+train.py's main, to meet it at a moment that no clock finds.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tests.support.training_job import TRAINING, TrainingJob
+from tests.support.warm import Request, Warm, serve
 
-ROOT = TRAINING.parent
 PATIENCE = 240  # seconds: what a job may take that nobody kills
 
 
@@ -64,16 +60,9 @@ class Fork:
         return (self._logs / "stdout").read_text()
 
 
-class Forks:
+class Forks(Warm):
     def __init__(self) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.training_forks"],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join((str(ROOT), str(TRAINING)))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__("tests.support.training_forks", TRAINING)
 
     def start(self, job: TrainingJob, patch: str = "", **hyperparameters: Any) -> Fork:
         job.out = job.err = ""
@@ -107,26 +96,14 @@ class Forks:
         for name in ("stdout", "stderr"):
             (logs / name).write_text("")
         request = {
-            "environment": {**job.environment, **place},
+            "environment": {**os.environ, "OMP_NUM_THREADS": "1", **job.environment, **place},
+            "cwd": str(TRAINING.parent),
+            "stdout": str(logs / "stdout"),
+            "stderr": str(logs / "stderr"),
             "arguments": job.arguments(hyperparameters),
-            "folder": str(logs),
             "patch": patch,
         }
         return Fork(self, job, logs, self.ask(request))
-
-    def ask(self, request: dict[str, Any]) -> Any:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
-
-    def close(self) -> None:
-        """End the warm process; with its standard input gone it leaves its loop."""
-        for stream in (self._server.stdin, self._server.stdout):
-            assert stream is not None
-            stream.close()
-        self._server.wait(timeout=300)
 
 
 def free_port() -> int:
@@ -135,43 +112,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(requests: IO[str]) -> None:
-    import peft  # noqa: F401  # loaded so that no job has to
+def warm_up() -> None:
+    """What jobs import, and nothing computed."""
+    import peft  # noqa: F401
     import torch
     import torch.distributed.fsdp
-    import train
+    import train  # noqa: F401
     import trainer_setup  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     torch.set_num_threads(1)
-    for line in requests:
-        request = json.loads(line)
-        if "poll" in request:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        else:
-            assert threading.active_count() == 1, "a fork would copy a lock that nobody releases"
-            answer = os.fork()
-            if answer == 0:
-                run(train.main, request)
-        print(json.dumps(answer), flush=True)
+    get_checkpoint_conversion_mapping("llama")  # compiles the patterns of all architectures, for all
 
 
-def run(main: Any, request: dict[str, Any]) -> None:
-    """The child: the job, under the container's environment."""
-    code = 70
-    try:
-        for name, number in (("stdout", 1), ("stderr", 2)):
-            file = os.open(Path(request["folder"], name), os.O_WRONLY | os.O_APPEND)
-            os.dup2(file, number)
-        os.environ.update(request["environment"])
-        exec(request["patch"], {})
-        code = main(request["arguments"])
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code)
+def run(request: Request) -> int:
+    """The job, behind its patch; its exit code."""
+    import train
+
+    exec(request["patch"], {})
+    return train.main(request["arguments"])
 
 
 if __name__ == "__main__":
-    serve(sys.stdin)
+    warm_up()
+    serve(sys.stdin, run)

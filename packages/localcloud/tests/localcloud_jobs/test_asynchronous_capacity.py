@@ -196,6 +196,6 @@ def test_two_fleets_without_instances_say_so_at_once(bench: Bench) -> None:
 
     caller = threading.Thread(target=lambda: host(bench.cloud).using(bench.ctx, "bare", use), daemon=True)
     caller.start()
-    until(lambda: [error.message for error in said], lambda found: "has no instance at present" in "".join(found), 20)
+    until(lambda: [error.message for error in said], lambda found: "has no instance at present" in "".join(found))
     bench.call("DeleteEndpoint", EndpointName="bare")
     until(lambda: bench.call("ListEndpoints")["Endpoints"], lambda found: not found)

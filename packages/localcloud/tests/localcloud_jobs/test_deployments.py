@@ -421,7 +421,7 @@ def test_a_rollback_is_over_after_a_restart(tmp_path: Path) -> None:
     until(lambda: fleet._diversion[0].pools["AllTraffic"].take_peaks(), lambda peaks: peaks == [1])  # type: ignore[index]
     bench.delegate.alarms["errors"] = "ALARM"
     until(lambda: describe(bench)["EndpointStatus"], lambda status: status == "RollingBack")
-    assert word(bench, "chat") == "old"
+    until(lambda: word(bench, "chat"), "old".__eq__)
     end(bench.cloud)
     caller.join()
     assert [error.code for error in failed] == ["ServiceUnavailable"]

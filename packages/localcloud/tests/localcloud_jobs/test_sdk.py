@@ -88,7 +88,6 @@ def check(url: str, home: Path, name: str, kind: str, ranks: list[str]) -> None:
         job = until(
             lambda: sagemaker.describe_training_job(TrainingJobName=name),
             lambda job: job["TrainingJobStatus"] in ("Completed", "Failed"),
-            120,
         )
         found = logs.filter_log_events(
             logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{name}/algo-1-"

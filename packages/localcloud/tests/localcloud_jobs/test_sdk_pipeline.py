@@ -85,7 +85,6 @@ def ended(url: str, secret: str, arn: str) -> dict[str, dict[str, Any]]:
         until(
             lambda: sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"],
             lambda status: status not in ("Executing", "Stopping"),
-            150,
         )
         steps = sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
     return {found["StepName"]: found for found in steps}

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,10 @@ class Application:
 
     def state_of(self, name: str) -> Any:
         """A service's state as it is saved now; None when there is nothing to save."""
-        get = self._app._build_persistence_save_dict().get(name)
+        module = self._app._state_map[name]
+        # As MiniStack finds it for its table of all states, which is dear to make for one.
+        loaded = self._app._loaded_modules.get(module) or sys.modules.get(f"ministack.services.{module}")
+        get = getattr(loaded, "get_state", None)
         return get() if get else None
 
     def reset(self) -> None:

@@ -21,7 +21,7 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_run_ready_scripts": "()",
         "_reset_all_state": "()",
         "_state_map": "dict",
-        "_build_persistence_save_dict": "()",
+        "_loaded_modules": "dict",
     },
     "core.persistence": {
         "STATE_DIR": "str",

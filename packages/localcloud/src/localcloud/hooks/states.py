@@ -30,7 +30,8 @@ def save(name: str, state: Any) -> None:
     document = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
     try:
         with open(f"{path}.tmp", "w") as file:
-            json.dump(document, file, default=persistence._json_default)
+            # Not json.dump: that encodes in Python, ten times as slowly as json.dumps in C.
+            file.write(json.dumps(document, default=persistence._json_default))
         os.replace(f"{path}.tmp", path)
     except BaseException:
         if os.path.exists(f"{path}.tmp"):
