@@ -28,8 +28,8 @@ $(VENV)/.installed: pyproject.toml packages/localcloud/pyproject.toml constraint
 demo: setup
 	$(BIN)/fmops demo
 
-# Four workers, each with homes and ports of its own: they wait for each other less than for what they start.
-WORKERS := -n 4 --dist loadfile --no-loadscope-reorder --durations=10
+# Three workers, each with homes and ports of its own, keep two cores busy.
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 test: setup
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not alone"
 

@@ -1,6 +1,6 @@
 """How the whole suite runs: one thread per process, and the files that take longest first.
 
-Four workers share two cores (make test). OpenMP's threads spin while they wait, which starves the other workers, so
+Three workers share two cores (make test). OpenMP's threads spin while they wait, which starves the other workers, so
 each process gets one, and waits passively. A worker takes whole files; when the long ones come first, none runs alone
 at the end. Each boto3 session would read the services' models anew, half a second of them in each definition that the
 SDK builds: here a process reads them once.

@@ -14,6 +14,8 @@ from tests.e2e.conftest import House
 from tests.support.training_job import lamp_rows
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "fmops-model-artifacts-111122223333-us-east-1"
 ROWS = f"s3://{BUCKET}/machines"
 SMALL = {
@@ -112,7 +114,6 @@ def report(house: House, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 def test_two_machines_train_to_the_losses_of_one(house: House, train_alone: str) -> None:
     one = end(house, start(house, train_alone, 1))
     # `batch_size` is each process's: the same number of rows a step.

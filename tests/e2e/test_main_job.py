@@ -182,6 +182,7 @@ def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) 
     assert job["TrainingJobSummaries"][0]["TrainingJobStatus"] == "Stopped"
 
 
+@pytest.mark.slow
 def test_a_long_run_is_measured_once_and_a_short_one_never(
     house: House, finished: str, csv_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

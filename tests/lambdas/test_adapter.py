@@ -19,6 +19,8 @@ from tests.lambdas.conftest import IMAGE
 from tests.lambdas.support import GROUP, belongings, load, rest, settings, states, undeploy
 from tests.support.tiny_model import make_tiny_model
 
+pytestmark = pytest.mark.slow
+
 deploy = load("deploy")
 ledger = load("ledger")
 ENDPOINT = "shared-base"

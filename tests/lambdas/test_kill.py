@@ -16,6 +16,8 @@ import pytest
 from tests.lambdas.support import GROUP, LAMBDAS, approval, belongings, load, rest, settings, states
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 deploy = load("deploy")
 ledger = load("ledger")
 DRIVER = Path(__file__).with_name("killed_deploy.py")

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.support.bundles import bundled
 from tests.support.training_job import TrainingJob
 
@@ -72,6 +74,7 @@ def test_the_command_learns_when_the_container_started() -> None:
     assert before <= float(said) <= time.time()
 
 
+@pytest.mark.slow
 def test_every_process_of_torchrun_saves(new_job: Callable[..., TrainingJob]) -> None:
     """That the next attempt goes on from there is tested where a whole container is stopped: tests/e2e."""
     job = new_job("launched")

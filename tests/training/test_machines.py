@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from checkpoints import HALF, fault
 
 from tests.support.training_forks import Forks, free_port
@@ -30,6 +31,7 @@ def run_on_both(forks: Forks, machines: list[TrainingJob]) -> None:
         assert process.wait() == 0, machine.err
 
 
+@pytest.mark.slow
 def test_two_machines_train_and_resume_as_one(new_job: NewJob, forks: Forks, tmp_path: Path) -> None:
     machines = first, second = [new_job("first"), new_job("second")]
     run_on_both(forks, machines)

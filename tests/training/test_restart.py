@@ -53,7 +53,7 @@ def same_run(one: TrainingJob, other: TrainingJob) -> None:
 
 
 def wait_for(condition: Callable[[], bool], process: Fork) -> None:
-    until(lambda: condition() or process.poll() is not None, pause=0.0005)
+    until(lambda: condition() or process.poll() is not None, pause=0.0005, longest=0.0005)
 
 
 def being_written(job: TrainingJob, at_least: int) -> bool:
@@ -63,6 +63,7 @@ def being_written(job: TrainingJob, at_least: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_ends_the_same(new_job: NewJob, uninterrupted: TrainingJob, forks: Forks) -> None:
     job = new_job("killed")
     moments: list[Callable[[], bool]] = [

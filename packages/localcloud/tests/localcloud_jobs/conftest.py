@@ -137,13 +137,14 @@ def s3_output(name: str, uri: str, path: str, mode: str = "EndOfJob") -> dict[st
 
 def until(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
     """Look until it is good, however busy the machine; AssertionError with the last look when it never is."""
-    deadline = time.monotonic() + PATIENCE
+    deadline, pause = time.monotonic() + PATIENCE, 0.02
     while True:
         seen = look()
         if good(seen):
             return seen
         assert time.monotonic() < deadline, f"still {seen!r} after {PATIENCE:.0f} s"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.2)
 
 
 def open_cloud(home: Path) -> Cloud:

@@ -43,6 +43,7 @@ def environment(cloud: Any, client: Callable[[str], Any], tmp_path: Path) -> dic
     }
 
 
+@pytest.mark.slow
 def test_a_scikit_learn_pipeline_through_the_sdk(environment: dict[str, str], client: Callable[[str], Any]) -> None:
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), "iris"], env=environment, capture_output=True, text=True, timeout=300, check=False
