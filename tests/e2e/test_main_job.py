@@ -163,6 +163,7 @@ def stop_at(house: House, started: str, line: str) -> str:
     return house.run("logs", identifier).stdout
 
 
+@pytest.mark.slow
 def test_stop_ends_the_running_job(house: House, finished: str, csv_file: Path) -> None:
     long = ("start", "--data", str(csv_file), "-p", "MaxSteps=100000", "-p", "BatchSize=8")
     started = house.run(*long).stdout
