@@ -3,22 +3,30 @@ processing container."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from common.rows import RowError, kind
 
-MESSAGES = ("messages", "conversation")
+MESSAGES = ("messages", "conversation", "conversations")
 PROMPTS = ("prompt", "instruction", "question", "query")
 COMPLETIONS = ("completion", "output", "response", "answer")
 CHOSEN = ("chosen",)
 REJECTED = ("rejected",)
 TEXTS = ("text",)
 INPUTS = ("input", "context")
+HISTORIES = ("history",)
+TOOLS = ("tools",)
 SYSTEMS = ("system", "system_prompt")
 SLICES = ("slice",)
 GROUPS = ("group", "group_id", "template")
+USUAL = frozenset(
+    (*MESSAGES, *PROMPTS, *COMPLETIONS, *CHOSEN, *REJECTED, *TEXTS, *INPUTS, *SYSTEMS, *HISTORIES, *TOOLS)
+)
+"""Names that make an object a row."""
 OTHER_TASK = "another task's row"
 """The reason of a row that belongs to another task; one of them ends the run."""
 
@@ -37,6 +45,12 @@ class Columns:
     system: str = ""
     slice: str = ""
     group: str = ""
+    find_group: bool = False
+    """Whether a column with a usual name for groups keeps rows together though nobody named it."""
+
+
+NAMED = tuple(field.name for field in fields(Columns) if field.name != "find_group")
+"""The columns that a user can name."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +60,20 @@ class Layout:
     messages: str | None = None
     prompt: str | None = None
     input: str | None = None
+    history: str | None = None
     completion: str | None = None
     chosen: str | None = None
     rejected: str | None = None
     text: str | None = None
+    tools: str | None = None
     system: str | None = None
     slice: str | None = None
     group: str | None = None
+
+    def ignored(self, names: Sequence[str]) -> list[str]:
+        """The columns that no part of a row comes from."""
+        used = set(vars(self).values())
+        return [str(name) for name in names if name not in used]
 
 
 def find_layout(names: Sequence[str], columns: Columns, task: str = "sft") -> Layout:
@@ -83,7 +104,7 @@ class _Finder:
         shared = {
             "system": self.find(columns.system, SYSTEMS, "--system-column"),
             "slice": self.find(columns.slice, SLICES),
-            "group": self.find(columns.group, GROUPS),
+            "group": self.find(columns.group, GROUPS if columns.find_group else ()),
         }
         if task == "dpo":
             return Layout(**self.preference(), **shared)
@@ -95,9 +116,11 @@ class _Finder:
             None if plain and not columns.messages else self.find(columns.messages, MESSAGES, "--messages-column")
         )
         if messages is not None:
-            return Layout(messages=messages, **shared)
+            return Layout(messages=messages, tools=self.find("", TOOLS), **shared)
         prompt = self.find(columns.prompt, PROMPTS, "--prompt-column")
         completion = self.find(columns.completion, COMPLETIONS, "--completion-column")
+        if prompt is None and not columns.input:
+            prompt = self.find("", INPUTS[:1])
         text = self.find("", TEXTS)
         if text is not None and prompt is None and completion is None:
             return Layout(text=text, **shared)
@@ -107,7 +130,8 @@ class _Finder:
         ):
             if found is None:
                 raise self.missing(part, usual)
-        return Layout(prompt=prompt, completion=completion, input=self.input(prompt), **shared)
+        history = self.find("", HISTORIES)
+        return Layout(prompt=prompt, completion=completion, input=self.input(prompt), history=history, **shared)
 
     def preference(self) -> dict[str, str | None]:
         """The parts of a preference. Whole conversations as answers need no prompt: which they are is in the row."""
@@ -147,7 +171,9 @@ class _Finder:
             )
 
     def input(self, prompt: str | None) -> str | None:
-        usual = INPUTS if prompt is not None and prompt.strip().lower() == "instruction" else ()
+        """More input. Under `prompt` nothing is put unasked: beside an instruction it is the whole prompt, rendered."""
+        name = (prompt or "").strip().lower()
+        usual = INPUTS if name == "instruction" else INPUTS[1:] if name in ("question", "query") else ()
         return self.find(self.columns.input, usual, "--input-column")
 
     def missing(self, part: str, usual: Iterable[str]) -> RowError:
@@ -164,10 +190,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def text_at(row: Mapping[str, Any], name: str) -> str:
-    """The text under a key, empty for null; raises RowError for anything else."""
+    """The text under a key, empty for null, a number as JSON writes it; raises RowError for anything else."""
     value = row[name]
     if value is None:
         return ""
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return json.dumps(value)
     if not isinstance(value, str):
         raise RowError("wrong type", f"field {name!r} must be text, not {kind(value)}")
     return value

@@ -3,8 +3,9 @@
     python prepare.py --input data.csv --output prepared
     python prepare.py --check --input data.csv
 
-Reads CSV (comma, semicolon, tab), JSON lines, JSON arrays and Parquet; rows as instruction/input/output,
-prompt/completion, chat messages or texts, with --task dpo as preferences (preferences.py). Writes under --output:
+Reads CSV (comma, semicolon, tab), JSON (lines, arrays, wrapped or one object below the other) and Parquet; rows as
+instruction/input/output, prompt/completion, conversations (conversations.py) or texts, with --task dpo as preferences
+(preferences.py). Writes under --output:
 
     train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row per line (see rows.py)
     report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
@@ -21,10 +22,11 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from layouts import Columns
+from layouts import NAMED, Columns
 from readers import read_source
 from reading import Source, find_sources
 from rows import Batch, Converter
@@ -75,8 +77,8 @@ def parse(arguments: list[str] | None = None) -> Options:
     shares = Shares(given.train_share, given.validation_share, given.test_share)
     if not given.check and given.output is None:
         parser.error("--output is missing: the directory to write to")
-    names = [field.name for field in fields(Columns)]
-    columns = Columns(**{name: (getattr(given, f"{name}_column") or "").strip() for name in names})
+    named: dict[str, Any] = {name: (getattr(given, f"{name}_column") or "").strip() for name in NAMED}
+    columns = Columns(**named)
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
                    given.task, given.answers_for, given.check, given.check_rows, given.message_file)  # fmt: skip
@@ -84,19 +86,72 @@ def parse(arguments: list[str] | None = None) -> Options:
 
 def run(options: Options) -> Tally:
     """Does the whole job; raises JobError if the data can't be used (the report is written before)."""
-    sources = find_sources(options.input, options.columns, options.task)
-    tally = _pass(sources, options, {})
-    if options.output is not None and tally.total("rows_out") and len(tally.groups) <= TRACKED_GROUPS:
-        overrides = fill_empty_splits(tally.groups, options.shares)
-        if overrides:
-            print("[prepare] a split would stay empty: moving the smallest groups into it", flush=True)
-            tally = _pass(sources, options, overrides)
+    left_out: dict[str, str] = {}
+    sources = find_sources(options.input, options.columns, options.task, left_out)
+    group = "" if options.columns.group else automatic_group(sources, options)
+    tally, problem = _filled(sources, options, bool(group))
+    notes = []
+    if group and (why := _of_no_use(tally)):
+        notes.append(
+            f"the column {group!r} does not keep rows together: {why}; name it under data.columns.group to insist"
+        )
+        tally, problem = _filled(sources, options, False)
+    tally.left_out, tally.notes = left_out, notes
+    if options.output is not None:
+        settings = {
+            "seed": options.seed,
+            "task": options.task,
+            "group_column": options.columns.group or (group if not notes else ""),
+            **vars(options.shares),
+        }
+        write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
+    if problem:
+        raise JobError(problem)
     return tally
 
 
-def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) -> Tally:
+def automatic_group(sources: list[Source], options: Options) -> str:
+    """The column with a usual name for groups among the first rows of each file; empty without one."""
+    columns = replace(options.columns, find_group=True)
+    for source in sources:
+        converter = Converter(columns, Splitter(options.shares, options.seed, {}), options.task)
+        try:
+            for _ in zip(range(1), read_source(source, converter), strict=False):
+                pass
+        except JobError:
+            continue  # the pass over all rows will say so
+        for layout in converter.layouts():
+            if layout.group is not None:
+                return layout.group
+    return ""
+
+
+def _of_no_use(tally: Tally) -> str:
+    """Why a group column that nobody named does harm; empty if it does none."""
+    if tally.leaks:
+        return f"{tally.leaks} rows have a prompt that also stands under another of its values, in another split"
+    empty = [name for name, count in tally.splits.items() if not count]
+    if empty and tally.total("rows_out"):
+        return f"{len(tally.groups)} of its values can't fill {len(tally.splits)} splits"
+    return ""
+
+
+def _filled(sources: list[Source], options: Options, find_group: bool) -> tuple[Tally, str]:
+    """A pass over all rows, and another where a split stayed empty that can be filled."""
+    options = replace(options, columns=replace(options.columns, find_group=find_group))
+    tally, problem = _pass(sources, options, {})
+    if options.output is not None and tally.total("rows_out") and len(tally.groups) <= TRACKED_GROUPS and not problem:
+        overrides = fill_empty_splits(tally.groups, options.shares)
+        if overrides:
+            print("[prepare] a split would stay empty: moving the smallest groups into it", flush=True)
+            tally, problem = _pass(sources, options, overrides)
+    return tally, problem
+
+
+def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) -> tuple[Tally, str]:
+    """The counts of a pass over all rows, and why they can't be used, or an empty text."""
     tally = Tally(sources)
-    writer = Writer(options.output, tally, bool(options.columns.group))
+    writer = Writer(options.output, tally, bool(options.columns.group or options.columns.find_group))
     converter = Converter(options.columns, Splitter(options.shares, options.seed, overrides), options.task)
     reported = time.monotonic()
     try:
@@ -114,17 +169,8 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
         writer.close(complete=False)
         raise
     writer.close(complete=not problem)
-    if options.output is not None:
-        settings = {
-            "seed": options.seed,
-            "task": options.task,
-            "group_column": options.columns.group,
-            **vars(options.shares),
-        }
-        write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
-    if problem:
-        raise JobError(problem)
-    return tally
+    tally.ignored = converter.ignored()
+    return tally, problem
 
 
 def _batches(sources: list[Source], converter: Converter) -> Iterator[tuple[Source, Batch]]:
@@ -149,7 +195,8 @@ def judge(tally: Tally, options: Options) -> str:
         )
     rows_in, rows_out, rejected = (tally.total(key) for key in ("rows_in", "rows_out", "rejected"))
     reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(5))
-    where = " See report/rejected.jsonl for file, line and reason." if options.output and rejected else ""
+    where = f" The first: {tally.first}." if tally.first else ""
+    where += " All of them, with their reasons: report/rejected.jsonl." if options.output and rejected else ""
     share = rejected / rows_in if rows_in else 0.0
     if rows_in and share > options.max_rejected_share:
         return (
@@ -188,6 +235,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for reason, count in tally.reasons.most_common(5):
         print(f"[prepare] rejected: {reason} ({count})", flush=True)
+    if tally.first:
+        print(f"[prepare] the first rejected row: {tally.first}", flush=True)
+    for name, why in tally.left_out.items():
+        print(f"[prepare] left out: {name}: {why}", flush=True)
+    if tally.ignored:
+        columns = ", ".join(f"{name} ({count} rows)" for name, count in list(tally.ignored.items())[:12])
+        more = f", and {len(tally.ignored) - 12} more" if len(tally.ignored) > 12 else ""
+        print(f"[prepare] columns that nothing is read from: {columns}{more}", flush=True)
+    for note in tally.notes:
+        print(f"[prepare] {note}", flush=True)
     return 0
 
 

@@ -6,26 +6,29 @@ Runs in the Prepare step's processing container (CPU). Memory stays flat, whatev
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from typing import IO, Any
 
-from reading import ROW_BYTES, Source, decode, open_source, readable, skip
+from json_stream import TOO_DEEP, JsonStream, shape_of
+from layouts import USUAL
+from reading import ROW_BYTES, Source, beginning, decode, open_source, readable, skip
 from rows import Batch, Converter
 
 from common.failure import JobError
 
 BATCH_ROWS = 2000
-BLOCK_BYTES = 1 << 20
-TOO_DEEP = "nested too deeply"
+DAMAGE = (JobError, EOFError, OSError, zlib.error, gzip.BadGzipFile)
 SENTINEL = "\x1eend of file\x1e"
 
 
 def read_source(source: Source, converter: Converter) -> Iterator[Batch]:
-    """All rows of a file; raises JobError where what follows can't be told apart."""
-    readers = {"csv": read_csv, "jsonl": read_lines, "json": read_json, "parquet": read_parquet}
+    """All rows of a file; raises JobError, behind the rows before, where what follows can't be told apart."""
+    readers = {"csv": read_csv, "jsonl": read_json, "json": read_json, "parquet": read_parquet}
     with readable(source):
         yield from readers[source.format](source, converter)
 
@@ -90,33 +93,37 @@ def read_csv(source: Source, converter: Converter) -> Iterator[Batch]:
     with open_source(source) as file:
         skip(file, source.start)
         lines, number, batch = _Lines(file, source), source.first_line, Batch()
-        reader = csv.reader(lines, delimiter=source.delimiter)
-        while True:
-            try:
-                values = next(reader)
-                broken = ""
-                # A row over several lines with too few or too many fields: a stray quote has taken lines into a field.
-                swallows = len(lines.row) > 1 and len(values) != len(source.header)
-                if values != [SENTINEL] and (lines.ended or swallows):
-                    broken = "a quote opens here and doesn't close where a field ends"
-            except csv.Error as error:
-                broken = str(error)
-            except StopIteration:
-                break
-            if broken:
-                text = lines.drop_first().rstrip("\r\n")
-                batch.rejected.append((number, "invalid CSV", broken, text))
-                number += 1
-                reader = csv.reader(lines, delimiter=source.delimiter)
-            elif values == [SENTINEL]:
-                break
-            else:
-                if values:
-                    _add_csv_row(batch, converter, source.header, number, values)
-                number += lines.next_row()
-            if len(batch) >= BATCH_ROWS:
-                yield batch
-                batch = Batch()
+        reader = csv.reader(lines, **source.dialect)
+        try:
+            while True:
+                try:
+                    values = next(reader)
+                    broken = ""
+                    # A row over several lines with too few or too many fields: a stray quote took lines into a field.
+                    swallows = len(lines.row) > 1 and len(values) != len(source.header)
+                    if values != [SENTINEL] and (lines.ended or swallows):
+                        broken = "a quote opens here and doesn't close where a field ends"
+                except csv.Error as error:
+                    broken = str(error)
+                except StopIteration:
+                    break
+                if broken:
+                    text = lines.drop_first().rstrip("\r\n")
+                    batch.rejected.append((number, "invalid CSV", broken, text))
+                    number += 1
+                    reader = csv.reader(lines, **source.dialect)
+                elif values == [SENTINEL]:
+                    break
+                else:
+                    if values:
+                        _add_csv_row(batch, converter, source.header, number, values)
+                    number += lines.next_row()
+                if len(batch) >= BATCH_ROWS:
+                    yield batch
+                    batch = Batch()
+        except DAMAGE:
+            yield batch
+            raise
         yield batch
 
 
@@ -141,15 +148,30 @@ def read_parquet(source: Source, converter: Converter) -> Iterator[Batch]:
 
 
 def read_json(source: Source, converter: Converter) -> Iterator[Batch]:
-    """Reads a `.json` file: an array of objects, or objects one after the other (then as JSON lines)."""
+    """Reads JSON lines, or what else a JSON file holds its rows in (json_stream.py)."""
+
+    def part(key: str) -> bool:
+        return key.strip().lower() in USUAL or key in vars(converter.columns).values()
+
     with open_source(source) as file:
         skip(file, source.start)
-        if file.read(BLOCK_BYTES).lstrip()[:1] != b"[":
-            yield from read_lines(source, converter)
-            return
+        shape = shape_of(decode(beginning(file)), part)
+    if shape == "lines":
+        yield from read_lines(source, converter)
+        return
+    batch = Batch()
     with open_source(source) as file:
         skip(file, source.start)
-        yield from _read_array(source, converter, file)
+        try:
+            for line, row in JsonStream(file, source).rows(shape):
+                _add_object(batch, converter, line, row)
+                if len(batch) >= BATCH_ROWS:
+                    yield batch
+                    batch = Batch()
+        except DAMAGE:
+            yield batch
+            raise
+    yield batch
 
 
 def read_lines(source: Source, converter: Converter) -> Iterator[Batch]:
@@ -157,56 +179,18 @@ def read_lines(source: Source, converter: Converter) -> Iterator[Batch]:
     batch, number = Batch(), 0
     with open_source(source) as file:
         skip(file, source.start)
-        while line := _line(file, source, number + 1):
-            number += 1
-            if not line.isspace():
-                _add_json_line(batch, converter, number, line.removesuffix(b"\n"))
-            if len(batch) >= BATCH_ROWS:
-                yield batch
-                batch = Batch()
+        try:
+            while line := _line(file, source, number + 1):
+                number += 1
+                if not line.isspace():
+                    _add_json_line(batch, converter, number, line.removesuffix(b"\n"))
+                if len(batch) >= BATCH_ROWS:
+                    yield batch
+                    batch = Batch()
+        except DAMAGE:
+            yield batch
+            raise
     yield batch
-
-
-def _read_array(source: Source, converter: Converter, file: IO[bytes]) -> Iterator[Batch]:
-    """Streams the elements; a broken element ends the run, because what follows it can't be told apart."""
-    import codecs
-
-    decode, scan = codecs.getincrementaldecoder("utf-8")("surrogateescape"), json.JSONDecoder()
-    text, position, line, batch, opened = "", 0, 1, Batch(), False
-    blank = " \t\r\n"
-    while True:
-        block = file.read(BLOCK_BYTES)
-        text, position = text[position:] + decode.decode(block, final=not block), 0
-        while True:
-            start = position
-            while start < len(text) and (text[start] in blank or (opened and text[start] == ",") or not opened):
-                opened = opened or text[start] == "["
-                start += 1
-            line += text.count("\n", position, start)
-            position = start
-            if start == len(text):
-                break
-            if text[start] == "]":
-                yield batch
-                return
-            try:
-                row, end = scan.raw_decode(text, start)
-            except RecursionError:
-                raise JobError(f"{source.name}, line {line}: invalid JSON ({TOO_DEEP})") from None
-            except ValueError as error:
-                if block and len(text) - start < ROW_BYTES:
-                    break
-                raise JobError(f"{source.name}, line {line}: invalid JSON ({getattr(error, 'msg', error)})") from None
-            if end == len(text) and block:
-                break  # a number could go on in the next block
-            _add_object(batch, converter, line, row)
-            line += text.count("\n", start, end)
-            position = end
-            if len(batch) >= BATCH_ROWS:
-                yield batch
-                batch = Batch()
-        if not block:
-            raise JobError(f"{source.name}, line {line}: the array is not closed; the file seems to be cut off")
 
 
 def _line(file: IO[bytes], source: Source, number: int = 0) -> bytes:

@@ -9,24 +9,27 @@
     {"text": "Once upon a time"}
  -> the same
 
-Texts are kept as they are, leading and trailing blanks included. A blank cell is an empty text.
-Not covered: pictures, tool calls and tool results inside chat messages; such rows are rejected.
+Texts are kept as they are, leading and trailing blanks included. A blank cell is an empty text, a number the text that
+JSON has for it. Conversations are read in several forms (conversations.py), with the calls of tools among their turns.
+Not covered: pictures; such rows are rejected.
 """
 
 from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from conversations import PLAIN, read_conversation, read_history, system_text
 from layouts import Columns, Layout, find_layout, text_at, with_input
 from preferences import read_preference
 from splits import Splitter
 
-from common.rows import RowError, check_messages
+from common.rows import RowError
 
 
 def json_tools() -> tuple[Callable[[bytes], Any], Callable[[str], bytes]]:
@@ -84,6 +87,7 @@ class Converter:
         self.salt = splitter.seed.to_bytes(8, "little", signed=True)
         self.loads, self.dumps = json_tools()
         self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._rows: Counter[tuple[str, ...]] = Counter()
 
     def layout_of(self, row: Mapping[str, Any]) -> Layout:
         """Returns the layout for a row's keys; raises RowError."""
@@ -93,13 +97,26 @@ class Converter:
             layout = find_layout(names, self.columns, self.task)
             if len(self._layouts) < 1000:
                 self._layouts[names] = layout
+        self._rows[names] += 1
         return layout
+
+    def layouts(self) -> list[Layout]:
+        """Those of the rows so far."""
+        return list(self._layouts.values())
+
+    def ignored(self) -> dict[str, int]:
+        """How many rows had a column that nothing was read from, by its name."""
+        found: Counter[str] = Counter()
+        for names, layout in self._layouts.items():
+            for name in layout.ignored(names):
+                found[name] += self._rows[names]
+        return dict(found.most_common())
 
     def add(self, batch: Batch, number: int, row: Mapping[str, Any]) -> None:
         """Adds the row with that line number, or its rejection."""
         try:
             layout = self.layout_of(row)
-            system = text_at(row, layout.system) if layout.system is not None else ""
+            system = system_text(row[layout.system]) if layout.system is not None else ""
             slice_name, group = _label(row, layout.slice), _label(row, layout.group)
             if layout.completion is not None:
                 turns, completion = _turns(row, layout, system)
@@ -111,10 +128,11 @@ class Converter:
                 self.append(batch, number, [], _document(row, layout.text), slice_name, group)
                 batch.texts.append(number)
             else:
-                messages = check_messages(row[layout.messages or ""])
-                if system.strip() and messages[0][0] != "system":
-                    messages.insert(0, ("system", system))
-                self.append(batch, number, messages[:-1], messages[-1][1], slice_name, group)
+                tools = row[layout.tools] if layout.tools is not None else None
+                messages, tools = read_conversation(row[layout.messages or ""], tools, system)
+                turns = [(message["role"], message["content"]) for message in messages]
+                whole = messages if tools or any(message.keys() - PLAIN for message in messages) else None
+                self.append(batch, number, turns[:-1], turns[-1][1], slice_name, group, whole=whole, tools=tools)
         except RowError as error:
             batch.rejected.append((number, error.reason, error.detail, row))
 
@@ -127,25 +145,36 @@ class Converter:
         slice_name: str,
         group: str,
         rejected: str | None = None,
+        whole: list[dict[str, Any]] | None = None,
+        tools: list[Any] | None = None,
     ) -> None:
         """Adds a checked row: a conversation, with `rejected` a preference, without turns a text.
+
+        Messages that are more than role and content are given `whole`, with the tools that they may call.
 
         Raises RowError if its text can't be written as UTF-8.
         """
         dumps = self.dumps
         try:
-            if len(turns) == 1:
+            if whole is not None:
+                parts = [_encoded(message) for message in whole]
+                head = b'{"messages":[' + b",".join(parts[:-1])[:-1]
+            elif len(turns) == 1:
                 head = b'{"messages":[{"role":"user","content":' + dumps(turns[0][1])
             elif turns:
                 parts = [b'{"role":' + dumps(role) + b',"content":' + dumps(content) for role, content in turns]
                 head = b'{"messages":[' + b"},".join(parts)
             else:
                 head = b'{"text":' + dumps(completion)
-            if rejected is not None:
+            if whole is not None:
+                tail = b"}," + parts[-1] + b"]"
+            elif rejected is not None:
                 tail = b'}],"chosen":{"role":"assistant","content":' + dumps(completion)
                 tail += b'},"rejected":{"role":"assistant","content":' + dumps(rejected) + b"}"
             else:
                 tail = b'},{"role":"assistant","content":' + dumps(completion) + b"}]" if turns else b""
+            if tools:
+                tail += b',"tools":' + _encoded(tools)
             end = b',"slice":' + dumps(slice_name) + b"}" if slice_name else b"}"
             group_bytes = group.encode()
         except (UnicodeEncodeError, TypeError):  # TypeError: orjson on a lone surrogate
@@ -163,7 +192,7 @@ class Converter:
         part.numbers.append(number)
         part.rows += hashed.digest()
         part.groups += group_digest
-        if self.columns.group:
+        if self.columns.group or self.columns.find_group:
             part.prompts += prompt_digest
         part.prompt_lengths.append(len(turns[0][1]) if len(turns) == 1 else sum([len(content) for _, content in turns]))
         part.completion_lengths.append(len(completion))
@@ -179,10 +208,14 @@ def _turns(row: Mapping[str, Any], layout: Layout, system: str) -> tuple[list[tu
         raise RowError("empty prompt")
     if not completion or completion.isspace():
         raise RowError("empty completion")
-    turns = [("user", prompt)]
+    turns = [*(read_history(row[layout.history]) if layout.history is not None else []), ("user", prompt)]
     if system and not system.isspace():
         turns.insert(0, ("system", system))
     return turns, completion
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _document(row: Mapping[str, Any], name: str) -> str:

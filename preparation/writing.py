@@ -92,6 +92,13 @@ class Tally:
         self.prompt, self.completion = Lengths(), Lengths()
         self.groups: Counter[bytes] = Counter()
         self.grouped = 0
+        self.leaks = 0
+        """Rows left out because their prompt stands in another split, with another group."""
+        self.first = ""
+        """The first rejected row: where it stands, and what is wrong with it."""
+        self.left_out: dict[str, str] = {}
+        self.ignored: dict[str, int] = {}
+        self.notes: list[str] = []
         self.texts, self.conversations = Kind("texts"), Kind("conversations")
 
     def add_kinds(self, name: str, batch: Batch) -> None:
@@ -113,6 +120,9 @@ class Tally:
             **{key: self.total(key) for key in ("rows_in", "rows_out", "rejected", "duplicates")},
             "splits": self.splits,
             "reasons": dict(self.reasons.most_common()),
+            "ignored_columns": self.ignored,
+            "left_out": self.left_out,
+            "notes": self.notes,
             "files": [asdict(file) for file in self.files.values()],
             "characters": {"prompt": self.prompt.summary(), "completion": self.completion.summary()},
             "settings": settings,
@@ -181,6 +191,7 @@ class Writer:
                 continue
             leaks = np.flatnonzero(kept & other.contains(prompts)).tolist()
             kept[leaks] = False
+            self.tally.leaks += len(leaks)
             detail = "the prompt came before, with another group, and went to another split"
             rejected += [
                 (part.numbers[row], "prompt in two groups", detail, json.loads(part.lines[row])) for row in leaks
@@ -190,6 +201,8 @@ class Writer:
     def _reject(self, source: Source, rejected: list[Rejection]) -> None:
         for number, reason, detail, row in rejected:
             self.tally.reasons[reason] += 1
+            if not self.tally.first:
+                self.tally.first = f"{source.name}, line {number}: {reason}{f' ({detail})' if detail else ''}"
             if self.outputs:
                 text = f"{reason}: {detail}" if detail else reason
                 record = {"file": source.name, "line": number, "reason": text, "row": row}

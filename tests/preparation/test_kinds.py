@@ -84,7 +84,7 @@ def test_every_form_of_a_preference(
         ({"prompt": "p", "chosen": USER, "rejected": "bad"}, "no completion: with chosen as message 2"),
         ({"prompt": "p", "chosen": "good"}, "missing field: no rejected"),
         ({"prompt": " ", "chosen": "good", "rejected": "bad"}, "empty prompt"),
-        ({"prompt": 3, "chosen": "good", "rejected": "bad"}, "wrong type: field 'prompt' must be text"),
+        ({"prompt": {"p": 3}, "chosen": "good", "rejected": "bad"}, "wrong type: field 'prompt' must be text"),
         ({"prompt": [BEST], "chosen": [BEST], "rejected": [WORST]}, "turns out of order"),
         ({"prompt": ["p"], "chosen": "good", "rejected": "bad"}, "wrong type: with chosen as message 2"),
         ({"messages": "p", "chosen": "good", "rejected": "bad"}, "wrong type: field 'messages' must be a list"),
@@ -137,7 +137,7 @@ def test_one_prompt_never_crosses_and_the_same_pair_counts_once(tmp_path: Path, 
 
 def test_texts(tmp_path: Path, prepare: Prepare) -> None:
     made = [{"text": f"Once {n}\n", "label": n, "slice": "tales"} for n in range(100)]
-    done = prepare(write(tmp_path, *made, *made[:9], {"text": " "}, {"text": None}, {"text": 3}, {}))
+    done = prepare(write(tmp_path, *made, *made[:9], {"text": " "}, {"text": None}, {"text": ["t"]}, {}))
     assert done.code == 0, done.err
     done.check_counts()
     assert (done.report["rows_out"], done.report["duplicates"]) == (100, 9)

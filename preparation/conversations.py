@@ -1,0 +1,151 @@
+"""Reads conversations in each of the forms in which they are kept. Runs in the Prepare step's container (CPU).
+
+    {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}             OpenAI
+    {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}               ShareGPT
+    {"system": [{"text": "s"}], "messages": [{"role": "user", "content": [{"text": "hi"}]}, ...]}           Bedrock
+
+All become canonical messages (common/rows.py). A list may be kept as JSON text, as CSV has to. `developer` is a system
+message; the parts of a content are joined if all are texts; tool calls, their results and weights stay. Not covered:
+pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.rows import RowError, check_conversation, check_messages, kind
+
+PLAIN = ("role", "content")
+_ROLES = {
+    "human": "user",
+    "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "bing": "assistant", "model": "assistant",
+    "developer": "system",
+    "function": "tool", "observation": "tool", "tool_response": "tool",
+}  # fmt: skip
+_CALLERS = ("function_call", "tool_call")
+_TEXTS = (None, "text", "input_text", "output_text")
+_KEPT = ("tool_calls", "tool_call_id", "name", "weight")
+
+
+def read_conversation(value: Any, tools: Any, system: str) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """Canonical messages, the system text first if they have none, and the tools' definitions; raises RowError."""
+    if _is_plain(value) and tools is None:
+        turns = check_messages(value)
+        messages = value if len(value) == len(turns) else []
+    else:
+        messages = [canonical(message, f"message {number}") for number, message in enumerate(_list(value), 1)]
+        tools = _tools(tools)
+        check_conversation({"messages": messages, **({"tools": tools} if tools else {})})
+        if messages[-1].get("tool_calls"):
+            raise RowError(
+                "ends in a tool call", "the last message calls a tool; only answers that are texts are compared"
+            )
+    if system.strip() and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    return messages, tools
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether these are messages of a role and a text, as most are: they need no second look."""
+    return isinstance(value, list) and all(
+        type(message) is dict and len(message) == 2 and type(message.get("content")) is str
+        and message.get("role") in ("user", "assistant", "system")
+        for message in value
+    )  # fmt: skip
+
+
+def canonical(message: Any, where: str) -> Any:
+    """One message with its role, content and what else the canonical form keeps; what is none stays, to be refused."""
+    if not isinstance(message, Mapping):
+        return message
+    role = message.get("role", message.get("from"))
+    content = message["content"] if "content" in message else message.get("value")
+    if role in _CALLERS:
+        return {"role": "assistant", "content": "", "tool_calls": [_call(_parsed(content, "a call", where), where)]}
+    found: dict[str, Any] = {"role": _ROLES.get(role, role) if isinstance(role, str) else role}
+    found["content"] = _text(content, where)
+    found |= {key: message[key] for key in _KEPT if message.get(key) is not None}
+    if found["role"] != "tool":
+        found.pop("name", None)
+    if message.get("function_call"):
+        found["tool_calls"] = [_call(message["function_call"], where)]
+    if not found.get("tool_calls", True):
+        del found["tool_calls"]
+    return found
+
+
+def _text(content: Any, where: str) -> Any:
+    """The text of a content: as it is, or the texts of its parts, one below the other."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, Mapping) and part.get("type") in _TEXTS else part
+        if not isinstance(text, str):
+            held = part.get("type") or ", ".join(map(str, part)) if isinstance(part, Mapping) else kind(part)
+            raise RowError("wrong type", f"the content of {where} has a part that is no text: {held}")
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    if not isinstance(call, Mapping) or "name" not in call:
+        raise RowError("wrong tool call", f'{where} is no call: {{"name": text, "arguments": {{...}}}}')
+    arguments = call.get("arguments", call.get("parameters", {}))
+    return {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
+
+
+def _tools(tools: Any) -> list[Any] | None:
+    """Definitions in OpenAI's form, also of functions without their wrapper; None without any."""
+    if tools is None or (isinstance(tools, str) and not tools.strip()):
+        return None
+    found = _parsed(tools, "tools", "the row") if isinstance(tools, str) else tools
+    if not isinstance(found, list):
+        raise RowError("wrong tools", f"tools must be a list of definitions, not {kind(found)}")
+    bare = [isinstance(tool, Mapping) and "function" not in tool and "name" in tool for tool in found]
+    return [
+        {"type": "function", "function": tool} if alone else tool for tool, alone in zip(found, bare, strict=True)
+    ] or None
+
+
+def _list(value: Any) -> Sequence[Any]:
+    found = _parsed(value, "messages", "the row") if isinstance(value, str) else value
+    if not isinstance(found, list):
+        raise RowError("wrong type", f"messages must be a list, not {'nothing' if found is None else kind(found)}")
+    return found
+
+
+def _parsed(text: Any, what: str, where: str) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise RowError("wrong type", f"{what} of {where} must be JSON, not this text: {text[:60]!r}") from None
+
+
+def read_history(value: Any) -> list[tuple[str, str]]:
+    """(role, content) of the earlier turns of an Alpaca row: pairs of what was asked and answered; raises RowError."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return []
+    found = _parsed(value, "history", "the row")
+    turns: list[tuple[str, str]] = []
+    for number, pair in enumerate(found if isinstance(found, list) else [found], 1):
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair)
+        ):
+            raise RowError("wrong history", f"turn {number} of the history must be [what was asked, what was answered]")
+        turns += [("user", pair[0]), ("assistant", pair[1])]
+    return turns
+
+
+def system_text(value: Any) -> str:
+    """A system prompt: a text, or Bedrock's list of texts; raises RowError."""
+    if value is None:
+        return ""
+    text = _text(value, "the system message")
+    if not isinstance(text, str):
+        raise RowError("wrong type", f"the system message must be text, not {kind(value)}")
+    return text
