@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.rows import RowError, check_conversation, check_messages, kind
+from common.rows import ROLES, RowError, check_conversation, check_messages, kind
 
 PLAIN = ("role", "content")
 _ROLES = {
@@ -29,11 +29,16 @@ _TEXTS = (None, "text", "input_text", "output_text")
 _KEPT = ("tool_calls", "tool_call_id", "name", "weight")
 
 
-def read_conversation(value: Any, tools: Any, system: str) -> tuple[list[dict[str, Any]], list[Any] | None]:
-    """Canonical messages, the system text first if they have none, and the tools' definitions; raises RowError."""
-    if _is_plain(value) and tools is None:
-        turns = check_messages(value)
-        messages = value if len(value) == len(turns) else []
+Turns = list[tuple[str, str]]
+
+
+def read_conversation(value: Any, tools: Any, system: str) -> tuple[Turns, list[Any] | None, list[Any] | None]:
+    """(role, content) of each turn, the system text first if there is none among them; raises RowError.
+
+    Then, where these don't tell all, the canonical messages, and the definitions of the tools that they may call.
+    """
+    if tools is None and _is_plain(value):
+        turns, messages = check_messages(value), None
     else:
         messages = [canonical(message, f"message {number}") for number, message in enumerate(_list(value), 1)]
         tools = _tools(tools)
@@ -42,18 +47,25 @@ def read_conversation(value: Any, tools: Any, system: str) -> tuple[list[dict[st
             raise RowError(
                 "ends in a tool call", "the last message calls a tool; only answers that are texts are compared"
             )
-    if system.strip() and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": system}, *messages]
-    return messages, tools
+        turns = [(message["role"], message["content"]) for message in messages]
+        if not tools and not any(message.keys() - PLAIN for message in messages):
+            messages = None
+    if system.strip() and turns[0][0] != "system":
+        turns.insert(0, ("system", system))
+        messages = messages and [{"role": "system", "content": system}, *messages]
+    return turns, messages, tools
 
 
 def _is_plain(value: Any) -> bool:
     """Whether these are messages of a role and a text, as most are: they need no second look."""
-    return isinstance(value, list) and all(
-        type(message) is dict and len(message) == 2 and type(message.get("content")) is str
-        and message.get("role") in ("user", "assistant", "system")
-        for message in value
-    )  # fmt: skip
+    if not isinstance(value, list):
+        return False
+    for message in value:
+        if type(message) is not dict or len(message) != 2 or message.get("role") not in ROLES:
+            return False
+        if type(message.get("content")) is not str:
+            return False
+    return True
 
 
 def canonical(message: Any, where: str) -> Any:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from conversations import PLAIN, read_conversation, read_history, system_text
+from conversations import read_conversation, read_history, system_text
 from layouts import Columns, Layout, find_layout, text_at, with_input
 from preferences import read_preference
 from splits import Splitter
@@ -129,9 +129,7 @@ class Converter:
                 batch.texts.append(number)
             else:
                 tools = row[layout.tools] if layout.tools is not None else None
-                messages, tools = read_conversation(row[layout.messages or ""], tools, system)
-                turns = [(message["role"], message["content"]) for message in messages]
-                whole = messages if tools or any(message.keys() - PLAIN for message in messages) else None
+                turns, whole, tools = read_conversation(row[layout.messages or ""], tools, system)
                 self.append(batch, number, turns[:-1], turns[-1][1], slice_name, group, whole=whole, tools=tools)
         except RowError as error:
             batch.rejected.append((number, error.reason, error.detail, row))
