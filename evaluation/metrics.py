@@ -3,34 +3,48 @@
     score_text('{"name": "a", "x": 1}', '{"x": 1, "name": "a"}', json_targets=True)
  -> {"exact_match": 1.0, "token_f1": 0.5..., "rouge_l": ..., "json_valid": 1.0, "json_field_accuracy": 1.0}
 
-All values go from 0 to 1. Texts are compared with runs of white space as one blank; JSON is compared as values (1
-equals 1.0, true does not equal 1, the order of keys doesn't count). Token F1 and ROUGE-L count lower-case words and
-numbers, ROUGE-L as the F-measure of the longest common subsequence without stemming (what the package rouge-score
-calls rougeL).
+All values go from 0 to 1. Texts are compared in Unicode's form NFC with runs of white space as one blank; JSON is
+compared as values (1 equals 1.0, true does not equal 1, the order of keys doesn't count). Token F1 and ROUGE-L count
+lower-case words and numbers, each Han and kana character, and each symbol but those that end or enclose sentences: C#
+is not C++, -5 not 5. ROUGE-L is the F-measure of their longest common subsequence without stemming (rougeL of the
+package rouge-score, which knows ASCII words alone, with these tokens).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 LONGEST_SUBSEQUENCE = 2000
 """Words; ROUGE-L looks at the beginnings of longer texts, because its time grows with the product of the lengths."""
-_WORDS = re.compile(r"[^\W_]+")
+_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Kana and Han, which are written without blanks."""
+_SENTENCE = frozenset(".,;:!?…\"'`()[]{}«»“”„‘’、。，：；！？（）「」『』")
+_LAST_MARK = 0x1F000
 _ABSENT = object()
 
 
 def normalised(text: str) -> str:
-    """Returns the text with runs of white space as one blank and none at the ends."""
-    return " ".join(text.split())
+    """Returns the text in NFC with runs of white space as one blank and none at the ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def words(text: str) -> list[str]:
-    """Returns the lower-case words and numbers of a text."""
-    return _WORDS.findall(text.lower())
+    """Returns what of a text is counted: lower-case words and numbers, characters of CJK, symbols."""
+    return [token for token in _tokens().findall(unicodedata.normalize("NFC", text).lower()) if token not in _SENTENCE]
+
+
+@functools.cache
+def _tokens() -> re.Pattern[str]:
+    """A word goes on over combining marks, such as the vowels of Hindi, which Python's \\w leaves out."""
+    marks = "".join(chr(code) for code in range(_LAST_MARK) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+    letter = rf"[^\W_{_ALONE}][{marks}]*"
+    return re.compile(rf"[{_ALONE}]|(?:{letter})+|[^\w\s]")
 
 
 def parse_json(text: str) -> Any:
@@ -62,6 +76,8 @@ def score_text(prediction: str, target: str, json_targets: bool) -> dict[str, fl
     said, wanted = words(prediction), words(target)
     same = normalised(prediction) == normalised(target)
     scores = {"exact_match": float(same), "token_f1": token_f1(said, wanted), "rouge_l": rouge_l(said, wanted)}
+    if not said and not wanted:
+        scores |= {"token_f1": float(same), "rouge_l": float(same)}
     if json_targets:
         wanted_value = parse_json(target)
         try:

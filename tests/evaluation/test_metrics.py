@@ -15,20 +15,63 @@ def random_text(dice: random.Random) -> str:
     return " ".join(dice.choices(["a", "b", "c", "the", "Cat.", "dog,", "7", "x9", "-", "über"], k=dice.randint(0, 12)))
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_rouge_l_is_that_of_the_reference_package(seed: int) -> None:
+class Tokens:
+    """Our tokens, as rouge-score asks for them."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def test_rouge_l_is_that_of_the_reference_package() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rouge-score's own imports
         from rouge_score.rouge_scorer import RougeScorer
-    dice = random.Random(seed)
-    # The package knows ASCII words alone.
-    said, wanted = (random_text(dice).replace("ü", "u") for _ in range(2))
-    expected = RougeScorer(["rougeL"]).score(wanted, said)["rougeL"].fmeasure
-    ours = rouge_l(words(said), words(wanted))
-    if words(said) or words(wanted):
-        assert ours == pytest.approx(expected)
-    else:
-        assert ours == 1.0
+    theirs, with_ours = RougeScorer(["rougeL"]), RougeScorer(["rougeL"], tokenizer=Tokens())
+    for seed in range(500):
+        dice = random.Random(seed)
+        said, wanted = (random_text(dice) for _ in range(2))
+        if words(said) or words(wanted):
+            found = rouge_l(words(said), words(wanted))
+            assert found == pytest.approx(with_ours.score(wanted, said)["rougeL"].fmeasure), (said, wanted)
+        # The package's own tokens are ASCII words alone.
+        said, wanted = (text.replace("ü", "u").replace("-", "") for text in (said, wanted))
+        if words(said) or words(wanted):
+            expected = theirs.score(wanted, said)["rougeL"].fmeasure
+            assert rouge_l(words(said), words(wanted)) == pytest.approx(expected), (said, wanted)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("-", "+"), ("", "+"), ("+++", "---"), ("C#", "C++"), ("-5", "5"), ("👍", "👎"), ("?", "!")]
+)
+def test_symbols_are_seen(one: str, other: str) -> None:
+    scores = score_text(one, other, False)
+    assert scores["exact_match"] == 0
+    assert max(scores["token_f1"], scores["rouge_l"]) < 1
+    assert score_text(one, one, False) == {"exact_match": 1.0, "token_f1": 1.0, "rouge_l": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Don't stop, please.", ["don", "t", "stop", "please"]),
+        ("気温は25度", ["気", "温", "は", "25", "度"]),
+        ("打开厨房的灯。", ["打", "开", "厨", "房", "的", "灯"]),
+        ("불을 켜", ["불을", "켜"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("a_b x9 1.5%", ["a", "b", "x9", "1", "5", "%"]),
+        ("Cafe\u0301", ["caf\u00e9"]),
+    ],
+)
+def test_what_counts_as_a_token(text: str, tokens: list[str]) -> None:
+    assert words(text) == tokens
+
+
+def test_the_same_letters_in_two_forms_are_the_same() -> None:
+    assert score_text("Cafe\u0301", "Caf\u00e9", False)["exact_match"] == 1
+    assert equal({"a": "Cafe\u0301"}, {"a": "Caf\u00e9"})
+    partly = score_text("打开卧室的灯", "打开厨房的灯", False)
+    assert partly["exact_match"] == 0
+    assert partly["token_f1"] == partly["rouge_l"] == pytest.approx(4 / 6)
 
 
 @pytest.mark.parametrize("seed", range(200))
