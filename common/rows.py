@@ -6,10 +6,10 @@
     {"text": "Once upon a time"}
 
 One line of JSON in UTF-8 for each row. A conversation: after an optional system message, user and assistant take turns;
-the last message, the assistant's, is the completion and all before it the prompt. No text is blank. `slice` is
-optional, and so are `tools` (definitions in OpenAI's form), an assistant's `tool_calls` (its content may then be empty)
-with messages of the role tool after it, and an assistant's `weight`: 0 is not learned. A preference: two answers to one
-prompt. A text: for continued pre-training. Not covered: images.
+the last message, the assistant's, is the completion and all before it the prompt. No text is blank. `slice` and `group`
+are optional, and so are `tools` (definitions in OpenAI's form), an assistant's `tool_calls` (its content may then be
+empty) with messages of the role tool after it, and an assistant's `weight`: 0 is not learned. A preference: two answers
+to one prompt. A text: for continued pre-training. Not covered: images.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Row(TypedDict):
 
     messages: list[Message]
     slice: NotRequired[str]
+    group: NotRequired[str]
+    """What the row shares with others that resemble it: intervals are over groups."""
     tools: NotRequired[list[dict[str, Any]]]
 
 
@@ -56,6 +58,7 @@ class TextRow(TypedDict):
 
     text: str
     slice: NotRequired[str]
+    group: NotRequired[str]
 
 
 class PreferenceRow(TypedDict):
@@ -65,6 +68,7 @@ class PreferenceRow(TypedDict):
     chosen: Message
     rejected: Message
     slice: NotRequired[str]
+    group: NotRequired[str]
     tools: NotRequired[list[dict[str, Any]]]
 
 

@@ -1,22 +1,23 @@
-"""Estimates means with 95% bootstrap intervals. Runs in the Evaluate step's processing container.
+"""Estimates means with 95% intervals over groups of rows. Runs in the Evaluate step's processing container.
 
-Rows are drawn with replacement; the same draws are used for all models, so that a difference is paired over rows. Where
-all rows are right, or all wrong, each draw gives the same share: there the interval is Wilson's, and that of two such
-shares' difference Newcombe's (1998, method 10, which takes the two as independent: paired rows make it no wider).
+Rows of one group (a template, a customer, one prompt) resemble each other, so how far a mean may be off depends on how
+many groups there are. Each interval comes from the groups' sums: the ratio of two sums is linearised, its variance
+taken between groups, and Student's t has one degree of freedom less than there are groups (Cochran 1977, section 6.3).
+Where rows are right or wrong the interval is Wilson's, of as many rows as would be as uncertain (Korn and Graubard
+1998): it has a width at 0 and 1, too. A difference is paired over rows; where neither model's share varies, it is
+Newcombe's (1998, method 10). Of a single group nothing is known: a share may be anything, other means have no width.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from common.metric_names import BY_NAME
 
-DRAWS = 2000
-LOW, HIGH = 2.5, 97.5
-Z = 1.959964
-"""The normal distribution's 97.5th percentile."""
+CONFIDENCE = 0.95
 CANDIDATE, BASE, FEW_SHOT = "candidate", "base", "base_few_shot"
 
 
@@ -28,80 +29,117 @@ class Estimate(TypedDict):
     high: float
 
 
-def draw_counts(rows: int, seed: int, draws: int = DRAWS) -> Any:
-    """Returns how often each row was drawn in each bootstrap sample, shape (draws, rows)."""
+@dataclass(frozen=True)
+class Mean:
+    """A mean of all rows, and what each group adds to its error."""
+
+    value: float
+    errors: Any
+    """An array, one number a group; they sum to 0."""
+    binary: bool
+    """Whether each row is right or wrong."""
+
+    @property
+    def varies(self) -> bool:
+        return bool(self.errors.any())
+
+
+def mean(totals: Sequence[float], weights: Sequence[float] | None, groups: Any) -> Mean:
+    """sum(totals) / sum(weights) with its groups' errors; without weights each row counts 1."""
     import numpy as np
 
-    return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=draws)
+    above = np.asarray(totals, dtype=float)
+    below = np.ones(len(above)) if weights is None else np.asarray(weights, dtype=float)
+    size = max(float(below.sum()), 1e-12)
+    value = float(above.sum()) / size
+    errors = np.bincount(groups, above - value * below) / size
+    errors[np.abs(errors) < 1e-12] = 0.0  # rounding
+    return Mean(value, errors, weights is None and bool(np.isin(above, (0.0, 1.0)).all()))
 
 
-def samples(totals: Any, weights: Any, counts: Any) -> tuple[float, Any]:
-    """Returns the ratio sum(totals)/sum(weights) on the data and on each bootstrap sample."""
-    import numpy as np
-
-    below = counts @ weights
-    drawn = np.divide(counts @ totals, below, out=np.zeros(len(below)), where=below > 0)
-    return float(totals.sum() / max(weights.sum(), 1e-12)), drawn
+def standard_error(errors: Any) -> float:
+    """Of a mean, from what each group adds to its error."""
+    groups = len(errors)
+    return math.sqrt(groups / (groups - 1) * float(errors @ errors)) if groups > 1 else math.inf
 
 
-def estimate(value: float, drawn: Any) -> Estimate:
-    """Returns the value with the 95% percentile interval of its bootstrap samples."""
-    import numpy as np
+def quantile(groups: int) -> float:
+    """How many standard errors a 95% interval reaches to each side."""
+    from scipy.special import stdtrit
 
-    low, high = np.percentile(drawn, [LOW, HIGH])
-    return {"value": round(value, 6), "low": round(float(low), 6), "high": round(float(high), 6)}
+    return float(stdtrit(groups - 1, (1 + CONFIDENCE) / 2)) if groups > 1 else math.inf
 
 
-def wilson(share: float, rows: int) -> tuple[float, float]:
-    """The 95% score interval of a share of so many rows (Wilson 1927)."""
-    spread = Z * Z / rows
+def wilson(share: float, rows: float, reach: float) -> tuple[float, float]:
+    """The score interval of a share of so many rows, `reach` standard errors to each side (Wilson 1927)."""
+    if not math.isfinite(reach):
+        return 0.0, 1.0
+    spread = reach * reach / rows
     centre = share + spread / 2
     half = math.sqrt(spread * (share * (1 - share) + spread / 4))
     return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
 
 
-def certain(values: Sequence[float]) -> bool:
-    """Whether all rows are right or all are wrong: then no draw differs from another."""
-    return len(set(values)) == 1 and values[0] in (0.0, 1.0)
+def interval(found: Mean, rows: int, share: bool) -> Estimate:
+    """A mean with its interval; a share's stays between 0 and 1."""
+    groups, error = len(found.errors), standard_error(found.errors)
+    reach = quantile(groups)
+    if share and found.binary:
+        variance = found.value * (1 - found.value)
+        # Rows of one group that resemble each other count less; none counts more than once.
+        alike = min(rows, variance / error**2) if found.varies and math.isfinite(error) else groups
+        return _estimate(found.value, *wilson(found.value, alike, reach))
+    return _around(found.value, error, reach, (0.0, 1.0) if share else None)
 
 
-def difference(one: float, other: float, rows: int) -> Estimate:
-    """The difference of two shares with Newcombe's interval."""
-    (low, high), (low_other, high_other) = wilson(one, rows), wilson(other, rows)
-    below, above = math.hypot(one - low, high_other - other), math.hypot(high - one, other - low_other)
-    value = one - other
-    return {"value": round(value, 6), "low": round(value - below, 6), "high": round(value + above, 6)}
+def difference(one: Mean, other: Mean, sign: float, share: bool) -> Estimate:
+    """sign * (one - other), paired over rows, with its interval."""
+    value, errors = sign * (one.value - other.value), one.errors - other.errors
+    reach = quantile(len(errors))
+    unvaried = one.binary and other.binary and not (one.varies or other.varies)
+    if share and unvaried and math.isfinite(reach):
+        (low, high), (low_other, high_other) = (wilson(found.value, len(errors), reach) for found in (one, other))
+        below, above = (
+            math.hypot(one.value - low, high_other - other.value),
+            math.hypot(high - one.value, other.value - low_other),
+        )
+        return _estimate(value, max(-1.0, value - below), min(1.0, value + above))
+    return _around(value, standard_error(errors), reach, (-1.0, 1.0) if share else None)
+
+
+def _around(value: float, error: float, reach: float, ends: tuple[float, float] | None) -> Estimate:
+    if not math.isfinite(error):
+        return _estimate(value, *(ends or (value, value)))
+    low, high = value - reach * error, value + reach * error
+    return _estimate(value, low, high) if ends is None else _estimate(value, max(ends[0], low), min(ends[1], high))
+
+
+def _estimate(value: float, low: float, high: float) -> Estimate:
+    return {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6)}
 
 
 def summarise(
-    name: str, values: Mapping[str, Sequence[float]], weights: Sequence[float] | None = None, seed: int = 0
+    name: str,
+    values: Mapping[str, Sequence[float]],
+    weights: Sequence[float] | None = None,
+    groups: Sequence[int] | None = None,
 ) -> dict[str, Estimate]:
     """Returns one metric's estimate for each model and, if all are there, the candidate's improvement.
 
     `values` holds a number per row and model; with `weights` (tokens of a row) it holds sums, and ratios are estimated.
-    The improvement is over the better of the two bases and above zero where the candidate is better.
+    `groups` says which rows belong together; without it each stands alone. The improvement is over the better of the
+    two bases and above zero where the candidate is better.
     """
     import numpy as np
 
-    rows = len(next(iter(values.values())))
-    counts = draw_counts(rows, seed)
-    below = np.ones(rows) if weights is None else np.asarray(weights, dtype=float)
-    found = {model: samples(np.asarray(row_values, dtype=float), below, counts) for model, row_values in values.items()}
-    result = {model: estimate(value, drawn) for model, (value, drawn) in found.items()}
-    # Sums over tokens and seconds are no shares, whatever their values.
-    sure = {
-        model for model, row_values in values.items() if weights is None and BY_NAME[name].share and certain(row_values)
-    }
-    for model in sure:
-        low, high = wilson(result[model]["value"], rows)
-        result[model] |= {"low": round(low, 6), "high": round(high, 6)}
+    rows, metric = len(next(iter(values.values()))), BY_NAME[name]
+    together = np.unique(range(rows) if groups is None else groups, return_inverse=True)[1]
+    found = {model: mean(row_values, weights, together) for model, row_values in values.items()}
+    share = metric.share and weights is None
+    result = {model: interval(one, rows, share) for model, one in found.items()}
     bases = [model for model in (BASE, FEW_SHOT) if model in found]
     if CANDIDATE in found and bases:
-        lower = BY_NAME[name].lower_is_better
-        better = (min if lower else max)(bases, key=lambda model: found[model][0])
-        sign = -1.0 if lower else 1.0
-        value, drawn = (sign * (found[CANDIDATE][part] - found[better][part]) for part in (0, 1))
-        result["improvement"] = estimate(value, drawn)
-        if {CANDIDATE, better} <= sure:
-            result["improvement"] = difference(found[CANDIDATE][0], found[better][0], rows)
+        better = (min if metric.lower_is_better else max)(bases, key=lambda model: found[model].value)
+        sign = -1.0 if metric.lower_is_better else 1.0
+        result["improvement"] = difference(found[CANDIDATE], found[better], sign, share)
     return result

@@ -64,6 +64,7 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "curves": loss_curves(evaluation),
         "slices": slice_rows(evaluation, headline),
         "samples": samples(records, right_metric(evaluation)),
+        "counted": counted(evaluation),
         "facts": facts(evaluation),
         "labels": LABELS,
     }
@@ -110,6 +111,12 @@ def right_metric(evaluation: Mapping[str, Any]) -> str:
     return {"messages": "exact_match", "preference": "preference_accuracy"}.get(evaluation["kind"], "")
 
 
+def counted(evaluation: Mapping[str, Any]) -> str:
+    """How many rows there are, and in how many groups of rows that resemble each other: "96 rows in 12 groups"."""
+    rows, groups = evaluation["rows"], evaluation.get("groups", evaluation["rows"])
+    return f"{rows} {WORDS[evaluation['kind']][0]}" + (f" in {groups} groups" if groups < rows else "")
+
+
 def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     """Returns `tone` (good, unclear, bad), a short `word` and a `sentence`."""
     found = evaluation["metrics"][metric]
@@ -126,7 +133,7 @@ def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     else:
         tone, word = "unclear", "No clear difference"
     sentence = (
-        f"{LABELS[metric]} on {evaluation['rows']} {WORDS[evaluation['kind']][0]} that training never saw: "
+        f"{LABELS[metric]} on {counted(evaluation)} that training never saw: "
         f"{shown(metric, tuned)} tuned, {shown(metric, found[better]['value'])} for the base model{how}. "
         f"The gain is {difference(metric, gain['value'])}, 95% interval {difference(metric, gain['low'])} to "
         f"{difference(metric, gain['high'])}."

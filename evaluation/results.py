@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +38,17 @@ def score_rows(rows: Sequence[Case], passes: Mapping[str, Pass]) -> tuple[Scores
     return scores, json_targets
 
 
+def groups_of(rows: Sequence[Any]) -> list[int]:
+    """A number for each row, the same for rows that resemble each other: by their group, else by their prompt."""
+    seen: dict[str, int] = {}
+    found = []
+    for row in rows:
+        alike = row.get("messages", [{}])[:-1] or row.get("text")
+        key = f"group {row['group']}" if row.get("group") else json.dumps(alike, sort_keys=True)
+        found.append(seen.setdefault(key, len(seen)))
+    return found
+
+
 def per_token(loss: tuple[float, int]) -> float:
     """The mean loss of a row's tokens."""
     return loss[0] / max(loss[1], 1)
@@ -51,23 +63,22 @@ def build_metrics(
     metrics: Sequence[Metric],
     scores: Scores,
     passes: Mapping[str, Pass],
-    seed: int,
+    groups: Sequence[int],
     chosen: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency)."""
     picked = range(len(passes[CANDIDATE].losses)) if chosen is None else chosen
-    names = {metric.name for metric in metrics}
+    names, together = {metric.name for metric in metrics}, [groups[row] for row in picked]
     found = {
-        name: summarise(name, {model: [scores[model][row][name] for row in picked] for model in scores}, seed=seed)
+        name: summarise(name, {model: [scores[model][row][name] for row in picked] for model in scores}, None, together)
         for name in (metric.name for metric in metrics if metric.share)
     }
     tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
     sums = {model: [done.losses[row][0] for row in picked] for model, done in passes.items()}
-    found["validation_loss"] = summarise("validation_loss", sums, tokens, seed)
+    found["validation_loss"] = summarise("validation_loss", sums, tokens, together)
     if chosen is None and "latency_seconds" in names:
-        found["latency_seconds"] = summarise(
-            "latency_seconds", {model: done.latencies for model, done in passes.items()}, seed=seed
-        )
+        seconds = {model: done.latencies for model, done in passes.items()}
+        found["latency_seconds"] = summarise("latency_seconds", seconds)
     return found
 
 
@@ -85,10 +96,9 @@ def build_evaluation(
     passes: Mapping[str, Pass],
     scores: Scores,
     json_targets: bool,
-    seed: int,
 ) -> dict[str, Any]:
     """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores."""
-    metrics = measured(kind, json_targets)
+    metrics, groups = measured(kind, json_targets), groups_of(rows)
     slices = find_slices(
         rows,
         passes[CANDIDATE].lengths,
@@ -100,10 +110,11 @@ def build_evaluation(
         "version": 1,
         "kind": kind,
         "rows": len(rows),
-        "metrics": build_metrics(metrics, scores, passes, seed),
+        "groups": len(set(groups)),
+        "metrics": build_metrics(metrics, scores, passes, groups),
         "majority": majority(training, rows, json_targets) if training else None,
         "slices": [
-            {"name": name, "rows": len(chosen), "metrics": build_metrics(metrics, scores, passes, seed, chosen)}
+            {"name": name, "rows": len(chosen), "metrics": build_metrics(metrics, scores, passes, groups, chosen)}
             for name, chosen in slices
         ],
     }

@@ -95,7 +95,7 @@ def run(options: Options) -> dict[str, Any]:
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
     scores, json_targets = ({}, False) if kind == "text" else score_rows(rows, passes)
-    evaluation = build_evaluation(kind, rows, training, passes, scores, json_targets, options.seed)
+    evaluation = build_evaluation(kind, rows, training, passes, scores, json_targets)
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base)
     settings = _settings(options, passes, time.monotonic() - started)

@@ -199,7 +199,10 @@ def model_card(
         "evaluation_details": [
             {
                 "name": "Held-out test split",
-                "evaluation_observation": f"{evaluation['rows']} rows, 95% intervals; {facts['gate']}.",
+                "evaluation_observation": (
+                    f"{evaluation['rows']} rows in {evaluation.get('groups', evaluation['rows'])} groups, "
+                    f"95% intervals; {facts['gate']}."
+                ),
                 "datasets": [],
                 "metric_groups": metric_groups(evaluation),
             }

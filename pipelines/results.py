@@ -87,8 +87,10 @@ def metrics_table(report: dict[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
+    groups = report.get("groups", report["rows"])
+    among = f" in {groups} groups" if groups < report["rows"] else ""
     table = Table(
-        title=f"Held-out test set, {report['rows']} rows, with 95% intervals",
+        title=f"Held-out test set, {report['rows']} rows{among}, with 95% intervals",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         leading=0,

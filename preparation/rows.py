@@ -173,7 +173,8 @@ class Converter:
                 tail = b'},{"role":"assistant","content":' + dumps(completion) + b"}]" if turns else b""
             if tools:
                 tail += b',"tools":' + _encoded(tools)
-            end = b',"slice":' + dumps(slice_name) + b"}" if slice_name else b"}"
+            end = b',"slice":' + dumps(slice_name) if slice_name else b""
+            end += b',"group":' + dumps(group) + b"}" if group else b"}"
             group_bytes = group.encode()
         except (UnicodeEncodeError, TypeError):  # TypeError: orjson on a lone surrogate
             detail = "the text holds bytes that are no UTF-8 characters; save the file as UTF-8"
