@@ -236,9 +236,23 @@ MUTATIONS = (
     Mutation(
         "intervals: the gain is over the worse base",
         "evaluation/intervals.py",
-        "(min if lower else max)(bases",
-        "(max if lower else min)(bases",
+        "(min if metric.lower_is_better else max)(bases",
+        "(max if metric.lower_is_better else min)(bases",
         ("tests/evaluation/test_intervals.py",),
+    ),
+    Mutation(
+        "intervals: rows of a group count as independent",
+        "evaluation/intervals.py",
+        "np.unique(range(rows) if groups is None else groups, return_inverse=True)",
+        "np.unique(range(rows), return_inverse=True)",
+        ("tests/evaluation/test_intervals.py",),
+    ),
+    Mutation(
+        "prepare: what follows an array is passed over",
+        "preparation/json_stream.py",
+        "if rest := self._peek():",
+        "if (rest := self._peek()) and not shape:",
+        ("tests/preparation/test_forms.py::test_nothing_behind_the_rows_vanishes",),
     ),
     Mutation(
         "preferences: the likelier answer counts as the other",
