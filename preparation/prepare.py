@@ -19,6 +19,7 @@ usage. Not covered: near-duplicates, secrets and personal data.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -116,8 +117,8 @@ def automatic_group(sources: list[Source], options: Options) -> str:
     for source in sources:
         converter = Converter(columns, Splitter(options.shares, options.seed, {}), options.task)
         try:
-            for _ in zip(range(1), read_source(source, converter), strict=False):
-                pass
+            with contextlib.closing(read_source(source, converter)) as batches:
+                next(batches, None)
         except JobError:
             continue  # the pass over all rows will say so
         for layout in converter.layouts():
@@ -130,8 +131,7 @@ def _of_no_use(tally: Tally) -> str:
     """Why a group column that nobody named does harm; empty if it does none."""
     if tally.leaks:
         return f"{tally.leaks} rows have a prompt that also stands under another of its values, in another split"
-    empty = [name for name, count in tally.splits.items() if not count]
-    if empty and tally.total("rows_out"):
+    if tally.total("rows_out") and len(tally.groups) < len(tally.splits):
         return f"{len(tally.groups)} of its values can't fill {len(tally.splits)} splits"
     return ""
 

@@ -11,7 +11,7 @@ import io
 import json
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import IO, Any
 
 from json_stream import TOO_DEEP, JsonStream, shape_of
@@ -26,7 +26,7 @@ DAMAGE = (JobError, EOFError, OSError, zlib.error, gzip.BadGzipFile)
 SENTINEL = "\x1eend of file\x1e"
 
 
-def read_source(source: Source, converter: Converter) -> Iterator[Batch]:
+def read_source(source: Source, converter: Converter) -> Generator[Batch]:
     """All rows of a file; raises JobError, behind the rows before, where what follows can't be told apart."""
     readers = {"csv": read_csv, "jsonl": read_json, "json": read_json, "parquet": read_parquet}
     with readable(source):
@@ -159,38 +159,42 @@ def read_json(source: Source, converter: Converter) -> Iterator[Batch]:
     if shape == "lines":
         yield from read_lines(source, converter)
         return
-    batch = Batch()
     with open_source(source) as file:
         skip(file, source.start)
-        try:
-            for line, row in JsonStream(file, source).rows(shape):
-                _add_object(batch, converter, line, row)
-                if len(batch) >= BATCH_ROWS:
-                    yield batch
-                    batch = Batch()
-        except DAMAGE:
-            yield batch
-            raise
-    yield batch
+        rows = JsonStream(file, source).rows(shape)
+        yield from _batches(rows, lambda batch, line, row: _add_object(batch, converter, line, row))
 
 
 def read_lines(source: Source, converter: Converter) -> Iterator[Batch]:
     """Reads JSON lines; blank ones are left out."""
-    batch, number = Batch(), 0
     with open_source(source) as file:
         skip(file, source.start)
-        try:
-            while line := _line(file, source, number + 1):
-                number += 1
-                if not line.isspace():
-                    _add_json_line(batch, converter, number, line.removesuffix(b"\n"))
-                if len(batch) >= BATCH_ROWS:
-                    yield batch
-                    batch = Batch()
-        except DAMAGE:
-            yield batch
-            raise
+        lines = _numbered(file, source)
+        yield from _batches(lines, lambda batch, number, line: _add_json_line(batch, converter, number, line))
+
+
+def _batches(rows: Iterator[tuple[int, Any]], add: Callable[[Batch, int, Any], None]) -> Iterator[Batch]:
+    """The rows in batches, also those before the damage of a file."""
+    batch = Batch()
+    try:
+        for number, row in rows:
+            add(batch, number, row)
+            if len(batch) >= BATCH_ROWS:
+                yield batch
+                batch = Batch()
+    except DAMAGE:
+        yield batch
+        raise
     yield batch
+
+
+def _numbered(file: IO[bytes], source: Source) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of the lines that aren't blank."""
+    number = 0
+    while line := _line(file, source, number + 1):
+        number += 1
+        if not line.isspace():
+            yield number, line.removesuffix(b"\n")
 
 
 def _line(file: IO[bytes], source: Source, number: int = 0) -> bytes:

@@ -192,7 +192,7 @@ def _with_header(source: Source, columns: Columns, task: str) -> Source:
 
 def _reads(text: str, dialect: dict[str, Any]) -> bool:
     """Whether the beginning of a CSV file can be read so, but for its last lines, which may be cut off."""
-    lines = text.splitlines(keepends=True)
+    lines = list(_lines(text))
     reader = csv.reader(iter(lines), **dialect)
     try:
         widths = {len(row) for row in reader if row and reader.line_num < len(lines)}

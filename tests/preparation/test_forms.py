@@ -251,6 +251,9 @@ def test_backslashes_keep_quotes_where_the_file_says_so(tmp_path: Path, prepare:
     done = prepare(tmp_path / "rows.csv")
     assert done.code == 0, done.err
     assert {row["messages"][0]["content"] for row in done.rows} == {f'say "{n}", p {n} ü' for n in range(40)}
+    # A character that only Python takes for a line's end.
+    (tmp_path / "rows.csv").write_text(backslashed().replace("c 7", "c\u2028 7"))
+    assert prepare(tmp_path / "rows.csv").report["rejected"] == 0
     # The same two characters in a file that doubles its quotes are a backslash and the end of a field.
     (tmp_path / "paths.csv").write_text(
         "prompt,completion\n" + "".join(f'"C:\\{n}\\","c ""{n}"""\n' for n in range(40))
@@ -370,3 +373,15 @@ def test_a_group_column_that_nobody_named_is_not_used_where_it_does_harm(
     assert note in done.out
     named = prepare(tmp_path / "rows.jsonl", "--group-column", "group", "--max-rejected-share", "1")
     assert named.report["notes"] == [], "who names a column gets it"
+
+
+def test_a_group_column_that_nobody_named_is_used_where_it_does_no_harm(tmp_path: Path, prepare: Prepare) -> None:
+    """Also by --check, which fills no split: one that happens to get no group is not the column's fault."""
+    made = [{"prompt": f"q {n}", "completion": f"a {n}", "group": f"g {n % 4}"} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    assert "does not keep rows together" not in prepare(tmp_path / "rows.jsonl", "--check").out
+    done = prepare(tmp_path / "rows.jsonl")
+    assert done.report["notes"] == []
+    assert min(done.report["splits"].values()) > 0
+    kept = [{row["group"] for row in done.split(name)} for name in ("train", "validation", "test")]
+    assert sum(map(len, kept)) == len(set.union(*kept)) == 4, "no group in two splits, and each row keeps its own"

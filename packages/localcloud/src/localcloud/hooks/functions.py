@@ -59,7 +59,7 @@ def queue_events(patches: Patches, queue: Queue) -> None:
         settings = func.get("event_invoke_config") or (func.get("event_invoke_configs") or {}).get("$LATEST") or {}
 
         def run() -> None:
-            # One after another, each in the function's own account and region, as a request of its own would be.
+            # In the function's own account and region, wherever the event comes from.
             lambda_svc._run_with_function_config_scope(func, work)
 
         def work() -> None:
