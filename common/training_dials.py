@@ -20,6 +20,11 @@ WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 
+MAX_SEQ_LENGTH = Dial(
+    "training.max_seq_length", 1024, "per row; long_rows says what becomes of longer ones", unit="tokens",
+    low=16, high=131_072, parameter="MaxSeqLength", argument="max_seq_length",
+)  # fmt: skip
+
 TRAINING = (
     Dial(
         "training.method", "lora", "adapters; the same on a 4-bit base (nf4); or every weight (about 8x the memory)",
@@ -78,10 +83,7 @@ TRAINING = (
         "a third more time for a fraction of the memory; auto = where memory asks for it",
         choices=("auto", "always", "never"), argument="activation_checkpointing",
     ),
-    Dial(
-        "training.max_seq_length", 1024, "per row; long_rows says what becomes of longer ones", unit="tokens",
-        low=16, high=131_072, parameter="MaxSeqLength", argument="max_seq_length",
-    ),
+    MAX_SEQ_LENGTH,
     Dial(
         "training.learn", "all", "the assistant's messages that are learned; those with weight 0 never",
         choices=("all", "last"), argument="learn",

@@ -1,66 +1,51 @@
-"""The gate's bounds: which there are, what they mean, and the parameters that hold their thresholds."""
+"""The gate's rules: which there may be, and the parameters that hold their thresholds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.dials import Dial
+from common.gate_rules import CHAMPION, MEANINGS, Rule
 from common.metric_names import BY_NAME
 
 if TYPE_CHECKING:
     from configuration.config import Config
 
 METRICS = tuple(BY_NAME)
-KINDS = {
-    "minimum": "the tuned model's value must reach it",
-    "maximum": "the tuned model's value must not exceed it",
-    "minimum_improvement": "gain over the better of the base's two scores",
-}
 LARGEST = 1e9
 
 
-@dataclass(frozen=True)
-class Bound:
-    """One condition of the gate: `Gate<Metric><Kind>` is the name of the parameter that holds the threshold."""
-
-    metric: str
-    kind: str  # one of KINDS
-    threshold: float
-
-    @property
-    def parameter(self) -> str:
-        return threshold(self.metric, self.kind).parameter
-
-    @property
-    def json_path(self) -> str:
-        """Where evaluation.json holds the value that is compared."""
-        leaf = "improvement" if self.kind == "minimum_improvement" else "candidate"
-        return f"metrics.{self.metric}.{leaf}.value"
-
-
-def threshold(metric: str, kind: str) -> Dial:
-    """The dial of one threshold: shares lie between 0 and 1, gains between -1 and 1."""
-    share, gain = BY_NAME[metric].share, kind == "minimum_improvement"
-    high = 1.0 if share else LARGEST
-    effect = f"{KINDS[kind]}; {metric} is a share from 0 to 1" if share else KINDS[kind]
+def threshold(metric: str, against: str, asks: str) -> Dial:
+    """The dial of one threshold: shares lie between 0 and 1."""
+    share = BY_NAME[metric].share
+    effect = MEANINGS[against, asks]
+    words = f"{metric}_{against}_{asks}".split("_")
     return Dial(
-        f"gate.{metric}.{kind}", None, effect, kind=float, optional=True, low=-high if gain else 0.0, high=high,
-        parameter="Gate" + "".join(word.capitalize() for word in f"{metric}_{kind}".split("_")),
+        f"gate.{metric}.{against}.{asks}", None, f"{effect}; {metric} is a share from 0 to 1" if share else effect,
+        kind=float, optional=True, low=0.0, high=1.0 if share else LARGEST,
+        parameter="Gate" + "".join(word.capitalize() for word in words),
     )  # fmt: skip
 
 
-def bounds(config: Config) -> list[Bound]:
-    """The gate's conditions, in the order of pipeline.yaml."""
+def rules(config: Config) -> list[Rule]:
+    """The gate's rules, in the order of pipeline.yaml."""
     return [
-        Bound(rule.metric, kind, value)
-        for rule in config.gate
-        for kind in KINDS
-        if (value := getattr(rule, kind)) is not None
+        Rule(rule.metric, rule.against, rule.asks, rule.threshold, rule.confidence or config.gate.confidence)
+        for rule in config.gate.rules
     ]
+
+
+def parameter(rule: Rule) -> str:
+    """The name of the parameter that holds a rule's threshold."""
+    return threshold(rule.metric, rule.against, rule.asks).parameter
+
+
+def compares_champion(config: Config) -> bool:
+    """Whether a rule needs the scores of the version that serves."""
+    return any(rule.against == CHAMPION for rule in config.gate.rules)
 
 
 def thresholds() -> dict[str, Dial]:
     """Every threshold that a gate may have, by its parameter."""
-    every = (threshold(metric, kind) for metric in METRICS for kind in KINDS)
+    every = (threshold(metric, *pair) for metric in METRICS for pair in MEANINGS)
     return {dial.parameter: dial for dial in every}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.dials import Dial
 from configuration.dials import by_parameter, configured
-from configuration.gate import bounds, thresholds
+from configuration.gate import parameter, rules, thresholds
 from configuration.names import base_model, endpoint_name, input_data_uri, model_package_group
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def defaults(config: Config) -> dict[str, str | int | float]:
             continue  # who starts a run must not approve it, unless pipeline.yaml lets runs do so
         found = DERIVED[name](config) if name in DERIVED else configured(config, dial)
         values[name] = float(found) if dial.type is float else found
-    return values | {bound.parameter: float(bound.threshold) for bound in bounds(config)}
+    return values | {parameter(rule): float(rule.threshold) for rule in rules(config)}
 
 
 @functools.cache
@@ -52,10 +52,10 @@ def with_overrides(config: Config, given: Mapping[str, str]) -> Config:
         if name in by_parameter():
             _put(tree, dial.key.split("."), dial.read(value))
         else:
-            _, metric, kind = dial.key.split(".")
-            for rule in tree["gate"]:
-                if rule["metric"] == metric:
-                    rule[kind] = dial.read(value)
+            _, metric, against, asks = dial.key.split(".")
+            for rule in tree["gate"]["rules"]:
+                if (rule["metric"], rule["against"]) == (metric, against) and rule[asks] is not None:
+                    rule[asks] = dial.read(value)
     return type(config).model_validate(tree)
 
 

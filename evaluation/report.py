@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import charts
-from intervals import BASE, CANDIDATE, FEW_SHOT
+from decision import number
+from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
 
 from common.metric_names import BY_NAME, METRICS
 
 TEMPLATE = "report.html.j2"
-MODELS = {CANDIDATE: "tuned", FEW_SHOT: "base with examples", BASE: "base"}
-STYLES = {CANDIDATE: "tuned", FEW_SHOT: "few", BASE: "base"}
+MODELS = {CANDIDATE: "tuned", CHAMPION: "champion", FEW_SHOT: "base with examples", BASE: "base"}
+STYLES = {CANDIDATE: "tuned", CHAMPION: "champion", FEW_SHOT: "few", BASE: "base"}
 LABELS = {metric.name: metric.label for metric in METRICS}
 # What a row is called, what its training loss is, and when one answer is right.
 WORDS = {
@@ -64,6 +65,8 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "curves": loss_curves(evaluation),
         "slices": slice_rows(evaluation, headline),
         "samples": samples(records, right_metric(evaluation)),
+        "gate": evaluation["gate"],
+        "power": power(evaluation),
         "counted": counted(evaluation),
         "facts": facts(evaluation),
         "labels": LABELS,
@@ -73,7 +76,10 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
 
 def models(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """The models that were asked, by their names in the page; texts are shown without examples."""
-    return {key: name for key, name in MODELS.items() if evaluation["kind"] != "text" or key != FEW_SHOT}
+    asked = evaluation["metrics"]["validation_loss"]
+    return {
+        key: name for key, name in MODELS.items() if key in asked and (evaluation["kind"] != "text" or key != FEW_SHOT)
+    }
 
 
 def shown(metric: str, value: float) -> str:
@@ -103,7 +109,8 @@ def headline_metric(evaluation: Mapping[str, Any]) -> str:
         return "validation_loss"
     if evaluation["kind"] == "preference":
         return "preference_accuracy"
-    return "exact_match" if any(found["exact_match"][model]["value"] > 0.02 for model in MODELS) else "token_f1"
+    seen = any(found["exact_match"][model]["value"] > 0.02 for model in models(evaluation))
+    return "exact_match" if seen else "token_f1"
 
 
 def right_metric(evaluation: Mapping[str, Any]) -> str:
@@ -141,12 +148,31 @@ def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     return {"tone": tone, "word": word, "sentence": sentence}
 
 
+def power(evaluation: Mapping[str, Any]) -> str:
+    """What the rules could not have seen, with the variance that was found: "exact_match 0.06 beyond ..."."""
+    seen = [
+        f"{rule['rule'].split()[0]} {number(rule['smallest_seen'])}"
+        for rule in evaluation["gate"]["rules"]
+        if rule.get("smallest_seen")
+    ]
+    if not seen:
+        return ""
+    return (
+        f"With {counted(evaluation)} as different as these, a rule sees in four runs of five what lies so far beyond "
+        f"its margin: {', '.join(dict.fromkeys(seen))}."
+    )
+
+
 def bar_chart(evaluation: Mapping[str, Any]) -> Any:
     """The picture of all shares; None where there are none."""
     from markupsafe import Markup
 
+    asked = models(evaluation)
     groups = [
-        (metric.label, [(STYLES[model], MODELS[model], evaluation["metrics"][metric.name][model]) for model in MODELS])
+        (
+            metric.label,
+            [(STYLES[model], name, evaluation["metrics"][metric.name][model]) for model, name in asked.items()],
+        )
         for metric in METRICS
         if metric.name in evaluation["metrics"] and metric.share
     ]
@@ -181,7 +207,7 @@ def slice_rows(evaluation: Mapping[str, Any], metric: str) -> list[dict[str, Any
     """Slices, the tuned model's weakest first; of a loss there is no picture."""
     from markupsafe import Markup
 
-    sign = -1 if BY_NAME[metric].lower_is_better else 1
+    sign, asked = -1 if BY_NAME[metric].lower_is_better else 1, models(evaluation)
     ordered = sorted(evaluation["slices"], key=lambda entry: sign * entry["metrics"][metric][CANDIDATE]["value"])
     rows = []
     for entry in ordered[:MOST_SLICES]:
@@ -190,8 +216,8 @@ def slice_rows(evaluation: Mapping[str, Any], metric: str) -> list[dict[str, Any
         if BY_NAME[metric].share:
             spread = charts.spread(
                 f"{entry['name']}: "
-                + ", ".join(f"{MODELS[model]} {charts.percent(found[model]['value'])}" for model in MODELS),
-                [(STYLES[model], found[model]) for model in MODELS],
+                + ", ".join(f"{name} {charts.percent(found[model]['value'])}" for model, name in asked.items()),
+                [(STYLES[model], found[model]) for model in asked],
             )
         rows.append({"name": entry["name"], "rows": entry["rows"], "found": found, "spread": Markup(spread)})  # noqa: S704
     return rows
@@ -229,7 +255,10 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
     settings, training = evaluation["settings"], evaluation.get("training") or {}
     seconds = settings.get("seconds", {})
     tables = [
-        ("Models", [("Tuned", evaluation["models"]["candidate"]), ("Base", evaluation["models"]["base"])]),
+        (
+            "Models",
+            [(key.replace("candidate", "tuned").capitalize(), name) for key, name in evaluation["models"].items()],
+        ),
         (
             "Scoring",
             [

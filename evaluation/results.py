@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data import Case
-from intervals import BASE, CANDIDATE, FEW_SHOT, summarise
+from decision import Means, decide
+from intervals import CANDIDATE, estimates, means_of
 from metrics import is_json, score_text
 from passes import Pass
 from slices import find_slices
@@ -16,7 +17,6 @@ from slices import find_slices
 from common.metric_names import Metric, measured
 from common.rows import Kind, TextRow
 
-MODELS = (CANDIDATE, BASE, FEW_SHOT)
 BEGINNING = 1000
 """Characters of a text in predictions.jsonl."""
 
@@ -59,27 +59,31 @@ def preferred(chosen: float, rejected: float) -> float:
     return 0.5 if chosen == rejected else float(chosen < rejected)
 
 
-def build_metrics(
+def measure(
     metrics: Sequence[Metric],
     scores: Scores,
     passes: Mapping[str, Pass],
     groups: Sequence[int],
     chosen: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency)."""
+) -> Means:
+    """Returns {metric: {model: mean}} over the chosen rows (None: all, with latency)."""
     picked = range(len(passes[CANDIDATE].losses)) if chosen is None else chosen
     names, together = {metric.name for metric in metrics}, [groups[row] for row in picked]
     found = {
-        name: summarise(name, {model: [scores[model][row][name] for row in picked] for model in scores}, None, together)
+        name: means_of({model: [scores[model][row][name] for row in picked] for model in scores}, None, together)
         for name in (metric.name for metric in metrics if metric.share)
     }
     tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
     sums = {model: [done.losses[row][0] for row in picked] for model, done in passes.items()}
-    found["validation_loss"] = summarise("validation_loss", sums, tokens, together)
+    found["validation_loss"] = means_of(sums, tokens, together)
     if chosen is None and "latency_seconds" in names:
-        seconds = {model: done.latencies for model, done in passes.items()}
-        found["latency_seconds"] = summarise("latency_seconds", seconds)
+        found["latency_seconds"] = means_of({model: done.latencies for model, done in passes.items()})
     return found
+
+
+def estimated(means: Means) -> dict[str, Any]:
+    """{metric: {model: estimate, "improvement": estimate}}, as evaluation.json has it."""
+    return {name: estimates(name, found) for name, found in means.items()}
 
 
 def majority(training: Sequence[Case], rows: Sequence[Case], json_targets: bool) -> dict[str, Any]:
@@ -96,8 +100,13 @@ def build_evaluation(
     passes: Mapping[str, Pass],
     scores: Scores,
     json_targets: bool,
+    gate: Mapping[str, Any],
+    champion: str | None,
 ) -> dict[str, Any]:
-    """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores."""
+    """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores.
+
+    `gate` has the `rules`, the `slice_margin` and the `slice_rows`; `champion` says who it is, None: nobody.
+    """
     metrics, groups = measured(kind, json_targets), groups_of(rows)
     slices = find_slices(
         rows,
@@ -106,17 +115,18 @@ def build_evaluation(
         json_targets,
         "texts" if kind == "text" else "prompts",
     )
+    means, count = measure(metrics, scores, passes, groups), len(set(groups))
+    parts = [(name, len(chosen), measure(metrics, scores, passes, groups, chosen)) for name, chosen in slices]
+    deciding = [part for part in parts if part[1] >= gate["slice_rows"]]
     return {
         "version": 1,
         "kind": kind,
         "rows": len(rows),
-        "groups": len(set(groups)),
-        "metrics": build_metrics(metrics, scores, passes, groups),
+        "groups": count,
+        "gate": decide(gate["rules"], means, len(rows), count, deciding, gate["slice_margin"], champion),
+        "metrics": estimated(means),
         "majority": majority(training, rows, json_targets) if training else None,
-        "slices": [
-            {"name": name, "rows": len(chosen), "metrics": build_metrics(metrics, scores, passes, groups, chosen)}
-            for name, chosen in slices
-        ],
+        "slices": [{"name": name, "rows": size, "metrics": estimated(found)} for name, size, found in parts],
     }
 
 

@@ -1,14 +1,15 @@
 """Looks at what a run reads, and clears what it needs no more. Runs in AWS Lambda (python3.12) as <prefix>-storage.
 
     {"command": "look", "input_data_uri": "s3://...", "base_model": "s3://...", ...all that decides about the training}
- -> {"manifest": "9f86d0...", "run": "4a1c9e...", "objects": "12"}
+ -> {"manifest": "9f86d0...", "base": "60303a...", "run": "4a1c9e...", "objects": "12"}
     {"command": "clear", "uri": "s3://<artifacts bucket>/checkpoints/<pipeline>/<run>/"}
  -> {"cleared": "24 objects"}
 
 SageMaker's step cache compares the names of inputs, not what lies under them: a nightly run over `raw/` would go on
-using last month's rows. `manifest` changes with every object under the input, and is part of Prepare's request. `run`
-names one training: what is under its inputs, its parameters and its code. Checkpoints live under it, so that a job is
-given no other run's, and a run that is started again goes on from its own.
+using last month's rows. `manifest` changes with every object under the input, and is part of Prepare's request; `base`
+changes with the base model's files, and is part of EvaluateBase's. `run` names one training: what is under its inputs,
+its parameters and its code. Checkpoints live under it, so that a job is given no other run's, and a run that is started
+again goes on from its own.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def look(s3: Any, run: Mapping[str, str]) -> dict[str, str]:
         if not model:
             raise ValueError(f"There is no base model under {run['base_model']}; upload one in Hugging Face layout.")
     whole = {**run, "rows": rows, "model": model}
-    return {"manifest": digest_of(rows), "run": digest_of(whole)[:RUN], "objects": str(len(rows))}
+    run_name = digest_of(whole)[:RUN]
+    return {"manifest": digest_of(rows), "base": digest_of(model), "run": run_name, "objects": str(len(rows))}
 
 
 def _found(s3: Any, uri: str) -> dict[str, list[object]]:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # "gain" is the tuned model beside the better of the two bases.
-_MODELS = {"base": "base", "base_few_shot": "few-shot", "candidate": "tuned", "improvement": "gain"}
+_MODELS = {
+    "base": "base",
+    "base_few_shot": "few-shot",
+    "champion": "champion",
+    "candidate": "tuned",
+    "improvement": "gain",
+}
 
 
 def evaluation_uri(session: boto3.Session, arn: str) -> str:
@@ -102,6 +108,14 @@ def metrics_table(report: dict[str, Any]) -> Table:
     for metric, models in report["metrics"].items():
         table.add_row(metric, *(cell(metric, models.get(key)) for key in present))
     return table
+
+
+def gate_lines(report: dict[str, Any]) -> list[str]:
+    """The gate's decision, a line for each rule, as the step, the card and the page have it."""
+    gate = report["gate"]
+    lines = [gate["text"].partition(": ")[0].rstrip(".") + "." if not gate["passed"] else gate["text"]]
+    lines += [f"  {rule['verdict']}: {rule['text']}" for rule in gate["rules"]]
+    return lines + [f"  worse: {item['text']}" for item in gate["slices"]]
 
 
 def cell(metric: str, estimate: dict[str, Any] | None) -> str:

@@ -191,7 +191,7 @@ def judge(tally: Tally, options: Options) -> str:
         return (
             f"the rows are texts ({tally.texts.first}), of which validation_loss alone is measured, but "
             f"{options.answers_for} asks for more: give rows with answers, or ask for validation_loss alone "
-            "(gate: [{metric: validation_loss, minimum_improvement: 0.05}])."
+            "(gate: {rules: [{metric: validation_loss, against: base, better_by: 0.05}]})."
         )
     rows_in, rows_out, rejected = (tally.total(key) for key in ("rows_in", "rows_out", "rejected"))
     reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(5))

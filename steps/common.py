@@ -104,11 +104,11 @@ def retries(job: bool) -> list[Any]:
 
 
 def command_line(arguments: Mapping[str, Any]) -> list[Any]:
-    """`{"few-shot": 3}` -> ["--few-shot", "3"]; None leaves an argument out."""
+    """`{"few-shot": 3}` -> ["--few-shot", "3"]; None leaves an argument out, a list gives it several times."""
     words: list[Any] = []
     for name, value in arguments.items():
-        if value is not None:
-            words += [f"--{name}", str(value) if isinstance(value, int | float) else value]
+        for one in value if isinstance(value, list) else [] if value is None else [value]:
+            words += [f"--{name}", str(one) if isinstance(one, int | float) else one]
     return words
 
 

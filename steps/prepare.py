@@ -67,7 +67,7 @@ def asked_of_answers(config: Config) -> dict[str, str]:
 
     Not which metrics these are: a change of the gate must not make Prepare, and with it training, run again.
     """
-    needs_answers = any(not BY_NAME[rule.metric].of_texts for rule in config.gate)
+    needs_answers = any(not BY_NAME[rule.metric].of_texts for rule in config.gate.rules)
     return {"answers-for": "the gate"} if needs_answers else {}
 
 

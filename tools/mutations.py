@@ -19,7 +19,7 @@ class Mutation:
     tests: tuple[str, ...]
 
 
-BOUNDS = ("tests/lambdas/test_bounds.py",)
+GATE = ("tests/evaluation/test_decision.py",)
 PLAN = ("tests/lambdas/test_plan.py",)
 DEPLOY = "tests/lambdas/test_deploy.py"
 DECISIONS = "tests/lambdas/test_decisions.py"
@@ -31,18 +31,18 @@ CACHING = "packages/localcloud/tests/localcloud_pipelines/test_caching.py"
 
 MUTATIONS = (
     Mutation(
-        "gate: a minimum that is reached exactly is missed",
-        "lambdas/bounds.py",
-        "else value >= threshold",
-        "else value > threshold",
-        BOUNDS,
+        "gate: the value decides, not its bound",
+        "evaluation/decision.py",
+        "holds = chances[index] <= level and",
+        "holds = chances[index] < 0.5 and",
+        GATE,
     ),
     Mutation(
-        "gate: a maximum is checked as a minimum",
-        "conditions/quality_gate.py",
-        'ConditionLessThanOrEqualTo if bound.kind == "maximum"',
-        'ConditionGreaterThanOrEqualTo if bound.kind == "maximum"',
-        BOUNDS,
+        "gate: each rule is tested as if it were alone",
+        "evaluation/decision.py",
+        "level = levels[index] / left",
+        "level = levels[index]",
+        GATE,
     ),
     Mutation(
         "settings: the package comes before the input",
@@ -236,8 +236,8 @@ MUTATIONS = (
     Mutation(
         "intervals: the gain is over the worse base",
         "evaluation/intervals.py",
-        "(min if metric.lower_is_better else max)(bases",
-        "(max if metric.lower_is_better else min)(bases",
+        "better = max(bases",
+        "better = min(bases",
         ("tests/evaluation/test_intervals.py",),
     ),
     Mutation(

@@ -90,7 +90,6 @@ def run(chosen: Hyperparameters) -> None:
     from training_report import build_report
     from transformers import set_seed
     from weights import (
-        base_name,
         base_source,
         check_tokens,
         frozen_dtype,
@@ -98,7 +97,7 @@ def run(chosen: Hyperparameters) -> None:
         resolve_precision,
     )
 
-    from common.base_model import is_composite, load_causal_model, load_config
+    from common.base_model import base_name, is_composite, load_causal_model, load_config
 
     train_channel, validation_channel = _channel("TRAIN"), _channel("VALIDATION", required=False)
     model_dir = Path(os.environ.get("SM_MODEL_DIR") or "model")

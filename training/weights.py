@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,7 @@ from tokenized import TokenizedRows
 from common.base_model import check_tokenizer, hub_model, load_causal_model, model_directory
 from common.failure import JobError, first_line
 from common.precision import precision as precision_for
-
-# For a tokenizer that brings no chat template: role names on lines of their own, an end after each answer.
-PLAIN_TEMPLATE = (
-    "{{ bos_token if bos_token else '' }}{% for message in messages %}{{ message['role'] | capitalize }}:\n"
-    "{{ message['content'] }}{{ eos_token if message['role'] == 'assistant' else '' }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
-)
+from common.prompts import PLAIN_TEMPLATE
 
 
 def base_source(chosen: Hyperparameters) -> tuple[str, str]:
@@ -37,14 +30,6 @@ def base_source(chosen: Hyperparameters) -> tuple[str, str]:
     folder = model_directory(Path(channel))
     check_tokenizer(folder)
     return str(folder), ""
-
-
-def base_name(source: str, config: Any, hub_id: str) -> str:
-    """What the base model is called in reports: the hub id without its revision, or the name in its configuration."""
-    if hub_id:
-        return hub_id.partition("@")[0]
-    recorded = json.loads((Path(source) / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
-    return str(recorded or f"{config.model_type} model, {config.hidden_size} wide")
 
 
 def resolve_precision(asked: str, config: Any) -> str:

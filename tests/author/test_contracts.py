@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from conditions.quality_gate import PASSED
 from configuration.config import Config
-from configuration.gate import METRICS, bounds
+from configuration.gate import METRICS
 from pipelines.requests import Later, resolve
 from steps.prepare import data_arguments
 from steps.train import METRICS as METRIC_LINES
@@ -21,6 +22,7 @@ from tests.support.bundles import bundled
 from tests.support.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
+LEAVES = ("candidate", "base", "base_few_shot", "improvement")
 
 
 def arguments(definition: dict[str, Any], name: str) -> dict[str, Any]:
@@ -50,7 +52,13 @@ def flags(script: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "script"), [("Prepare", "preparation/prepare.py"), ("Evaluate", "evaluation/score.py")]
+    ("name", "script"),
+    [
+        ("Prepare", "preparation/prepare.py"),
+        ("EvaluateBase", "evaluation/reference.py"),
+        ("EvaluateChampion", "evaluation/reference.py"),
+        ("Evaluate", "evaluation/score.py"),
+    ],
 )
 def test_every_container_argument_is_one_that_the_script_knows(
     name: str, script: str, definition: dict[str, Any]
@@ -129,10 +137,8 @@ def test_prepare_writes_what_the_other_steps_read(definition: dict[str, Any], co
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_gate_finds_its_values_in_a_report_that_score_wrote(
-    definition: dict[str, Any], config: Config, tmp_path: Path
-) -> None:
-    """score.py scores a real tiny model with the step's own arguments; every path of every possible bound resolves.
+def test_the_gate_finds_its_value_in_a_report_that_score_wrote(definition: dict[str, Any], tmp_path: Path) -> None:
+    """The three steps score a real tiny model with their own arguments; the gate's path resolves, and every metric.
 
     Of preferences whose chosen answers are JSON there is every metric.
     """
@@ -149,28 +155,37 @@ def test_the_gate_finds_its_values_in_a_report_that_score_wrote(
         (tmp_path / split).mkdir()
         (tmp_path / split / f"{split}.jsonl").write_text(text)
     model = make_tiny_model(tmp_path / "model", [json.dumps(row) for row in data])
+    (tmp_path / "none").mkdir()
     places = {
         "/opt/ml/processing/input/model/model.tar.gz": str(model),
         "/opt/ml/processing/input/base-model": str(model),
+        "/opt/ml/processing/input/champion": str(tmp_path / "none"),
+        "/opt/ml/processing/input/base-scores": str(tmp_path / "EvaluateBase"),
+        "/opt/ml/processing/input/champion-scores": str(tmp_path / "EvaluateChampion"),
         "/opt/ml/processing/input/test": str(tmp_path / "test"),
         "/opt/ml/processing/input/train": str(tmp_path / "train"),
         "/opt/ml/processing/output/evaluation": str(tmp_path / "out"),
     }
-    words = arguments(definition, "Evaluate")["AppSpecification"]["ContainerArguments"]
-    words = [places.get(word, word) for word in words]
-    words[words.index("--max-new-tokens") + 1] = "8"
-    words[words.index("--few-shot") + 1] = "1"
-    result = run("evaluation/score.py", *words)
-    assert result.returncode == 0, result.stderr
+    for name in ("EvaluateBase", "EvaluateChampion", "Evaluate"):
+        application = arguments(definition, name)["AppSpecification"]
+        places["/opt/ml/processing/output/scores"] = str(tmp_path / name)
+        words = [places.get(word, word) for word in application["ContainerArguments"]]
+        words[words.index("--max-new-tokens") + 1] = "8"
+        if name != "Evaluate":
+            words[words.index("--few-shot") + 1] = "1"
+        result = run(f"evaluation/{Path(application['ContainerEntrypoint'][-1]).name}", *words)
+        assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
 
     assert set(report["metrics"]) == set(METRICS)
-    leaves = [f"metrics.{metric}.{leaf}.value" for metric in METRICS for leaf in ("candidate", "improvement")]
-    for path in {*(bound.json_path for bound in bounds(config)), *leaves}:
+    for path in (PASSED, *(f"metrics.{metric}.{leaf}.value" for metric in METRICS for leaf in LEAVES)):
         value: Any = report
         for part in path.split("."):
             value = value[part]
         assert isinstance(value, int | float), path
+        assert not isinstance(value, bool), path
+    verdicts = {rule["rule"]: rule["verdict"] for rule in report["gate"]["rules"]}
+    assert verdicts["exact_match champion not_worse_than"] == "not applied"
     assert (tmp_path / "out" / "report.html").stat().st_size > 0
 
 
