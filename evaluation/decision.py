@@ -142,7 +142,8 @@ def compare(rule: Rule, found: Mapping[str, Mean]) -> tuple[Found, str] | str:
     ]
     if not each:
         return f"was not measured of {rule.against}"
-    return max(each, key=lambda pair: (pair[0].chance, -pair[0].value))
+    # Of two that are not beaten the one is named that is further ahead.
+    return max(each, key=lambda pair: (min(pair[0].chance, 0.5), -pair[0].value))
 
 
 def holm(chances: Sequence[float], levels: Sequence[float]) -> list[tuple[bool, float]]:

@@ -21,7 +21,6 @@ from tests.support.command import ROOT, fmops
 GATE = """gate:
   rules:
     - {metric: exact_match, against: value, not_worse_than: 0.0}
-    - {metric: exact_match, against: champion, not_worse_than: 1.0}
 """
 
 

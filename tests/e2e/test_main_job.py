@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import House
+from tests.e2e.conftest import House, write_config
 from tests.support.command import ROOT, environment
 from tests.support.waiting import until
 
@@ -77,6 +77,25 @@ def test_an_unchanged_second_start_is_all_cache_hits(house: House, finished: str
     for step in ("Prepare", "EvaluateBase", "Train", "Evaluate"):
         assert re.search(rf"{step}\s+Cache hit", shown), shown
     assert house.run("report").stdout.count("exact_match") == 1, "a cached evaluation is still the run's report"
+
+
+@pytest.mark.slow
+def test_a_new_version_is_held_against_the_one_that_serves(house: House, finished: str, csv_file: Path) -> None:
+    rules = "gate: {rules: [{metric: exact_match, against: champion, not_worse_than: 1.0}]}\n"
+    folder = house.directory / "champion"
+    folder.mkdir()
+    config = write_config(folder, rules)
+    shown = house.run("start", "--config", str(config), "--data", str(csv_file), "--wait", *SMALL).stdout
+    assert re.search(r"EvaluateBase\s+Cache hit", shown), shown
+    assert re.search(r"EvaluateChampion\s+Succeeded", shown), shown
+    found = house.run("report", "--config", str(config)).stdout
+    assert "champion" in found
+    assert re.search(
+        r"met: exact_match improves on the champion by 0 - surely by -0\.\d+ - at least -1 was asked", found
+    )
+    again = house.run("start", "--config", str(config), "--data", str(csv_file), "--wait", *SMALL).stdout
+    for step in ("EvaluateBase", "EvaluateChampion", "Train", "Evaluate"):
+        assert re.search(rf"{step}\s+Cache hit", again), again
 
 
 def test_rejecting_keeps_what_is_deployed(house: House, finished: str) -> None:
