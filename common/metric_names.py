@@ -5,6 +5,7 @@ Runs in the processing container of Evaluate, and on the author's machine.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -18,7 +19,8 @@ class Metric:
     share: bool = True
     """Whether it lies between 0 and 1."""
     needs: str = ""
-    """What it is measured of alone: json (all targets are), preference (rows with two answers); answers where empty."""
+    """What it is measured of alone: json (rows whose target is JSON), preference (rows with two answers); any answer
+    where empty."""
     of_texts: bool = False
     """Whether it is there for texts, too, which have no answers."""
 
@@ -36,9 +38,12 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 
 
-def measured(kind: str, json_targets: bool = False) -> tuple[Metric, ...]:
-    """The metrics of a data set whose rows are of a kind (messages, preference or text: common/rows.py)."""
+def measured(kind: str, having: Collection[str] = ()) -> tuple[Metric, ...]:
+    """The metrics of a data set whose rows are of a kind (messages, preference or text: common/rows.py).
+
+    `having` says what else metrics need and some of the rows have: "json", a target that is JSON.
+    """
     if kind == "text":
         return tuple(metric for metric in METRICS if metric.of_texts)
-    there = {"", kind, "json" if json_targets else ""}
+    there = {"", kind, *having}
     return tuple(metric for metric in METRICS if metric.needs in there)

@@ -1,13 +1,14 @@
 """Measures one answer against the one that was wanted. Runs in the Evaluate step's processing container.
 
-    score_text('{"name": "a", "x": 1}', '{"x": 1, "name": "a"}', json_targets=True)
+    score_text('{"name": "a", "x": 1}', Wanted('{"x": 1, "name": "a"}'))
  -> {"exact_match": 1.0, "token_f1": 0.5..., "rouge_l": ..., "json_valid": 1.0, "json_field_accuracy": 1.0}
 
-All values go from 0 to 1. Texts are compared in Unicode's form NFC with runs of white space as one blank; JSON is
-compared as values (1 equals 1.0, true does not equal 1, the order of keys doesn't count). Token F1 and ROUGE-L count
-lower-case words and numbers, each Han and kana character, and each symbol but those that end or enclose sentences: C#
-is not C++, -5 not 5. ROUGE-L is the F-measure of their longest common subsequence without stemming (rougeL of the
-package rouge-score, which knows ASCII words alone, with these tokens).
+All values go from 0 to 1; those of JSON are there where the wanted answer is JSON, whatever other rows' are. Texts are
+compared in Unicode's form NFC with runs of white space as one blank; JSON is compared as values (1 equals 1.0, true
+does not equal 1, the order of keys doesn't count). Token F1 and ROUGE-L count lower-case words and numbers, each Han
+and kana character, and each symbol but those that end or enclose sentences: C# is not C++, -5 not 5. ROUGE-L is the
+F-measure of their longest common subsequence without stemming (rougeL of the package rouge-score, which knows ASCII
+words alone, with these tokens).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 LONGEST_SUBSEQUENCE = 2000
@@ -27,6 +29,8 @@ _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003f
 _SENTENCE = frozenset(".,;:!?…\"'`()[]{}«»“”„‘’、。，：；！？（）「」『』")
 _LAST_MARK = 0x1F000
 _ABSENT = object()
+NO_JSON = object()
+"""What stands for the value of a text that is no JSON object or array."""
 
 
 def normalised(text: str) -> str:
@@ -47,46 +51,66 @@ def _tokens() -> re.Pattern[str]:
     return re.compile(rf"[{_ALONE}]|(?:{letter})+|[^\w\s]")
 
 
-def parse_json(text: str) -> Any:
-    """Returns the JSON object or array that the text is; raises ValueError for anything else, a bare number too."""
+def json_or_nothing(text: str) -> Any:
+    """Returns the JSON object or array that the text is, or NO_JSON for anything else, a bare number too."""
+    if text.lstrip(" \t\r\n")[:1] not in ("{", "["):
+        return NO_JSON  # what most answers are, without an exception each
     try:
-        value = json.loads(text, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(value, (dict, list)):
-        raise ValueError("neither an object nor an array")
-    return value
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return NO_JSON
 
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def is_json(text: str) -> bool:
-    """Whether the text is a JSON object or array."""
-    try:
-        parse_json(text)
-    except ValueError:
-        return False
-    return True
+@dataclass(frozen=True)
+class Wanted:
+    """The answer that was wanted, and what is computed of it once for all models."""
+
+    text: str
+
+    @functools.cached_property
+    def normalised(self) -> str:
+        return normalised(self.text)
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        return words(self.text)
+
+    @functools.cached_property
+    def value(self) -> Any:
+        """The JSON object or array that it is, or NO_JSON."""
+        return json_or_nothing(self.text)
+
+    @property
+    def is_json(self) -> bool:
+        return self.value is not NO_JSON
 
 
-def score_text(prediction: str, target: str, json_targets: bool) -> dict[str, float]:
-    """Returns the metrics of one answer; those of JSON only if the targets are JSON."""
-    said, wanted = words(prediction), words(target)
-    same = normalised(prediction) == normalised(target)
-    scores = {"exact_match": float(same), "token_f1": token_f1(said, wanted), "rouge_l": rouge_l(said, wanted)}
-    if not said and not wanted:
-        scores |= {"token_f1": float(same), "rouge_l": float(same)}
-    if json_targets:
-        wanted_value = parse_json(target)
-        try:
-            value = parse_json(prediction)
-        except ValueError:
-            return scores | {"json_valid": 0.0, "json_field_accuracy": 0.0}
-        scores["exact_match"] = float(equal(value, wanted_value))
-        scores |= {"json_valid": 1.0, "json_field_accuracy": field_accuracy(value, wanted_value)}
-    return scores
+def exact_match(prediction: str, wanted: Wanted) -> bool:
+    """Whether an answer is the wanted one: the same JSON value where that is JSON, else the same normalised text."""
+    if wanted.is_json:
+        value = json_or_nothing(prediction)
+        return value is not NO_JSON and equal(value, wanted.value)
+    return normalised(prediction) == wanted.normalised
+
+
+def score_text(prediction: str, wanted: Wanted) -> dict[str, float]:
+    """Returns the metrics of one answer; those of JSON only if the wanted one is JSON."""
+    said = words(prediction)
+    if said or wanted.words:
+        scores = {"token_f1": token_f1(said, wanted.words), "rouge_l": rouge_l(said, wanted.words)}
+    else:
+        scores = dict.fromkeys(("token_f1", "rouge_l"), float(normalised(prediction) == wanted.normalised))
+    if not wanted.is_json:
+        return {"exact_match": float(exact_match(prediction, wanted)), **scores}
+    value = json_or_nothing(prediction)
+    if value is NO_JSON:
+        return {"exact_match": 0.0, **scores, "json_valid": 0.0, "json_field_accuracy": 0.0}
+    right = field_accuracy(value, wanted.value)
+    return {"exact_match": float(equal(value, wanted.value)), **scores, "json_valid": 1.0, "json_field_accuracy": right}
 
 
 def _f_measure(common: int, said: int, wanted: int) -> float:

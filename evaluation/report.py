@@ -117,6 +117,11 @@ def counted(evaluation: Mapping[str, Any]) -> str:
     return f"{rows} {WORDS[evaluation['kind']][0]}" + (f" in {groups} groups" if groups < rows else "")
 
 
+def of_rows(found: Mapping[str, Any]) -> str:
+    """ "of 60 rows" for a metric that not all rows have."""
+    return f"of {found['rows']} rows" if "rows" in found else ""
+
+
 def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     """Returns `tone` (good, unclear, bad), a short `word` and a `sentence`."""
     found = evaluation["metrics"][metric]
@@ -146,9 +151,9 @@ def bar_chart(evaluation: Mapping[str, Any]) -> Any:
     from markupsafe import Markup
 
     groups = [
-        (metric.label, [(STYLES[model], MODELS[model], evaluation["metrics"][metric.name][model]) for model in MODELS])
+        (metric.label, of_rows(found), [(STYLES[model], MODELS[model], found[model]) for model in MODELS])
         for metric in METRICS
-        if metric.name in evaluation["metrics"] and metric.share
+        if metric.share and (found := evaluation["metrics"].get(metric.name))
     ]
     if not groups:
         return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data import Case
 from intervals import BASE, CANDIDATE, FEW_SHOT, summarise
-from metrics import is_json, score_text
+from metrics import Wanted, exact_match, score_text
 from passes import Pass
 from slices import find_slices
 
@@ -24,18 +24,22 @@ Scores = Mapping[str, list[dict[str, float]]]
 """The metrics of each row, by model."""
 
 
-def score_rows(rows: Sequence[Case], passes: Mapping[str, Pass]) -> tuple[Scores, bool]:
-    """Returns for each model the metrics of each row, and whether the targets are JSON (all of them)."""
-    targets = [row["messages"][-1]["content"] for row in rows]
-    json_targets = all(is_json(target) for target in targets)
+def score_rows(rows: Sequence[Case], passes: Mapping[str, Pass]) -> Scores:
+    """Returns for each model the metrics of each row; a metric is there for the rows that it applies to."""
+    targets = [Wanted(row["messages"][-1]["content"]) for row in rows]
     scores = {
-        model: [score_text(answer, target, json_targets) for answer, target in zip(done.answers, targets, strict=True)]
+        model: [score_text(answer, target) for answer, target in zip(done.answers, targets, strict=True)]
         for model, done in passes.items()
     }
     for model, done in passes.items():
         for row, (chosen, rejected) in enumerate(zip(done.losses, done.rejected, strict=False)):
             scores[model][row]["preference_accuracy"] = preferred(per_token(chosen), per_token(rejected))
-    return scores, json_targets
+    return scores
+
+
+def rows_with(metric: str, scores: Scores, among: Iterable[int]) -> list[int]:
+    """The rows that a metric applies to: they are the same for all models."""
+    return [row for row in among if metric in scores[CANDIDATE][row]]
 
 
 def groups_of(rows: Sequence[Any]) -> list[int]:
@@ -66,13 +70,21 @@ def build_metrics(
     groups: Sequence[int],
     chosen: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency)."""
+    """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency).
+
+    A metric that applies to some of them has their number, too, as "rows"; one that applies to none is left out.
+    """
     picked = range(len(passes[CANDIDATE].losses)) if chosen is None else chosen
     names, together = {metric.name for metric in metrics}, [groups[row] for row in picked]
-    found = {
-        name: summarise(name, {model: [scores[model][row][name] for row in picked] for model in scores}, None, together)
-        for name in (metric.name for metric in metrics if metric.share)
-    }
+    found: dict[str, Any] = {}
+    for name in (metric.name for metric in metrics if metric.share):
+        have = rows_with(name, scores, picked)
+        if not have:
+            continue
+        values = {model: [scores[model][row][name] for row in have] for model in scores}
+        found[name] = summarise(name, values, None, [groups[row] for row in have])
+        if len(have) < len(picked):
+            found[name]["rows"] = len(have)
     tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
     sums = {model: [done.losses[row][0] for row in picked] for model, done in passes.items()}
     found["validation_loss"] = summarise("validation_loss", sums, tokens, together)
@@ -82,10 +94,10 @@ def build_metrics(
     return found
 
 
-def majority(training: Sequence[Case], rows: Sequence[Case], json_targets: bool) -> dict[str, Any]:
+def majority(training: Sequence[Case], rows: Sequence[Case]) -> dict[str, Any]:
     """Returns the most frequent training answer and how often it is right: what knowing nothing but that gives."""
     prediction = Counter(row["messages"][-1]["content"] for row in training).most_common(1)[0][0]
-    right = [score_text(prediction, row["messages"][-1]["content"], json_targets)["exact_match"] for row in rows]
+    right = [exact_match(prediction, Wanted(row["messages"][-1]["content"])) for row in rows]
     return {"prediction": prediction, "exact_match": round(sum(right) / len(right), 6)}
 
 
@@ -95,15 +107,14 @@ def build_evaluation(
     training: Sequence[Case],
     passes: Mapping[str, Pass],
     scores: Scores,
-    json_targets: bool,
 ) -> dict[str, Any]:
     """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores."""
-    metrics, groups = measured(kind, json_targets), groups_of(rows)
+    having = {"json"} if any("json_valid" in row for row in scores.get(CANDIDATE, ())) else set[str]()
+    metrics, groups = measured(kind, having), groups_of(rows)
     slices = find_slices(
         rows,
         passes[CANDIDATE].lengths,
         [row["messages"][-1]["content"] for row in training],
-        json_targets,
         "texts" if kind == "text" else "prompts",
     )
     return {
@@ -112,7 +123,7 @@ def build_evaluation(
         "rows": len(rows),
         "groups": len(set(groups)),
         "metrics": build_metrics(metrics, scores, passes, groups),
-        "majority": majority(training, rows, json_targets) if training else None,
+        "majority": majority(training, rows) if training else None,
         "slices": [
             {"name": name, "rows": len(chosen), "metrics": build_metrics(metrics, scores, passes, groups, chosen)}
             for name, chosen in slices

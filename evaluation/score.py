@@ -28,7 +28,6 @@ from typing import Any
 from data import MOST_TRAINING_ROWS, Case, draw, load_rows
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, FEW_SHOT
-from metrics import is_json
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
 from passes import Pass, run_pass, run_text_pass, token_limit, window_size
 from results import build_evaluation, predictions, score_rows, text_predictions
@@ -94,8 +93,8 @@ def run(options: Options) -> dict[str, Any]:
             passes, how = _passes(rows, training, candidate, base, options)
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
-    scores, json_targets = ({}, False) if kind == "text" else score_rows(rows, passes)
-    evaluation = build_evaluation(kind, rows, training, passes, scores, json_targets)
+    scores = {} if kind == "text" else score_rows(rows, passes)
+    evaluation = build_evaluation(kind, rows, training, passes, scores)
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base)
     settings = _settings(options, passes, time.monotonic() - started)
@@ -118,8 +117,7 @@ def _passes(
 
     tokenizer = load_tokenizer(candidate.directory)
     targets = [row["messages"][-1]["content"] for row in rows]
-    all_json = all(is_json(target) for target in targets)
-    shots = FewShot(training, options.few_shot, options.seed, all_json)
+    shots = FewShot(training, options.few_shot, options.seed)
     if not takes_system(tokenizer):
         print("[score] the chat template takes no system message: its text begins the first message", flush=True)
     limit = token_limit(tokenizer, targets, options.max_new_tokens)
@@ -236,7 +234,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail("the accelerator is out of memory; use a smaller --batch-size or a larger instance", options)
     for name, metric in evaluation["metrics"].items():
         print(
-            f"[score] {name} " + " ".join(f"{model}={found['value']:.4f}" for model, found in metric.items()),
+            f"[score] {name} "
+            + " ".join(
+                f"{model}={found['value']:.4f}" if isinstance(found, dict) else f"{model}={found}"
+                for model, found in metric.items()
+            ),
             flush=True,
         )
     return 0

@@ -242,7 +242,8 @@ def metric_groups(evaluation: Evaluation) -> list[Group]:
                 continue
             value, low, high = estimate.get("value"), estimate.get("low"), estimate.get("high")
             if value is not None and low is not None and high is not None:
-                notes = f"95% interval {low:.6g} to {high:.6g}"
+                of = f" of {found['rows']} rows" if "rows" in found else ""
+                notes = f"95% interval {low:.6g} to {high:.6g}{of}"
                 metrics.append({"name": name, "type": "number", "value": value, "notes": notes})
         if metrics:
             groups.append({"name": title, "metric_data": metrics})

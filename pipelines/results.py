@@ -100,7 +100,8 @@ def metrics_table(report: dict[str, Any]) -> Table:
     for key in present:
         table.add_column(_MODELS[key], justify="right", no_wrap=True)
     for metric, models in report["metrics"].items():
-        table.add_row(metric, *(cell(metric, models.get(key)) for key in present))
+        of = f"\n[dim]of {models['rows']} rows[/dim]" if "rows" in models else ""
+        table.add_row(f"{metric}{of}", *(cell(metric, models.get(key)) for key in present))
     return table
 
 

@@ -16,7 +16,7 @@ def test_the_gate_knows_the_same_metrics() -> None:
 def test_what_is_measured_follows_the_rows() -> None:
     answers = {"exact_match", "token_f1", "rouge_l", "validation_loss", "latency_seconds"}
     assert {metric.name for metric in measured("messages")} == answers
-    assert {metric.name for metric in measured("messages", True)} == {*answers, "json_valid", "json_field_accuracy"}
+    assert {metric.name for metric in measured("messages", {"json"})} == {*answers, "json_valid", "json_field_accuracy"}
     assert {metric.name for metric in measured("preference")} == {*answers, "preference_accuracy"}
-    assert {metric.name for metric in measured("preference", True)} == set(BY_NAME)
+    assert {metric.name for metric in measured("preference", {"json"})} == set(BY_NAME)
     assert [metric.name for metric in measured("text")] == ["validation_loss"]

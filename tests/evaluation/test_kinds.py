@@ -142,7 +142,7 @@ def test_examples_show_chosen_answers(tmp_path: Path) -> None:
 
     kind, made = load_rows(write_rows(tmp_path / "rows", preferences(10)))
     assert kind == "preference"
-    prompt = FewShot(made, 3, 0, json_targets=True).prompt(made[0])
+    prompt = FewShot(made, 3, 0).prompt(made[0])
     assert [message["role"] for message in prompt] == ["system", *["user", "assistant"] * 3, "user"]
     assert "LightO" in json.dumps(prompt)
     assert "DoorO" not in json.dumps(prompt)
