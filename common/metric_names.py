@@ -32,6 +32,7 @@ METRICS = (
     Metric("json_valid", "Valid JSON", needs="json"),
     Metric("token_f1", "Token F1"),
     Metric("rouge_l", "ROUGE-L"),
+    Metric("chrf", "chrF"),
     Metric("validation_loss", "Loss per token", lower_is_better=True, share=False, of_texts=True),
     Metric("latency_seconds", "Seconds per answer", lower_is_better=True, share=False),
 )

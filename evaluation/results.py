@@ -26,11 +26,11 @@ Scores = Mapping[str, list[dict[str, float]]]
 
 def score_rows(rows: Sequence[Case], passes: Mapping[str, Pass]) -> Scores:
     """Returns for each model the metrics of each row; a metric is there for the rows that it applies to."""
-    targets = [Wanted(row["messages"][-1]["content"]) for row in rows]
-    scores = {
-        model: [score_text(answer, target) for answer, target in zip(done.answers, targets, strict=True)]
-        for model, done in passes.items()
-    }
+    scores: dict[str, list[dict[str, float]]] = {model: [] for model in passes}
+    for row, case in enumerate(rows):
+        wanted = Wanted(case["messages"][-1]["content"])
+        for model, done in passes.items():
+            scores[model].append(score_text(done.answers[row], wanted))
     for model, done in passes.items():
         for row, (chosen, rejected) in enumerate(zip(done.losses, done.rejected, strict=False)):
             scores[model][row]["preference_accuracy"] = preferred(per_token(chosen), per_token(rejected))

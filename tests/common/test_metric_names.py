@@ -8,13 +8,13 @@ from configuration import config
 
 def test_the_gate_knows_the_same_metrics() -> None:
     assert set(BY_NAME) == set(config.METRICS)
-    assert len(METRICS) == 8
+    assert len(METRICS) == 9
     assert {metric.name for metric in METRICS if metric.lower_is_better} == {"validation_loss", "latency_seconds"}
     assert all(metric.share != metric.lower_is_better for metric in METRICS)
 
 
 def test_what_is_measured_follows_the_rows() -> None:
-    answers = {"exact_match", "token_f1", "rouge_l", "validation_loss", "latency_seconds"}
+    answers = {"exact_match", "token_f1", "rouge_l", "chrf", "validation_loss", "latency_seconds"}
     assert {metric.name for metric in measured("messages")} == answers
     assert {metric.name for metric in measured("messages", {"json"})} == {*answers, "json_valid", "json_field_accuracy"}
     assert {metric.name for metric in measured("preference")} == {*answers, "preference_accuracy"}

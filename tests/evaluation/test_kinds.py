@@ -94,7 +94,7 @@ def test_preferences_are_counted_by_the_mean_loss_of_both_answers(preferred: Out
     evaluation, records, _ = preferred
     assert evaluation["kind"] == "preference"
     assert list(evaluation["metrics"]) == [
-        "preference_accuracy", "exact_match", "json_field_accuracy", "json_valid", "token_f1", "rouge_l",
+        "preference_accuracy", "exact_match", "json_field_accuracy", "json_valid", "token_f1", "rouge_l", "chrf",
         "validation_loss", "latency_seconds",
     ]  # fmt: skip
     model, tokenizer = loaded(base)

@@ -1,4 +1,4 @@
-"""Metrics against their definitions, against rouge-score, and on awkward text."""
+"""Metrics against their definitions, against rouge-score and sacrebleu, and on awkward text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import string
 import warnings
 
 import pytest
-from metrics import NO_JSON, Wanted, equal, field_accuracy, json_or_nothing, rouge_l, score_text, token_f1, words
+from metrics import (
+    NO_JSON,
+    Wanted,
+    character_counts,
+    chrf,
+    equal,
+    field_accuracy,
+    json_or_nothing,
+    rouge_l,
+    score_text,
+    token_f1,
+    words,
+)
 
 
 def random_text(dice: random.Random) -> str:
@@ -40,14 +52,32 @@ def test_rouge_l_is_that_of_the_reference_package() -> None:
             assert rouge_l(words(said), words(wanted)) == pytest.approx(expected), (said, wanted)
 
 
+def test_chrf_is_that_of_the_reference_package() -> None:
+    from sacrebleu.metrics import CHRF
+
+    theirs = CHRF()
+    compared = 0
+    for seed in range(500):
+        dice = random.Random(seed)
+        said, wanted = ("".join(dice.choices("aabcdÜé 7-\n打开", k=dice.randint(0, 40))) for _ in range(2))
+        if dice.random() < 0.5:  # mostly the same
+            said = wanted[: dice.randint(0, 20)] + said[: dice.randint(0, 5)] + wanted[20:]
+        if said.split() or wanted.split():
+            found = chrf(character_counts(said), character_counts(wanted))
+            assert found == pytest.approx(theirs.sentence_score(said, [wanted]).score / 100), (said, wanted)
+            compared += 0 < found < 1
+    assert compared > 400
+    assert chrf(character_counts(" "), character_counts("")) == 1
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [("-", "+"), ("", "+"), ("+++", "---"), ("C#", "C++"), ("-5", "5"), ("👍", "👎"), ("?", "!")]
 )
 def test_symbols_are_seen(one: str, other: str) -> None:
     scores = score_text(one, Wanted(other))
     assert scores["exact_match"] == 0
-    assert max(scores["token_f1"], scores["rouge_l"]) < 1
-    assert score_text(one, Wanted(one)) == {"exact_match": 1.0, "token_f1": 1.0, "rouge_l": 1.0}
+    assert max(scores["token_f1"], scores["rouge_l"], scores["chrf"]) < 1
+    assert score_text(one, Wanted(one)) == {"exact_match": 1.0, "token_f1": 1.0, "rouge_l": 1.0, "chrf": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -133,8 +163,8 @@ def test_scores_of_one_answer() -> None:
     broken = score_text('{"x":1', Wanted(target))
     assert broken["exact_match"] == broken["json_valid"] == broken["json_field_accuracy"] == 0
     plain = score_text(" two\n words ", Wanted("two words"))
-    assert plain == {"exact_match": 1.0, "token_f1": 1.0, "rouge_l": 1.0}
-    assert score_text("", Wanted("two words")) == {"exact_match": 0.0, "token_f1": 0.0, "rouge_l": 0.0}
+    assert plain == {"exact_match": 1.0, "token_f1": 1.0, "rouge_l": 1.0, "chrf": 1.0}
+    assert score_text("", Wanted("two words")) == {"exact_match": 0.0, "token_f1": 0.0, "rouge_l": 0.0, "chrf": 0.0}
 
 
 def test_any_answer_has_scores_between_0_and_1() -> None:

@@ -24,6 +24,7 @@ METRICS = (
     "exact_match",
     "token_f1",
     "rouge_l",
+    "chrf",
     "json_valid",
     "json_field_accuracy",
     "validation_loss",
