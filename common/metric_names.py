@@ -19,8 +19,8 @@ class Metric:
     share: bool = True
     """Whether it lies between 0 and 1."""
     needs: str = ""
-    """What it is measured of alone: json (rows whose target is JSON), preference (rows with two answers); any answer
-    where empty."""
+    """What it is measured of alone: json (rows whose target is JSON), labels (all targets are: evaluation/labels.py),
+    preference (rows with two answers); any answer where empty."""
     of_texts: bool = False
     """Whether it is there for texts, too, which have no answers."""
 
@@ -28,6 +28,7 @@ class Metric:
 METRICS = (
     Metric("preference_accuracy", "Preference accuracy", needs="preference"),
     Metric("exact_match", "Exact match"),
+    Metric("label_macro_f1", "Macro F1 of labels", needs="labels"),
     Metric("json_field_accuracy", "JSON fields right", needs="json"),
     Metric("json_valid", "Valid JSON", needs="json"),
     Metric("token_f1", "Token F1"),
@@ -42,7 +43,7 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 def measured(kind: str, having: Collection[str] = ()) -> tuple[Metric, ...]:
     """The metrics of a data set whose rows are of a kind (messages, preference or text: common/rows.py).
 
-    `having` says what else metrics need and some of the rows have: "json", a target that is JSON.
+    `having` says what else metrics need and rows have: "json", a target that is JSON, or "labels".
     """
     if kind == "text":
         return tuple(metric for metric in METRICS if metric.of_texts)

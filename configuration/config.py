@@ -202,6 +202,7 @@ class Evaluation(Section):
     few_shot: int = value_of("evaluation.few_shot")
     max_new_tokens: int = value_of("evaluation.max_new_tokens")
     batch_size: int = value_of("evaluation.batch_size")
+    labels: int = value_of("evaluation.labels")
     instance_type: str = value_of("evaluation.instance_type")
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")

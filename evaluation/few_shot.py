@@ -11,24 +11,31 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from labels import find_labels
 from metrics import NO_JSON, json_or_nothing
 from slices import target_name
 
 from common.rows import Message, Row
 
 MOST_TOOLS = 40
+MOST_LABELS = 100
 MOST_FIELDS = 12
 CONTAINERS = ("arguments", "parameters", "args", "input", "slots")
+LABELS_PREAMBLE = "Answer each message with one of these labels, and with nothing else:\n"
 PLAIN_PREAMBLE = "Answer each message in the same way as in the examples, and with nothing else."
 
 
 class FewShot:
     """Examples and a preamble drawn from the training rows; the same seed draws the same."""
 
-    def __init__(self, training: Sequence[Row], examples: int, seed: int) -> None:
-        values = [json_or_nothing(row["messages"][-1]["content"]) for row in training]
-        self.preamble = preamble(values)
-        self.examples = choose(training, values, examples, seed)
+    def __init__(self, training: Sequence[Row], examples: int, seed: int, most_labels: int = 0) -> None:
+        """`most_labels`: see labels.py; the base model is told the labels, which it can't know."""
+        targets = [row["messages"][-1]["content"] for row in training]
+        labels = find_labels(targets, min(most_labels, MOST_LABELS))
+        values = [json_or_nothing(target) for target in targets]
+        self.preamble = LABELS_PREAMBLE + "\n".join(labels) if labels else preamble(values)
+        kinds = targets if labels else [(value is NO_JSON, target_name(value)) for value in values]
+        self.examples = choose(training, kinds, examples, seed)
 
     def prompt(self, row: Row) -> list[Message]:
         """Returns the messages to complete for a test row."""
@@ -40,15 +47,14 @@ class FewShot:
         return [{"role": "system", "content": system}, *shown, *own]
 
 
-def choose(training: Sequence[Row], values: Sequence[Any], count: int, seed: int) -> list[Row]:
-    """Draws training rows; each name of a JSON target, and text as such, comes once before any comes twice."""
+def choose(training: Sequence[Row], kinds: Sequence[Any], count: int, seed: int) -> list[Row]:
+    """Draws training rows; each kind (a label, a name of JSON targets, text as such) comes once before any twice."""
     shuffled = random.Random(seed).sample(range(len(training)), len(training))  # noqa: S311 (no secret)
     rounds: dict[Any, int] = {}
     ranked = []
     for place, index in enumerate(shuffled):
-        kind = (values[index] is NO_JSON, target_name(values[index]))
-        rounds[kind] = rounds.get(kind, 0) + 1
-        ranked.append((rounds[kind], place, training[index]))
+        rounds[kinds[index]] = rounds.get(kinds[index], 0) + 1
+        ranked.append((rounds[kinds[index]], place, training[index]))
     return [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])[:count]]
 
 

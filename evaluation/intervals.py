@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from common.metric_names import BY_NAME
+from common.metric_names import BY_NAME, Metric
 
 CONFIDENCE = 0.95
 CANDIDATE, BASE, FEW_SHOT = "candidate", "base", "base_few_shot"
@@ -80,14 +80,14 @@ def wilson(share: float, rows: float, reach: float) -> tuple[float, float]:
     return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
 
 
-def interval(found: Mean, rows: int, share: bool) -> Estimate:
-    """A mean with its interval; a share's stays between 0 and 1."""
+def interval(found: Mean, rows: float, share: bool) -> Estimate:
+    """A mean of so many rows with its interval; a share's stays between 0 and 1."""
     groups, error = len(found.errors), standard_error(found.errors)
     reach = quantile(groups)
     if share and found.binary:
         variance = found.value * (1 - found.value)
         # Rows of one group that resemble each other count less; none counts more than once.
-        alike = min(rows, variance / error**2) if found.varies and math.isfinite(error) else groups
+        alike = min(rows, variance / error**2) if found.varies and math.isfinite(error) else min(rows, groups)
         return _estimate(found.value, *wilson(found.value, alike, reach))
     return _around(found.value, error, reach, (0.0, 1.0) if share else None)
 
@@ -115,7 +115,8 @@ def _around(value: float, error: float, reach: float, ends: tuple[float, float] 
 
 
 def _estimate(value: float, low: float, high: float) -> Estimate:
-    return {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6)}
+    # Adding 0 makes 0 of -0, which a page would show with its sign.
+    return {"value": round(value, 6) + 0.0, "low": round(low, 6) + 0.0, "high": round(high, 6) + 0.0}
 
 
 def summarise(
@@ -135,7 +136,11 @@ def summarise(
     rows, metric = len(next(iter(values.values()))), BY_NAME[name]
     together = np.unique(range(rows) if groups is None else groups, return_inverse=True)[1]
     found = {model: mean(row_values, weights, together) for model, row_values in values.items()}
-    share = metric.share and weights is None
+    return compare(metric, found, rows, metric.share and weights is None)
+
+
+def compare(metric: Metric, found: Mapping[str, Mean], rows: float, share: bool) -> dict[str, Estimate]:
+    """The estimates of models whose means are known, and the improvement, as `summarise` returns them."""
     result = {model: interval(one, rows, share) for model, one in found.items()}
     bases = [model for model in (BASE, FEW_SHOT) if model in found]
     if CANDIDATE in found and bases:

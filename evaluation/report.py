@@ -32,6 +32,7 @@ WORDS = {
 }
 SAMPLES = 6
 MOST_SLICES = 40
+MOST_LABELS, MOST_MISTAKES = 60, 15
 
 
 def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
@@ -53,6 +54,8 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "verdict": verdict(evaluation, headline),
         "headline": LABELS[headline],
         "headline_metric": evaluation["metrics"][headline],
+        "most_labels": MOST_LABELS,
+        "most_mistakes": MOST_MISTAKES,
         "noun": noun,
         "loss": loss,
         "right": right,
@@ -63,10 +66,11 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "costs": costs(evaluation),
         "curves": loss_curves(evaluation),
         "slices": slice_rows(evaluation, headline),
+        "labels_table": label_rows(evaluation),
+        "mistakes": mistakes(evaluation),
         "samples": samples(records, right_metric(evaluation)),
         "counted": counted(evaluation),
         "facts": facts(evaluation),
-        "labels": LABELS,
     }
     return environment.get_template(TEMPLATE).render(context)
 
@@ -200,6 +204,18 @@ def slice_rows(evaluation: Mapping[str, Any], metric: str) -> list[dict[str, Any
             )
         rows.append({"name": entry["name"], "rows": entry["rows"], "found": found, "spread": Markup(spread)})  # noqa: S704
     return rows
+
+
+def label_rows(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Labels, the tuned model's weakest first; those that no target of the test rows has come last."""
+    found = (evaluation.get("labels") or {}).get("labels", ())
+    return sorted(found, key=lambda entry: (not entry["rows"], entry[CANDIDATE]["f1"], entry["label"]))
+
+
+def mistakes(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the tuned model took for what, the most frequent first."""
+    pairs = (evaluation.get("labels") or {}).get("confusion", {}).get(CANDIDATE, ())
+    return [pair for pair in pairs if pair["answer"] != pair["target"]]
 
 
 def samples(records: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data import Case
-from intervals import BASE, CANDIDATE, FEW_SHOT, summarise
+from intervals import BASE, CANDIDATE, FEW_SHOT, compare, summarise
+from labels import Labelled, find_labels, labelled
 from metrics import Wanted, exact_match, score_text
 from passes import Pass
 from slices import find_slices
 
-from common.metric_names import Metric, measured
+from common.metric_names import BY_NAME, Metric, measured
 from common.rows import Kind, TextRow
 
 MODELS = (CANDIDATE, BASE, FEW_SHOT)
@@ -69,6 +70,7 @@ def build_metrics(
     passes: Mapping[str, Pass],
     groups: Sequence[int],
     chosen: Sequence[int] | None = None,
+    labels: Labelled | None = None,
 ) -> dict[str, Any]:
     """Returns {metric: {model: estimate, "improvement": estimate}} over the chosen rows (None: all, with latency).
 
@@ -78,6 +80,9 @@ def build_metrics(
     names, together = {metric.name for metric in metrics}, [groups[row] for row in picked]
     found: dict[str, Any] = {}
     for name in (metric.name for metric in metrics if metric.share):
+        if name == "label_macro_f1" and labels:
+            found[name] = macro_f1(labels, picked, together)
+            continue
         have = rows_with(name, scores, picked)
         if not have:
             continue
@@ -94,6 +99,15 @@ def build_metrics(
     return found
 
 
+def macro_f1(labels: Labelled, picked: Sequence[int], groups: Sequence[int]) -> dict[str, Any]:
+    """Returns the estimates of macro F1 over some rows, of which `groups` says which belong together."""
+    import numpy as np
+
+    together = np.unique(groups, return_inverse=True)[1]
+    means = {model: labels.macro_f1(model, picked, together) for model in labels.answers}
+    return dict(compare(BY_NAME["label_macro_f1"], means, labels.even_rows(picked), share=True))
+
+
 def majority(training: Sequence[Case], rows: Sequence[Case]) -> dict[str, Any]:
     """Returns the most frequent training answer and how often it is right: what knowing nothing but that gives."""
     prediction = Counter(row["messages"][-1]["content"] for row in training).most_common(1)[0][0]
@@ -107,9 +121,16 @@ def build_evaluation(
     training: Sequence[Case],
     passes: Mapping[str, Pass],
     scores: Scores,
+    most_labels: int = 0,
 ) -> dict[str, Any]:
-    """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores."""
+    """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores.
+
+    `most_labels`: how many different targets are few enough to be labels (labels.py).
+    """
     having = {"json"} if any("json_valid" in row for row in scores.get(CANDIDATE, ())) else set[str]()
+    labels = labels_of(rows, training, passes, most_labels) if kind == "messages" else None
+    if labels:
+        having.add("labels")
     metrics, groups = measured(kind, having), groups_of(rows)
     slices = find_slices(
         rows,
@@ -122,13 +143,25 @@ def build_evaluation(
         "kind": kind,
         "rows": len(rows),
         "groups": len(set(groups)),
-        "metrics": build_metrics(metrics, scores, passes, groups),
+        "metrics": build_metrics(metrics, scores, passes, groups, None, labels),
+        "labels": labels.summary() if labels else None,
         "majority": majority(training, rows) if training else None,
         "slices": [
-            {"name": name, "rows": len(chosen), "metrics": build_metrics(metrics, scores, passes, groups, chosen)}
+            {
+                "name": name,
+                "rows": len(chosen),
+                "metrics": build_metrics(metrics, scores, passes, groups, chosen, labels),
+            }
             for name, chosen in slices
         ],
     }
+
+
+def labels_of(rows: Sequence[Case], training: Sequence[Case], passes: Mapping[str, Pass], most: int) -> Labelled | None:
+    """Returns the rows' labels, if all targets, training's too, are labels."""
+    learned, wanted = ([case["messages"][-1]["content"] for case in cases] for cases in (training, rows))
+    labels = find_labels([*learned, *wanted], most)
+    return labelled(labels, wanted, {model: done.answers for model, done in passes.items()}) if labels else None
 
 
 def text_predictions(rows: Sequence[TextRow], passes: Mapping[str, Pass]) -> list[dict[str, Any]]:

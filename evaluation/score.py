@@ -55,6 +55,7 @@ class Options:
     few_shot: int
     max_new_tokens: int
     batch_size: int
+    labels: int
     max_rows: int
     seed: int
     message_file: Path | None
@@ -94,7 +95,7 @@ def run(options: Options) -> dict[str, Any]:
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
     scores = {} if kind == "text" else score_rows(rows, passes)
-    evaluation = build_evaluation(kind, rows, training, passes, scores)
+    evaluation = build_evaluation(kind, rows, training, passes, scores, options.labels)
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base)
     settings = _settings(options, passes, time.monotonic() - started)
@@ -117,7 +118,7 @@ def _passes(
 
     tokenizer = load_tokenizer(candidate.directory)
     targets = [row["messages"][-1]["content"] for row in rows]
-    shots = FewShot(training, options.few_shot, options.seed)
+    shots = FewShot(training, options.few_shot, options.seed, options.labels)
     if not takes_system(tokenizer):
         print("[score] the chat template takes no system message: its text begins the first message", flush=True)
     limit = token_limit(tokenizer, targets, options.max_new_tokens)

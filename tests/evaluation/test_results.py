@@ -27,9 +27,9 @@ def answered(*answers: str) -> Pass:
     return Pass([(1.0 + row, 2) for row in range(count)], 1.0, [3] * count, list(answers), [0.5])
 
 
-def evaluated(rows: list[Any], training: list[Any], passes: dict[str, Pass]) -> dict[str, Any]:
+def evaluated(rows: list[Any], training: list[Any], passes: dict[str, Pass], labels: int = 0) -> dict[str, Any]:
     """evaluation.json of these passes."""
-    found = build_evaluation("messages", rows, training, passes, score_rows(rows, passes))
+    found = build_evaluation("messages", rows, training, passes, score_rows(rows, passes), labels)
     return found | {"training": None, "models": {"candidate": "tuned", "base": "plain"}, "settings": SETTINGS}
 
 
