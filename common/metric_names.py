@@ -5,8 +5,9 @@ Runs in the processing container of Evaluate, and on the author's machine.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ METRICS = (
     Metric("latency_seconds", "Seconds per answer", lower_is_better=True, share=False),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def metrics_of(evaluation: Mapping[str, Any]) -> dict[str, Metric]:
+    """Every metric that an evaluation.json may hold by name: those above, then the user's own, which it describes."""
+    own = evaluation.get("own_metrics") or {}
+    return BY_NAME | {name: Metric(name, **properties) for name, properties in own.items()}
 
 
 def measured(kind: str, having: Collection[str] = ()) -> tuple[Metric, ...]:

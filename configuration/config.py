@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.dials import BUCKET
 from common.machines import fallback_problems, is_gpu
-from common.metric_names import BY_NAME
+from configuration.custom_metrics import CustomMetricError, checking, known_while_checking, own_metrics
 from configuration.endpoint_config import Endpoint
-from configuration.gate import KINDS, METRICS, threshold
+from configuration.gate import KINDS, known_metrics, threshold
 from configuration.names import Names
 from configuration.section import Section, value_of
 from configuration.serving_settings import LARGEST_LORA_RANK, machine_problems
@@ -203,9 +204,16 @@ class Evaluation(Section):
     max_new_tokens: int = value_of("evaluation.max_new_tokens")
     batch_size: int = value_of("evaluation.batch_size")
     labels: int = value_of("evaluation.labels")
+    custom_metrics: str | None = value_of("evaluation.custom_metrics")
     instance_type: str = value_of("evaluation.instance_type")
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
+
+    def rules(self) -> Iterator[str]:
+        try:
+            own_metrics(self.custom_metrics)
+        except CustomMetricError as error:
+            yield f"custom_metrics: {error}"
 
 
 class GateRule(Section):
@@ -217,15 +225,18 @@ class GateRule(Section):
     minimum_improvement: float | None = Field(default=None, description=KINDS["minimum_improvement"])
 
     def rules(self) -> Iterator[str]:
-        if self.metric not in METRICS:
-            yield f"metric: {self.metric!r} is refused; allowed: {', '.join(METRICS)} (a metric of evaluation.json)"
+        known = known_while_checking()
+        if known is None:
+            return  # the file with the user's own metrics is broken, which is told
+        if self.metric not in known:
+            yield f"metric: {self.metric!r} is refused; allowed: {', '.join(known)} (a metric of evaluation.json)"
             return
         if self.minimum is None and self.maximum is None and self.minimum_improvement is None:
             yield f"metric: {self.metric!r} has no bound; set at least one of minimum, maximum, minimum_improvement"
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             yield f"minimum: {self.minimum} is above maximum {self.maximum}"
         for kind in KINDS:
-            problem = threshold(self.metric, kind).problem(getattr(self, kind))
+            problem = threshold(known[self.metric], kind).problem(getattr(self, kind))
             if problem:
                 yield f"{kind}: {problem}"
 
@@ -261,6 +272,14 @@ class Config(Section):
     endpoint: Endpoint = Field(default_factory=Endpoint, description="endpoint")
     images: Images = Field(default_factory=Images, description="container images")
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _know_own_metrics(cls, tree: Any, handler: Any) -> Config:
+        """The gate may name the metrics of the file that evaluation.custom_metrics names."""
+        with checking(tree):
+            found: Config = handler(tree)
+        return found
+
     @property
     def server(self) -> str:
         """What serves: lmi (vLLM in AWS's LMI image) or handler (serving/inference.py)."""
@@ -281,7 +300,7 @@ class Config(Section):
             )
         seen: set[str] = set()
         for index, rule in enumerate(self.gate):
-            if self.training.task != "dpo" and BY_NAME[rule.metric].needs == "preference":
+            if self.training.task != "dpo" and known_metrics(self)[rule.metric].needs == "preference":
                 yield f"gate[{index}].metric: {rule.metric!r} is measured of preferences alone; set training.task: dpo"
             if rule.metric in seen:
                 yield f"gate[{index}].metric: {rule.metric!r} has two rules; put both bounds into one"

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.dials import Dial
+from common.metric_names import METRICS
 from configuration.code import REPOSITORY
 from configuration.dials import TABLE, by_key
-from configuration.gate import KINDS, METRICS, threshold
+from configuration.gate import KINDS, threshold
 
 COLUMN = 43
 """Where the comments of pipeline.yaml begin, unless the value is longer."""

@@ -66,7 +66,7 @@ class Labelled:
         errors[named] -= f1[answer[named]] / size[answer[named]]
         together = np.bincount(groups, errors / count)
         together[np.abs(together) < 1e-12] = 0.0  # rounding
-        return Mean(float(f1.mean()), together, binary=True)
+        return Mean(float(f1.mean()), together, binary=True, rows=self.even_rows(rows))
 
     def even_rows(self, rows: Sequence[int]) -> float:
         """Returns of how many rows a plain share is as uncertain: a label of few rows counts as much as any other."""

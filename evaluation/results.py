@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data import Case
-from intervals import BASE, CANDIDATE, FEW_SHOT, compare, summarise
+from intervals import BASE, CANDIDATE, FEW_SHOT, estimates, summarise
 from labels import Labelled, find_labels, labelled
 from metrics import Wanted, exact_match, score_text
 from passes import Pass
 from slices import find_slices
 
+from common.custom_metrics import Custom, CustomMetricError
+from common.failure import JobError
 from common.metric_names import BY_NAME, Metric, measured
 from common.rows import Kind, TextRow
 
@@ -25,17 +27,40 @@ Scores = Mapping[str, list[dict[str, float]]]
 """The metrics of each row, by model."""
 
 
-def score_rows(rows: Sequence[Case], passes: Mapping[str, Pass]) -> Scores:
-    """Returns for each model the metrics of each row; a metric is there for the rows that it applies to."""
+def score_rows(rows: Sequence[Case], passes: Mapping[str, Pass], own: Sequence[Custom] = ()) -> Scores:
+    """Returns for each model the metrics of each row; a metric is there for the rows that it applies to.
+
+    `own`: the user's own metrics. Raises JobError for one that fails, naming it and the row.
+    """
     scores: dict[str, list[dict[str, float]]] = {model: [] for model in passes}
     for row, case in enumerate(rows):
         wanted = Wanted(case["messages"][-1]["content"])
         for model, done in passes.items():
             scores[model].append(score_text(done.answers[row], wanted))
+        for custom in own:
+            found = {model: own_value(custom, done.answers[row], row, case) for model, done in passes.items()}
+            absent = [model for model, value in found.items() if value is None]
+            if absent and len(absent) < len(found):
+                raise JobError(
+                    f"{custom.file}: the metric {custom.metric.name!r} is None for the answer of the model "
+                    f"{absent[0]!r} to test row {row}, but a number for another's: whether it applies must follow from "
+                    "target and row alone, since models are compared over the same rows"
+                )
+            for model, value in found.items():
+                if value is not None:
+                    scores[model][row][custom.metric.name] = value
     for model, done in passes.items():
         for row, (chosen, rejected) in enumerate(zip(done.losses, done.rejected, strict=False)):
             scores[model][row]["preference_accuracy"] = preferred(per_token(chosen), per_token(rejected))
     return scores
+
+
+def own_value(custom: Custom, answer: str, row: int, case: Case) -> float | None:
+    """One of the user's own metrics of one answer. Raises JobError."""
+    try:
+        return custom.value(answer, case["messages"][-1]["content"], case)
+    except CustomMetricError as error:
+        raise JobError(f"test row {row}: {error}") from None
 
 
 def rows_with(metric: str, scores: Scores, among: Iterable[int]) -> list[int]:
@@ -79,15 +104,15 @@ def build_metrics(
     picked = range(len(passes[CANDIDATE].losses)) if chosen is None else chosen
     names, together = {metric.name for metric in metrics}, [groups[row] for row in picked]
     found: dict[str, Any] = {}
-    for name in (metric.name for metric in metrics if metric.share):
+    for metric in metrics:
+        name = metric.name
         if name == "label_macro_f1" and labels:
             found[name] = macro_f1(labels, picked, together)
-            continue
-        have = rows_with(name, scores, picked)
+        have = rows_with(name, scores, picked) if scores else []
         if not have:
             continue
         values = {model: [scores[model][row][name] for row in have] for model in scores}
-        found[name] = summarise(name, values, None, [groups[row] for row in have])
+        found[name] = dict(summarise(metric, values, None, [groups[row] for row in have]))
         if len(have) < len(picked):
             found[name]["rows"] = len(have)
     tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
@@ -105,7 +130,7 @@ def macro_f1(labels: Labelled, picked: Sequence[int], groups: Sequence[int]) -> 
 
     together = np.unique(groups, return_inverse=True)[1]
     means = {model: labels.macro_f1(model, picked, together) for model in labels.answers}
-    return dict(compare(BY_NAME["label_macro_f1"], means, labels.even_rows(picked), share=True))
+    return dict(estimates(BY_NAME["label_macro_f1"], means))
 
 
 def majority(training: Sequence[Case], rows: Sequence[Case]) -> dict[str, Any]:
@@ -122,16 +147,17 @@ def build_evaluation(
     passes: Mapping[str, Pass],
     scores: Scores,
     most_labels: int = 0,
+    own: Sequence[Metric] = (),
 ) -> dict[str, Any]:
     """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores.
 
-    `most_labels`: how many different targets are few enough to be labels (labels.py).
+    `most_labels`: how many different targets are few enough to be labels (labels.py); `own`: the user's own metrics.
     """
     having = {"json"} if any("json_valid" in row for row in scores.get(CANDIDATE, ())) else set[str]()
     labels = labels_of(rows, training, passes, most_labels) if kind == "messages" else None
     if labels:
         having.add("labels")
-    metrics, groups = measured(kind, having), groups_of(rows)
+    metrics, groups = (*measured(kind, having), *own), groups_of(rows)
     slices = find_slices(
         rows,
         passes[CANDIDATE].lengths,
@@ -143,6 +169,7 @@ def build_evaluation(
         "kind": kind,
         "rows": len(rows),
         "groups": len(set(groups)),
+        "own_metrics": {metric.name: properties(metric) for metric in own},
         "metrics": build_metrics(metrics, scores, passes, groups, None, labels),
         "labels": labels.summary() if labels else None,
         "majority": majority(training, rows) if training else None,
@@ -155,6 +182,11 @@ def build_evaluation(
             for name, chosen in slices
         ],
     }
+
+
+def properties(metric: Metric) -> dict[str, Any]:
+    """What report and terminal need to know of a metric that they don't know (common/metric_names.py, metrics_of)."""
+    return {"label": metric.label, "lower_is_better": metric.lower_is_better, "share": metric.share}
 
 
 def labels_of(rows: Sequence[Case], training: Sequence[Case], passes: Mapping[str, Pass], most: int) -> Labelled | None:

@@ -32,6 +32,7 @@ from models import Candidate, find_base, find_candidate, keep_adapter, load_mode
 from passes import Pass, run_pass, run_text_pass, token_limit, window_size
 from results import build_evaluation, predictions, score_rows, text_predictions
 
+from common.custom_metrics import Custom, CustomMetricError, load
 from common.dials import add_arguments
 from common.evaluation_dials import EVALUATION
 from common.failure import JobError, report_failure
@@ -56,6 +57,7 @@ class Options:
     max_new_tokens: int
     batch_size: int
     labels: int
+    custom_metrics: Path | None
     max_rows: int
     seed: int
     message_file: Path | None
@@ -72,6 +74,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
+    parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
     add_arguments(parser, [dial for dial in (*EVALUATION, SEED) if dial.argument])
     parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
     return Options(**vars(parser.parse_args(arguments)))
@@ -80,6 +83,7 @@ def parse(arguments: list[str] | None = None) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Does the whole evaluation and returns evaluation.json; raises JobError."""
     started = time.monotonic()
+    own = own_metrics(options.custom_metrics)
     kind, all_rows = load_rows(options.data)
     rows = draw(all_rows, options.max_rows, options.seed)
     # Texts have no examples to show and no answers to compare with.
@@ -94,8 +98,12 @@ def run(options: Options) -> dict[str, Any]:
             passes, how = _passes(rows, training, candidate, base, options)
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
-    scores = {} if kind == "text" else score_rows(rows, passes)
-    evaluation = build_evaluation(kind, rows, training, passes, scores, options.labels)
+    scores = {} if kind == "text" else score_rows(rows, passes, own)
+    metrics = [custom.metric for custom in own]
+    evaluation = build_evaluation(kind, rows, training, passes, scores, options.labels, metrics)
+    for metric in metrics:
+        if metric.name not in evaluation["metrics"]:
+            print(f"[score] {metric.name} applies to none of the {len(rows)} rows, and is left out", flush=True)
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base)
     settings = _settings(options, passes, time.monotonic() - started)
@@ -103,6 +111,16 @@ def run(options: Options) -> dict[str, Any]:
     records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
     _write(options.output, evaluation, records)
     return evaluation
+
+
+def own_metrics(path: Path | None) -> tuple[Custom, ...]:
+    """The user's own metrics, of the file that was shipped with this one. Raises JobError."""
+    try:
+        return load(path.read_text("utf-8"), str(path)) if path else ()
+    except CustomMetricError as error:
+        raise JobError(str(error)) from None
+    except UnicodeDecodeError:
+        raise JobError(f"{path}: is no UTF-8 text") from None
 
 
 def _volume(model: Path) -> Path | None:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from common.custom_metrics import FILE
 from common.machines import has_local_storage
-from configuration.code import shipped
+from configuration.code import Code, shipped
+from configuration.custom_metrics import read
 from configuration.dials import configured
 from configuration.names import Names
 
@@ -34,9 +36,14 @@ class Build:
     def names(self) -> Names:
         return Names.of(self.config)
 
+    def code(self, folder: str) -> Code:
+        """A shipped folder, the evaluation's with the user's own metrics."""
+        own = self.config.evaluation.custom_metrics if folder == "evaluation" else None
+        return shipped(folder, {FILE: read(own).encode()} if own else {})
+
     def ship(self, folder: str) -> str:
         """Collect a shipped folder for the upload; returns its content-addressed S3 prefix."""
-        uri: str = self.session.add_code(shipped(folder))
+        uri: str = self.session.add_code(self.code(folder))
         return uri
 
     def arguments(self, dials: Iterable[Dial]) -> dict[str, Any]:

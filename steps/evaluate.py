@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.custom_metrics import FILE
 from common.evaluation_dials import EVALUATION
 from common.seed_dial import SEED
 from steps.common import INPUT, OUTPUT, Build, cache, execution_id, join, output_uri, processing_arguments, retries
@@ -59,6 +60,7 @@ def score_arguments(build: Build) -> dict[str, Any]:
         "train-data": f"{INPUT}/train",
         "output": f"{OUTPUT}/{OUTPUT_NAME}",
         "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
+        **({"custom-metrics": f"{INPUT}/code/{FILE}"} if build.config.evaluation.custom_metrics else {}),
         **build.arguments((*EVALUATION, SEED)),
     }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from common.data_dials import DATA
-from common.metric_names import BY_NAME
 from common.task_dial import TASK
+from configuration.gate import known_metrics
 from steps.common import (
     INPUT,
     OUTPUT,
@@ -67,7 +67,8 @@ def asked_of_answers(config: Config) -> dict[str, str]:
 
     Not which metrics these are: a change of the gate must not make Prepare, and with it training, run again.
     """
-    needs_answers = any(not BY_NAME[rule.metric].of_texts for rule in config.gate)
+    known = known_metrics(config)
+    needs_answers = any(not known[rule.metric].of_texts for rule in config.gate)
     return {"answers-for": "the gate"} if needs_answers else {}
 
 

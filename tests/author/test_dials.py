@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from common.data_dials import DATA
 from common.dials import Dial, DialError
 from common.evaluation_dials import EVALUATION
+from common.metric_names import BY_NAME
 from common.seed_dial import SEED
 from common.task_dial import TASK
 from common.training_dials import TRAINING
@@ -74,6 +75,7 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
         ["arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-ABC", "http://127.0.0.1:5000", "https://m.example.com/a"],
         ["arn:aws:sagemaker:us-east-1:111122223333:endpoint/x", "m.example.com", "file:///tmp/x"],
     ),
+    "evaluation.custom_metrics": ([str(ROOT / "tests/support/own_metrics.py")], ["own_metrics.txt", "x" * 498 + ".py"]),
     "training.start_from": (["s3://bucket/a/model.tar.gz"], ["model.tar.gz", "s3://B/x"]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
@@ -275,7 +277,7 @@ def test_lists_are_held_against_length_and_items(key: str, config: Config, tmp_p
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(metric: str, kind: str, tmp_path: Path) -> None:
-    dial = threshold(metric, kind)
+    dial = threshold(BY_NAME[metric], kind)
     assert dial.low is not None
     assert dial.high is not None
     task = {"training": {"task": "dpo"}} if metric == "preference_accuracy" else {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from common.metric_names import BY_NAME, METRICS, measured
-from configuration import config
+from configuration import gate
 
 
 def test_the_gate_knows_the_same_metrics() -> None:
-    assert set(BY_NAME) == set(config.METRICS)
+    assert set(BY_NAME) == set(gate.METRICS)
     assert len(METRICS) == 10
     assert {metric.name for metric in METRICS if metric.lower_is_better} == {"validation_loss", "latency_seconds"}
     assert all(metric.share != metric.lower_is_better for metric in METRICS)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from few_shot import FewShot
-from intervals import compare
+from intervals import estimates
 from labels import NO_LABEL, Labelled, find_labels, labelled
 from report import render
 from results import predictions, score_rows
@@ -103,7 +103,7 @@ def test_the_interval_of_macro_f1_covers_the_truth(
         other = np.where(answer == target, other, answer)  # never better, so that a gain below zero would be wrong
         labels = counted(len(shares), target, candidate=answer, base=other)
         means = {model: labels.macro_f1(model, range(rows), group) for model in ("candidate", "base")}
-        found = compare(METRIC, means, labels.even_rows(range(rows)), share=True)
+        found = estimates(METRIC, means)
         covered += found["candidate"]["low"] <= truth <= found["candidate"]["high"]
         lucky += found["improvement"]["high"] < 0
     # Three standard errors of 300 trials: 0.04.
@@ -118,7 +118,7 @@ def test_where_every_answer_is_right_rare_labels_leave_room() -> None:
     for wanted in (target, even):
         labels = counted(2, wanted, candidate=wanted)
         mean = labels.macro_f1("candidate", range(100), np.arange(100))
-        found.append(compare(METRIC, {"candidate": mean}, labels.even_rows(range(100)), share=True)["candidate"])
+        found.append(estimates(METRIC, {"candidate": mean})["candidate"])
     assert [estimate["value"] for estimate in found] == [1.0, 1.0]
     assert found[0]["low"] < 0.7 < 0.95 < found[1]["low"]
 

@@ -11,8 +11,12 @@ from passes import Pass
 from report import render
 from results import build_evaluation, predictions, score_rows
 
+from common.custom_metrics import Custom, load
+from common.failure import JobError
 from pipelines.results import metrics_table
 from tests.author.test_results import shown
+
+from .test_score import Page
 
 MODELS = ("candidate", "base", "base_few_shot")
 SETTINGS = {"few_shot": 1, "test_rows": 6, "seconds": {}}
@@ -80,3 +84,73 @@ def test_page_and_terminal_say_of_how_many_rows() -> None:
     assert page.count(">of 3 rows<") == 2
     assert shown(metrics_table(found)).count("of 3 rows") == 2
     json.dumps(found, allow_nan=False)
+
+
+def own(source: str) -> tuple[Custom, ...]:
+    return load(source, "m.py")
+
+
+LENGTHS = """
+def chars(prediction, target, row):
+    return len(prediction)
+
+def calls(prediction, target, row):
+    return None if row.get("slice") != "calls" else prediction.startswith("[")
+
+def blames(prediction, target, row):
+    return "none" in prediction
+
+METRICS = {
+    "chars": {"function": chars, "share": False, "label": "Characters <i>"},
+    "list_made": {"function": calls},
+    "blames": {"function": blames, "lower_is_better": True},
+}
+"""
+
+
+def test_own_metrics_are_measured_summarised_and_shown() -> None:
+    customs = own(LENGTHS)
+    scores = score_rows(ROWS, PASSES, customs)
+    found = build_evaluation("messages", ROWS, ROWS, PASSES, scores, 0, [custom.metric for custom in customs])
+    found |= {"training": None, "models": {"candidate": "tuned", "base": "plain"}, "settings": SETTINGS}
+    json.dumps(found, allow_nan=False)
+    metrics = found["metrics"]
+    lengths = [len(answer) for answer in PASSES["candidate"].answers]
+    assert metrics["chars"]["candidate"]["value"] == pytest.approx(sum(lengths) / 6, abs=1e-6)
+    assert metrics["list_made"]["rows"] == 2
+    assert metrics["list_made"]["candidate"]["value"] == 0.5
+    assert metrics["blames"]["candidate"]["value"] == 0
+    # The better base never says it, so that the gain is over that one.
+    assert metrics["blames"]["improvement"]["value"] == 0
+    assert found["own_metrics"]["blames"] == {"label": "Blames", "lower_is_better": True, "share": True}
+    text = render(found, predictions(ROWS, PASSES, scores))
+    page = Page(text)
+    assert "Characters <i>" in page.text
+    assert "Characters <i>" not in text
+    assert "Higher is better" in page.text
+    assert "List made" in text
+    assert text.count(">Blames<") == 1, "in the table, not in the picture"
+    assert "50.0%" in shown(metrics_table(found))
+    assert "blames" in shown(metrics_table(found))
+    first = predictions(ROWS, PASSES, scores)[0]["metrics"]["candidate"]
+    assert first["chars"] == lengths[0]
+    assert all("chars" in entry["metrics"] for entry in found["slices"])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return 0 / 0", "test row 0: m.py, line 2: the metric 'a', of the answer "),
+        ("return float('nan')", "is nan; allowed: a number from 0 to 1"),
+        (
+            "return None if prediction == 'none' else 1",
+            "m.py: the metric 'a' is None for the answer of the model 'base'",
+        ),
+    ],
+)
+def test_an_own_metric_that_fails_is_named_with_its_row(body: str, words: str) -> None:
+    source = f"def f(prediction, target, row):\n    {body}\n\nMETRICS = {{'a': {{'function': f}}}}\n"
+    with pytest.raises(JobError) as caught:
+        score_rows(ROWS, PASSES, own(source))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -19,6 +19,7 @@ from tests.support.bundles import bundled
 
 from .conftest import rows, write_rows
 
+OWN = Path(__file__).resolve().parents[1] / "support" / "own_metrics.py"
 MODELS = ("candidate", "base", "base_few_shot")
 METRICS = (
     "exact_match",
@@ -169,9 +170,12 @@ def test_an_adapter_alone_is_put_on_the_base_model(tmp_path: Path, data: tuple[P
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(base / name, model_directory / name)
     done = run_score("--model", model_directory, "--base-model", base, "--data", data[0], "--train-data", data[1],
-                     "--output", tmp_path / "out", "--few-shot", 1, "--max-rows", 5, "--max-new-tokens", 4)  # fmt: skip
+                     "--output", tmp_path / "out", "--few-shot", 1, "--max-rows", 5, "--max-new-tokens", 4,
+                     "--custom-metrics", OWN)  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert found["metrics"]["longer_by"]["candidate"]["value"] < 0, "four tokens are fewer characters than a call"
+    assert found["own_metrics"]["area_right"] == {"label": "Area named", "lower_is_better": False, "share": True}
     assert found["rows"] == 5
     assert found["training"] is None
     loss = found["metrics"]["validation_loss"]
@@ -190,6 +194,8 @@ def test_errors_are_one_line(
     (pickled / "pytorch_model.bin").write_bytes(b"x")
     broken = write_rows(tmp_path / "broken", [])
     (broken / "rows.jsonl").write_text('{"messages": []}\n')
+    no_table = tmp_path / "own.py"
+    no_table.write_text("x = 1\n")
     empty = tmp_path / "empty"
     empty.mkdir()
     good: dict[str, Any] = {
@@ -209,6 +215,8 @@ def test_errors_are_one_line(
         ({"data": empty}, "no .jsonl file"),
         ({"data": broken}, "rows.jsonl, line 1: not a canonical row"),
         ({"train-data": empty}, "no .jsonl file"),
+        ({"custom-metrics": tmp_path / "absent.py"}, "No such file or directory"),
+        ({"custom-metrics": no_table}, "own.py: needs one table METRICS"),
     ]
     for number, (changed, said) in enumerate(cases):
         note = tmp_path / f"message-{number}"

@@ -141,7 +141,7 @@ def test_a_model_without_adapter_has_no_adapter_specification(session: boto3.Ses
 
 
 def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_metadata: set[str]) -> None:
-    from configuration.config import METRICS
+    from configuration.gate import METRICS
 
     everything = {"value": 1.0}
     evaluation = {
