@@ -20,7 +20,7 @@ class Metric:
     share: bool = True
     """Whether it lies between 0 and 1."""
     needs: str = ""
-    """What it is measured of alone: json (rows whose target is JSON), labels (all targets are: evaluation/labels.py),
+    """What it is measured of alone: json (rows whose target is JSON), labels (all targets are: common/targets.py),
     preference (rows with two answers); any answer where empty."""
     of_texts: bool = False
     """Whether it is there for texts, too, which have no answers."""

@@ -302,6 +302,8 @@ class Config(Section):
         for index, rule in enumerate(self.gate):
             if self.training.task != "dpo" and known_metrics(self)[rule.metric].needs == "preference":
                 yield f"gate[{index}].metric: {rule.metric!r} is measured of preferences alone; set training.task: dpo"
+            if self.training.task == "dpo" and known_metrics(self)[rule.metric].needs == "labels":
+                yield f"gate[{index}].metric: {rule.metric!r} is not measured of preferences; set training.task: sft"
             if rule.metric in seen:
                 yield f"gate[{index}].metric: {rule.metric!r} has two rules; put both bounds into one"
             seen.add(rule.metric)

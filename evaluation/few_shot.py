@@ -11,11 +11,10 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from labels import find_labels
-from metrics import NO_JSON, json_or_nothing
 from slices import target_name
 
 from common.rows import Message, Row
+from common.targets import NO_JSON, find_labels, json_or_nothing
 
 MOST_TOOLS = 40
 MOST_LABELS = 100

@@ -1,12 +1,11 @@
 """Counts answers that are labels: a few short texts, such as intents. Runs in the Evaluate step's processing container.
 
-    find_labels(["positive", "negative", "positive", ...], most=50)     # ("negative", "positive")
+    found = labelled(("negative", "positive"), targets, {"candidate": answers, ...})
 
-Targets are labels if each is one short line, there are few different ones, and each stands for two rows or more on the
-average; nothing else tells a classification from other short answers, so `evaluation.labels` says how many are few, and
-0 turns it off. An answer counts as a label only if it is that and nothing else: accuracy is exact match. Precision,
-recall and F1 are scikit-learn's. Macro F1 is over the labels that the test rows' targets have; it is a mean of ratios
-(2 x right / (targets + answers)), and linearised as such, so that intervals.py makes its interval from groups.
+common/targets.py says when targets are labels. An answer counts as a label only if it is that and nothing else:
+accuracy is exact match. Precision, recall and F1 are scikit-learn's. Macro F1 is over the labels that the test rows'
+targets have; it is a mean of ratios (2 x right / (targets + answers)), and linearised as such, so that intervals.py
+makes its interval from groups.
 """
 
 from __future__ import annotations
@@ -17,27 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from intervals import Mean
-from metrics import NO_JSON, json_or_nothing, normalised
 
-LONGEST_LABEL = 60
-"""Characters."""
-ROWS_OF_A_LABEL = 2
-"""On the average, at least."""
+from common.targets import normalised
+
 NO_LABEL = -1
-
-
-def find_labels(targets: Sequence[str], most: int) -> tuple[str, ...]:
-    """Returns the labels, sorted, that all these targets are; empty where they are none, and for `most` = 0."""
-    found: set[str] = set()
-    for target in targets:
-        label = target.strip()
-        if not label or len(label) > LONGEST_LABEL or len(label.splitlines()) > 1:
-            return ()
-        found.add(normalised(label))
-        if len(found) > most:
-            return ()
-    few = len(found) >= 2 and len(targets) >= ROWS_OF_A_LABEL * len(found)
-    return tuple(sorted(found)) if few and all(json_or_nothing(label) is NO_JSON for label in found) else ()
 
 
 @dataclass(frozen=True)

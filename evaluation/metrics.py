@@ -16,13 +16,14 @@ count.
 from __future__ import annotations
 
 import functools
-import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from common.targets import NO_JSON, json_or_nothing, normalised
 
 LONGEST_SUBSEQUENCE = 2000
 """Words; ROUGE-L looks at the beginnings of longer texts, because its time grows with the product of the lengths."""
@@ -33,13 +34,6 @@ _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003f
 _SENTENCE = frozenset(".,;:!?…\"'`()[]{}«»“”„‘’、。，：；！？（）「」『』")
 _LAST_MARK = 0x1F000
 _ABSENT = object()
-NO_JSON = object()
-"""What stands for the value of a text that is no JSON object or array."""
-
-
-def normalised(text: str) -> str:
-    """Returns the text in NFC with runs of white space as one blank and none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def words(text: str) -> list[str]:
@@ -53,20 +47,6 @@ def _tokens() -> re.Pattern[str]:
     marks = "".join(chr(code) for code in range(_LAST_MARK) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
     letter = rf"[^\W_{_ALONE}][{marks}]*"
     return re.compile(rf"[{_ALONE}]|(?:{letter})+|[^\w\s]")
-
-
-def json_or_nothing(text: str) -> Any:
-    """Returns the JSON object or array that the text is, or NO_JSON for anything else, a bare number too."""
-    if text.lstrip(" \t\r\n")[:1] not in ("{", "["):
-        return NO_JSON  # what most answers are, without an exception each
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return NO_JSON
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from data import Case
 from intervals import BASE, CANDIDATE, FEW_SHOT, estimates, summarise
-from labels import Labelled, find_labels, labelled
+from labels import Labelled, labelled
 from metrics import Wanted, exact_match, score_text
 from passes import Pass
 from slices import find_slices
@@ -18,6 +18,7 @@ from common.custom_metrics import Custom, CustomMetricError
 from common.failure import JobError
 from common.metric_names import BY_NAME, Metric, measured
 from common.rows import Kind, TextRow
+from common.targets import find_labels
 
 MODELS = (CANDIDATE, BASE, FEW_SHOT)
 BEGINNING = 1000

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import MOST_TRAINING_ROWS, Case, draw, load_rows
+from data import Case, draw, load_rows
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, FEW_SHOT
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
@@ -39,6 +39,7 @@ from common.failure import JobError, report_failure
 from common.prompts import takes_system
 from common.rows import TextRow
 from common.seed_dial import SEED
+from common.targets import MOST_TRAINING_ROWS
 
 FILES = ("evaluation.json", "report.html", "predictions.jsonl")
 

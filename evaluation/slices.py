@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metrics import NO_JSON, json_or_nothing, leaves
+from metrics import leaves
+
+from common.targets import NO_JSON, json_or_nothing
 
 MOST_NAMES = 16
 """Of the names that JSON targets carry, so many of the most frequent get a slice."""

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from data import draw
 from few_shot import PLAIN_PREAMBLE, FewShot, preamble
-from metrics import NO_JSON
 from slices import find_slices
 
 from common.prompts import render_prompt
+from common.targets import NO_JSON
 from tests.support.chat_templates import templated
 
 from .conftest import rows

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from few_shot import FewShot
 from intervals import estimates
-from labels import NO_LABEL, Labelled, find_labels, labelled
+from labels import NO_LABEL, Labelled, labelled
 from report import render
 from results import predictions, score_rows
 
 from common.metric_names import BY_NAME
+from common.targets import find_labels
 
 from .test_results import answered, case, evaluated
 from .test_score import Page

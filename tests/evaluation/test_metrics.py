@@ -9,18 +9,18 @@ import warnings
 
 import pytest
 from metrics import (
-    NO_JSON,
     Wanted,
     character_counts,
     chrf,
     equal,
     field_accuracy,
-    json_or_nothing,
     rouge_l,
     score_text,
     token_f1,
     words,
 )
+
+from common.targets import NO_JSON, json_or_nothing
 
 
 def random_text(dice: random.Random) -> str:
