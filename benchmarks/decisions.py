@@ -22,6 +22,7 @@ from intervals import means_of  # noqa: E402
 from simulated import CASES, POINTS, draw  # noqa: E402
 
 from common.gate_rules import read_rule  # noqa: E402
+from common.metric_names import BY_NAME  # noqa: E402
 
 RULE = read_rule("exact_match base better_by 0 0.95")
 
@@ -36,8 +37,8 @@ def passes(dice: Any, rows: int, groups: int, alike: float, trials: int) -> list
                 "base": draw(dice, rows, groups, alike, 0.6),
             }
             means = means_of(values, groups=together)
-            counts[place] += decide([RULE], {"exact_match": means}, rows, groups)["passed"]
-        compared = compare(RULE, means)
+            counts[place] += decide([RULE], BY_NAME, {"exact_match": means}, rows, groups)["passed"]
+        compared = compare(RULE, BY_NAME["exact_match"], means)
         assert not isinstance(compared, str)
         counts[2] += compared[0].power(POINTS, 0.05)
     return list(counts / trials)

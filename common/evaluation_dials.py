@@ -26,6 +26,15 @@ EVALUATION = (
         parameter="EvaluationBatchSize", argument="batch-size",
     ),
     Dial(
+        "evaluation.labels", 50, "at most so many different short targets are labels, measured one by one; 0 = never",
+        unit="labels", low=0, high=1000, argument="labels",
+    ),
+    Dial(
+        "evaluation.custom_metrics", None, "a Python file with metrics of your own (docs/guide.md); null = none",
+        kind=str, optional=True, pattern=r".+\.py", words="a Python file's path, from pipeline.yaml's folder",
+        longest=500,
+    ),
+    Dial(
         "evaluation.instance_type", "ml.g5.2xlarge", "needs to hold one model at a time", pattern=INSTANCE_TYPE,
         words=INSTANCE_WORDS, parameter="EvaluationInstanceType", shape="ProcessingInstanceType",
     ),

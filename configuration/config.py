@@ -18,10 +18,10 @@ from pydantic_core import PydanticCustomError
 from common.dials import BUCKET
 from common.gate_rules import AGAINST, BETTER, MEANINGS, NOT_WORSE
 from common.machines import fallback_problems, is_gpu
-from common.metric_names import BY_NAME
+from configuration.custom_metrics import CustomMetricError, checking, known_while_checking, own_metrics
 from configuration.dials import dial
 from configuration.endpoint_config import Endpoint
-from configuration.gate import METRICS, threshold
+from configuration.gate import known_metrics, threshold
 from configuration.names import Names
 from configuration.section import Section, value_of
 from configuration.serving_settings import LARGEST_LORA_RANK, machine_problems
@@ -206,9 +206,17 @@ class Evaluation(Section):
     few_shot: int = value_of("evaluation.few_shot")
     max_new_tokens: int = value_of("evaluation.max_new_tokens")
     batch_size: int = value_of("evaluation.batch_size")
+    labels: int = value_of("evaluation.labels")
+    custom_metrics: str | None = value_of("evaluation.custom_metrics")
     instance_type: str = value_of("evaluation.instance_type")
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
+
+    def problems(self) -> Iterator[str]:
+        try:
+            own_metrics(self.custom_metrics)
+        except CustomMetricError as error:
+            yield f"custom_metrics: {error}"
 
 
 class GateRule(Section):
@@ -229,8 +237,11 @@ class GateRule(Section):
         return float(getattr(self, self.asks))
 
     def problems(self) -> Iterator[str]:
-        if self.metric not in METRICS:
-            yield f"metric: {self.metric!r} is refused; allowed: {', '.join(METRICS)} (a metric of evaluation.json)"
+        known = known_while_checking()
+        if known is None:
+            return  # the file with the user's own metrics is broken, which is told
+        if self.metric not in known:
+            yield f"metric: {self.metric!r} is refused; allowed: {', '.join(known)} (a metric of evaluation.json)"
             return
         if self.against not in AGAINST:
             yield f"against: {self.against!r} is refused; allowed: {', '.join(AGAINST)} (what it is compared with)"
@@ -242,7 +253,7 @@ class GateRule(Section):
         if (self.against, self.asks) not in MEANINGS:
             yield f"{self.asks}: a value is reached or not; write not_worse_than: {self.threshold:g}"
             return
-        problem = threshold(self.metric, self.against, self.asks).problem(self.threshold)
+        problem = threshold(known[self.metric], self.against, self.asks).problem(self.threshold)
         if problem:
             yield f"{self.asks}: {problem}"
         if self.confidence is not None and (problem := dial("gate.confidence").problem(self.confidence)):
@@ -300,6 +311,14 @@ class Config(Section):
     endpoint: Endpoint = Field(default_factory=Endpoint, description="endpoint")
     images: Images = Field(default_factory=Images, description="container images")
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _know_own_metrics(cls, tree: Any, handler: Any) -> Config:
+        """The gate may name the metrics of the file that evaluation.custom_metrics names."""
+        with checking(tree):
+            found: Config = handler(tree)
+        return found
+
     @property
     def server(self) -> str:
         """What serves: lmi (vLLM in AWS's LMI image) or handler (serving/inference.py)."""
@@ -328,11 +347,11 @@ class Config(Section):
     def _gate_problems(self) -> Iterator[str]:
         seen: set[tuple[str, str, str]] = set()
         for index, rule in enumerate(self.gate.rules):
-            if self.training.task != "dpo" and BY_NAME[rule.metric].needs == "preference":
-                yield (
-                    f"gate.rules[{index}].metric: {rule.metric!r} is measured of preferences alone; set "
-                    "training.task: dpo"
-                )
+            needs, key = known_metrics(self)[rule.metric].needs, f"gate.rules[{index}].metric"
+            if self.training.task != "dpo" and needs == "preference":
+                yield f"{key}: {rule.metric!r} is measured of preferences alone; set training.task: dpo"
+            if self.training.task == "dpo" and needs == "labels":
+                yield f"{key}: {rule.metric!r} is not measured of preferences; set training.task: sft"
             name = (rule.metric, rule.against, rule.asks)
             if name in seen:
                 yield f"gate.rules[{index}].metric: there is another rule for {' '.join(name)}; leave one of them"

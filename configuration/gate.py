@@ -5,25 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.dials import Dial
-from common.gate_rules import CHAMPION, MEANINGS, Rule
-from common.metric_names import BY_NAME
+from common.gate_rules import CHAMPION, MEANINGS, VALUE, Rule
+from common.metric_names import BY_NAME, Metric
+from configuration.custom_metrics import own_metrics
 
 if TYPE_CHECKING:
     from configuration.config import Config
 
 METRICS = tuple(BY_NAME)
+"""Those of every evaluation; a configuration may have more: known_metrics."""
 LARGEST = 1e9
 
 
-def threshold(metric: str, against: str, asks: str) -> Dial:
-    """The dial of one threshold: shares lie between 0 and 1."""
-    share = BY_NAME[metric].share
+def known_metrics(config: Config) -> dict[str, Metric]:
+    """Every metric that a configuration's gate may ask for: those of every evaluation, and its own."""
+    return BY_NAME | own_metrics(config.evaluation.custom_metrics)
+
+
+def threshold(metric: Metric, against: str, asks: str) -> Dial:
+    """The dial of one threshold: shares lie between 0 and 1; a value of the user's own metric may be negative."""
     effect = MEANINGS[against, asks]
-    words = f"{metric}_{against}_{asks}".split("_")
+    high = 1.0 if metric.share else LARGEST
+    signed = against == VALUE and not metric.share and metric.name not in BY_NAME
     return Dial(
-        f"gate.{metric}.{against}.{asks}", None, f"{effect}; {metric} is a share from 0 to 1" if share else effect,
-        kind=float, optional=True, low=0.0, high=1.0 if share else LARGEST,
-        parameter="Gate" + "".join(word.capitalize() for word in words),
+        f"gate.{metric.name}.{against}.{asks}", None,
+        f"{effect}; {metric.name} is a share from 0 to 1" if metric.share else effect,
+        kind=float, optional=True, low=-high if signed else 0.0, high=high,
+        parameter=_parameter(metric.name, against, asks),
     )  # fmt: skip
 
 
@@ -37,7 +45,11 @@ def rules(config: Config) -> list[Rule]:
 
 def parameter(rule: Rule) -> str:
     """The name of the parameter that holds a rule's threshold."""
-    return threshold(rule.metric, rule.against, rule.asks).parameter
+    return _parameter(rule.metric, rule.against, rule.asks)
+
+
+def _parameter(metric: str, against: str, asks: str) -> str:
+    return "Gate" + "".join(word.capitalize() for word in f"{metric}_{against}_{asks}".split("_"))
 
 
 def compares_champion(config: Config) -> bool:
@@ -45,7 +57,7 @@ def compares_champion(config: Config) -> bool:
     return any(rule.against == CHAMPION for rule in config.gate.rules)
 
 
-def thresholds() -> dict[str, Dial]:
-    """Every threshold that a gate may have, by its parameter."""
-    every = (threshold(metric, *pair) for metric in METRICS for pair in MEANINGS)
+def thresholds(config: Config) -> dict[str, Dial]:
+    """Every threshold that a configuration's gate may have, by its parameter."""
+    every = (threshold(metric, *pair) for metric in known_metrics(config).values() for pair in MEANINGS)
     return {dial.parameter: dial for dial in every}

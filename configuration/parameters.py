@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,17 +35,16 @@ def defaults(config: Config) -> dict[str, str | int | float]:
     return values | {parameter(rule): float(rule.threshold) for rule in rules(config)}
 
 
-@functools.cache
-def overridable() -> Mapping[str, Dial]:
+def overridable(config: Config) -> Mapping[str, Dial]:
     """Every dial that a run may override, the gate's thresholds too, by the name of its parameter."""
-    return by_parameter() | thresholds()
+    return by_parameter() | thresholds(config)
 
 
 def with_overrides(config: Config, given: Mapping[str, str]) -> Config:
     """The configuration as if pipeline.yaml had these values. Raises pydantic's ValidationError."""
-    tree = config.model_dump()
+    tree, dials = config.model_dump(), overridable(config)
     for name, value in given.items():
-        dial = overridable().get(name)
+        dial = dials.get(name)
         if dial is None:
             continue
         if name in by_parameter():
@@ -73,8 +71,9 @@ class Parameters:
 
         kinds: dict[type, Any] = {str: ParameterString, int: ParameterInteger, float: ParameterFloat}
         self.by_name: dict[str, Any] = {}
+        dials = overridable(config)
         for name, default in defaults(config).items():
-            choices = overridable()[name].choices
+            choices = dials[name].choices
             extra = {"enum_values": list(choices)} if choices else {}
             self.by_name[name] = kinds[type(default)](name=name, default_value=default, **extra)
 

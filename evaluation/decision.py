@@ -23,7 +23,7 @@ from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT, Mean, effective_rows,
 
 from common.gate_rules import BASE as AGAINST_BASE
 from common.gate_rules import BETTER, VALUE, Rule
-from common.metric_names import BY_NAME
+from common.metric_names import Metric
 
 POWER = 0.8
 """How often a difference that is there should be seen."""
@@ -110,11 +110,10 @@ def _reach(groups: int, level: float) -> float:
     return -float(stdtrit(groups - 1, level)) + float(stdtrit(groups - 1, POWER))
 
 
-def compare(rule: Rule, found: Mapping[str, Mean]) -> tuple[Found, str] | str:
+def compare(rule: Rule, metric: Metric | None, found: Mapping[str, Mean]) -> tuple[Found, str] | str:
     """What the data say of a rule, and which model it was held against; or why they say nothing."""
-    metric = BY_NAME[rule.metric]
     tuned = found.get(CANDIDATE)
-    if tuned is None:
+    if metric is None or tuned is None:
         return "was not measured in any test row"
     sign = -1.0 if metric.lower_is_better else 1.0
     groups = len(tuned.errors)
@@ -164,6 +163,7 @@ def holm(chances: Sequence[float], levels: Sequence[float]) -> list[tuple[bool, 
 
 def decide(
     rules: Sequence[Rule],
+    known: Mapping[str, Metric],
     means: Means,
     rows: int,
     groups: int,
@@ -173,7 +173,8 @@ def decide(
 ) -> dict[str, Any]:
     """The gate's decision: `passed` (1 or 0), its `text`, and each rule's and each failed slice's with its numbers.
 
-    `slices` are (name, rows, means of the slice); `champion` names the version that rules compare with: None where
+    `known` are the metrics that were measured, and `means` what was found; `slices` are (name, rows, means of the
+    slice); `champion` names the version that rules compare with: None where
     there is none yet, so that its rules do not apply.
     """
     entries: list[dict[str, Any]] = []
@@ -184,7 +185,7 @@ def decide(
         if rule.against == CHAMPION and champion is None:
             entry |= {"verdict": "not applied", "text": f"{rule.metric}: no version serves or is approved yet"}
             continue
-        compared = compare(rule, means.get(rule.metric, {}))
+        compared = compare(rule, known.get(rule.metric), means.get(rule.metric, {}))
         if isinstance(compared, str):
             entry |= {"verdict": "missed", "text": f"{rule.metric} {compared}"}
             continue
@@ -194,8 +195,8 @@ def decide(
     for entry in entries:
         place = entry.pop("found", None)
         if place is not None:
-            entry |= _entry(judged[place], outcomes[place], rows)
-    worse = _worse_slices(rules, slices, slice_margin)
+            entry |= _entry(known[entry["rule"].split()[0]], judged[place], outcomes[place], rows)
+    worse = _worse_slices(rules, known, slices, slice_margin)
     missed = [entry for entry in entries if entry["verdict"] == "missed"]
     passed = not missed and not worse
     return {
@@ -207,10 +208,10 @@ def decide(
     }
 
 
-def _entry(judged: tuple[Rule, Found, str], outcome: tuple[bool, float], rows: int) -> dict[str, Any]:
+def _entry(metric: Metric, judged: tuple[Rule, Found, str], outcome: tuple[bool, float], rows: int) -> dict[str, Any]:
     """What evaluation.json tells of a rule that was tested."""
     (rule, found, other), (holds, level) = judged, outcome
-    sign = -1.0 if rule.against == VALUE and BY_NAME[rule.metric].lower_is_better else 1.0
+    sign = -1.0 if rule.against == VALUE and metric.lower_is_better else 1.0
     bound = found.bound(level)
     entry: dict[str, Any] = {
         "verdict": "met" if holds else "missed",
@@ -248,7 +249,10 @@ def number(value: float) -> str:
 
 
 def _worse_slices(
-    rules: Sequence[Rule], slices: Sequence[tuple[str, int, Means]], margin: float | None
+    rules: Sequence[Rule],
+    known: Mapping[str, Metric],
+    slices: Sequence[tuple[str, int, Means]],
+    margin: float | None,
 ) -> list[dict[str, Any]]:
     """The slices that got worse beyond doubt and by more than the margin, in a share that a rule compares."""
     if margin is None:
@@ -258,10 +262,12 @@ def _worse_slices(
     for name, rows, means in slices:
         seen: set[tuple[str, str]] = set()
         for rule in rules:
-            if rule.against == VALUE or not BY_NAME[rule.metric].share or (rule.metric, rule.against) in seen:
+            metric = known.get(rule.metric)
+            if rule.against == VALUE or metric is None or not metric.share or (rule.metric, rule.against) in seen:
                 continue
             seen.add((rule.metric, rule.against))
-            compared = compare(Rule(rule.metric, rule.against, BETTER, 0.0, confidence), means.get(rule.metric, {}))
+            asked = Rule(rule.metric, rule.against, BETTER, 0.0, confidence)
+            compared = compare(asked, metric, means.get(rule.metric, {}))
             if not isinstance(compared, str):
                 tests.append((name, rows, rule, *compared))
     # "Worse" is the claim here, so signs change: the bound says how much worse it surely is.

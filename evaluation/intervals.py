@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from common.metric_names import BY_NAME
+from common.metric_names import BY_NAME, Metric
 
 CONFIDENCE = 0.95
 CANDIDATE, BASE, FEW_SHOT, CHAMPION = "candidate", "base", "base_few_shot", "champion"
@@ -37,8 +37,8 @@ class Mean:
     errors: Any
     """An array, one number a group; they sum to 0."""
     binary: bool
-    """Whether each row is right or wrong."""
-    rows: int
+    """Whether each row is right or wrong, or the mean behaves like a share of such rows."""
+    rows: float
 
     @property
     def varies(self) -> bool:
@@ -88,7 +88,8 @@ def effective_rows(found: Mean) -> float:
     """
     groups, error = len(found.errors), standard_error(found.errors)
     variance = found.value * (1 - found.value)
-    return min(float(found.rows), variance / error**2) if found.varies and math.isfinite(error) else float(groups)
+    known = found.varies and math.isfinite(error)
+    return min(float(found.rows), variance / error**2 if known else float(groups))
 
 
 def interval(found: Mean, share: bool) -> Estimate:
@@ -122,7 +123,8 @@ def _around(value: float, error: float, reach: float, ends: tuple[float, float] 
 
 
 def _estimate(value: float, low: float, high: float) -> Estimate:
-    return {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6)}
+    # Adding 0 makes 0 of -0, which a page would show with its sign.
+    return {"value": round(value, 6) + 0.0, "low": round(low, 6) + 0.0, "high": round(high, 6) + 0.0}
 
 
 def means_of(
@@ -142,29 +144,27 @@ def means_of(
     return {model: mean(row_values, weights, together) for model, row_values in values.items()}
 
 
-def estimates(name: str, found: Mapping[str, Mean]) -> dict[str, Estimate]:
+def estimates(metric: Metric, found: Mapping[str, Mean]) -> dict[str, Estimate]:
     """Each model's estimate and, if all are there, the candidate's `improvement` and `improvement_on_champion`.
 
     The improvement is over the better of the two bases; both are above zero where the candidate is better.
     """
-    metric = BY_NAME[name]
-    share = metric.share
     sign = -1.0 if metric.lower_is_better else 1.0
-    result = {model: interval(one, share) for model, one in found.items()}
+    result = {model: interval(one, metric.share) for model, one in found.items()}
     bases = [model for model in (BASE, FEW_SHOT) if model in found]
     if CANDIDATE in found and bases:
         better = max(bases, key=lambda model: sign * found[model].value)
-        result["improvement"] = difference(found[CANDIDATE], found[better], sign, share)
+        result["improvement"] = difference(found[CANDIDATE], found[better], sign, metric.share)
     if CANDIDATE in found and CHAMPION in found:
-        result["improvement_on_champion"] = difference(found[CANDIDATE], found[CHAMPION], sign, share)
+        result["improvement_on_champion"] = difference(found[CANDIDATE], found[CHAMPION], sign, metric.share)
     return result
 
 
 def summarise(
-    name: str,
+    named: str | Metric,
     values: Mapping[str, Sequence[float]],
     weights: Sequence[float] | None = None,
     groups: Sequence[int] | None = None,
 ) -> dict[str, Estimate]:
-    """`estimates` of `means_of`."""
-    return estimates(name, means_of(values, weights, groups))
+    """`estimates` of `means_of`; `named`: a metric of common/metric_names.py by its name, or one of the user's own."""
+    return estimates(BY_NAME[named] if isinstance(named, str) else named, means_of(values, weights, groups))

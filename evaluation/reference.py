@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from asking import common_arguments, dials, guarded, machine, take_rows, volume
-from data import MOST_TRAINING_ROWS, Case, load_rows
+from data import Case, load_rows
 from few_shot import FewShot
 from generation import Generator
 from intervals import BASE, CHAMPION, FEW_SHOT
-from metrics import is_json
 from models import find_base, find_candidate, load_model, load_tokenizer
 from passes import Pass, run_pass, run_text_pass, token_limit, window_size
 from scores import Scores, digest, save
@@ -34,6 +33,7 @@ from common.base_model import base_name, load_config
 from common.dials import add_arguments
 from common.prompts import takes_system
 from common.rows import Kind
+from common.targets import MOST_TRAINING_ROWS
 from common.training_dials import MAX_SEQ_LENGTH
 
 MODEL_FILE = "model.tar.gz"
@@ -53,6 +53,7 @@ class Options:
     max_seq_length: int
     max_new_tokens: int
     batch_size: int
+    labels: int
     max_rows: int
     seed: int
     message_file: Path | None
@@ -89,7 +90,7 @@ def _score_base(kind: Kind, rows: list[Any], options: Options) -> Scores:
         return _scores(kind, rows, name, settings, {BASE: done})
     training: list[Case] = load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1]
     targets = [row["messages"][-1]["content"] for row in rows]
-    shots = FewShot(training, options.few_shot, options.seed, all(map(is_json, targets)))
+    shots = FewShot(training, options.few_shot, options.seed, options.labels)
     if not takes_system(generator.tokenizer):
         print("[score] the chat template takes no system message: its text begins the first message", flush=True)
     limit = token_limit(generator.tokenizer, targets, options.max_new_tokens)

@@ -29,17 +29,20 @@ from pathlib import Path
 from typing import Any
 
 from asking import common_arguments, dials, guarded, machine, take_rows, volume
-from data import MOST_TRAINING_ROWS, load_rows
+from data import load_rows
 from intervals import BASE, CANDIDATE, FEW_SHOT
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
 from passes import Pass, run_pass, run_text_pass
 from results import build_evaluation, predictions, score_rows, text_predictions
 from scores import Scores, load
 
+from common.custom_metrics import Custom, CustomMetricError
+from common.custom_metrics import load as read_metrics
 from common.dials import add_arguments
 from common.failure import JobError
 from common.gate_dials import GATE
 from common.gate_rules import Rule, read_rule
+from common.targets import MOST_TRAINING_ROWS
 
 FILES = ("evaluation.json", "report.html", "predictions.jsonl")
 
@@ -61,6 +64,8 @@ class Options:
     slice_rows: int
     max_new_tokens: int
     batch_size: int
+    labels: int
+    custom_metrics: Path | None
     max_rows: int
     seed: int
     message_file: Path | None
@@ -76,6 +81,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
+    parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
     parser.add_argument(
         "--rule", type=_rule, action="append", default=[], metavar="TEXT",
         help="what the gate asks, several times: METRIC base|champion|value better_by|not_worse_than NUMBER CONFIDENCE",
@@ -95,6 +101,7 @@ def _rule(text: str) -> Rule:
 def run(options: Options) -> dict[str, Any]:
     """Does the whole evaluation and returns evaluation.json; raises JobError."""
     started = time.monotonic()
+    own = own_metrics(options.custom_metrics)
     kind, rows, all_rows = take_rows(options.data, options.max_rows, options.seed)
     base = load(options.base_scores, kind, rows)
     champion = load(options.champion_scores, kind, rows) if options.champion_scores else None
@@ -108,9 +115,13 @@ def run(options: Options) -> dict[str, Any]:
             keep_adapter(candidate.directory, options.adapter_output)
     passes = {CANDIDATE: done, **base.passes, **(champion.passes if champion else {})}
     passes.setdefault(FEW_SHOT, base.passes[BASE])  # what examples there could be has no place before a text
-    scores, json_targets = ({}, False) if kind == "text" else score_rows(rows, passes)
+    scores = {} if kind == "text" else score_rows(rows, passes, own)
     gate = {"rules": options.rule, "slice_margin": options.slice_margin, "slice_rows": options.slice_rows}
-    evaluation = build_evaluation(kind, rows, training, passes, scores, json_targets, gate, _champion_name(champion))
+    metrics, name = [custom.metric for custom in own], _champion_name(champion)
+    evaluation = build_evaluation(kind, rows, training, passes, scores, gate, name, options.labels, metrics)
+    for metric in metrics:
+        if metric.name not in evaluation["metrics"]:
+            print(f"[score] {metric.name} applies to none of the {len(rows)} rows, and is left out", flush=True)
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base, champion)
     evaluation["settings"] = {
@@ -125,6 +136,16 @@ def run(options: Options) -> dict[str, Any]:
     records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
     _write(options.output, evaluation, records)
     return evaluation
+
+
+def own_metrics(path: Path | None) -> tuple[Custom, ...]:
+    """The user's own metrics, of the file that was shipped with this one. Raises JobError."""
+    try:
+        return read_metrics(path.read_text("utf-8"), str(path)) if path else ()
+    except CustomMetricError as error:
+        raise JobError(str(error)) from None
+    except UnicodeDecodeError:
+        raise JobError(f"{path}: is no UTF-8 text") from None
 
 
 def _check_commit(candidate: Candidate, base: Scores) -> None:
@@ -200,7 +221,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _tell(evaluation: Mapping[str, Any]) -> None:
     for name, metric in evaluation["metrics"].items():
-        print(f"[score] {name} " + " ".join(f"{model}={found['value']:.4f}" for model, found in metric.items()))
+        print(
+            f"[score] {name} "
+            + " ".join(
+                f"{model}={found['value']:.4f}" if isinstance(found, dict) else f"{model}={found}"
+                for model, found in metric.items()
+            )
+        )
     print(f"[score] {evaluation['gate']['text']}", flush=True)
 
 

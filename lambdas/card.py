@@ -27,7 +27,8 @@ from reports import Evaluation, Training, read_json
 SPECIFICATION = "Adapter"
 MAX_VALUE, MAX_TEXT, MAX_PARAMETER = 256, 1024, 255
 ADAPTER_FILE = "adapter_model.safetensors"
-# A package holds 50 properties; Register writes about 20.
+MOST_PROPERTIES = 50
+"""Of a package; Register writes about 20."""
 PARAMETERS = (
     "task",
     "epochs",
@@ -119,7 +120,7 @@ def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
     card = model_card(package, evaluation, data, facts, order)
     request: Request = {
         "ModelPackageArn": order.package,
-        "CustomerMetadataProperties": {key: plain(value) for key, value in facts.items() if value},
+        "CustomerMetadataProperties": properties(facts, registered),
         "ModelCard": {"ModelCardContent": json.dumps(card), "ModelCardStatus": "PendingReview"},
     }
     known = {item["Name"] for item in package.get("AdditionalInferenceSpecifications", [])}
@@ -127,6 +128,17 @@ def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
         request["AdditionalInferenceSpecificationsToAdd"] = [adapter_specification(package, order.adapter_uri)]
     sagemaker.update_model_package(**request)
     return {"model_package_arn": order.package, "gate": facts["gate"]}
+
+
+def properties(facts: Mapping[str, str], registered: Mapping[str, str]) -> dict[str, str]:
+    """What is written beside what is registered; of a gate of many metrics as many as a package holds.
+
+    The card has all of them.
+    """
+    others = {key for key in facts if not key.startswith("gate_")}
+    left = MOST_PROPERTIES - len(others | registered.keys() - facts.keys())
+    gate = [key for key in facts if key.startswith("gate_")][: max(left, 0)]
+    return {key: plain(value) for key, value in facts.items() if value and (key in others or key in gate)}
 
 
 def gate_metadata(evaluation: Evaluation) -> dict[str, str]:
@@ -240,7 +252,8 @@ def metric_groups(evaluation: Evaluation) -> list[Group]:
                 continue
             value, low, high = estimate.get("value"), estimate.get("low"), estimate.get("high")
             if value is not None and low is not None and high is not None:
-                notes = f"95% interval {low:.6g} to {high:.6g}"
+                of = f" of {found['rows']} rows" if "rows" in found else ""
+                notes = f"95% interval {low:.6g} to {high:.6g}{of}"
                 metrics.append({"name": name, "type": "number", "value": value, "notes": notes})
         if metrics:
             groups.append({"name": title, "metric_data": metrics})

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.metric_names import BY_NAME
+from common.metric_names import Metric, metrics_of
 from configuration.errors import UserError
 from pipelines import executions
 from pipelines.aws import s3_parts
@@ -105,8 +105,10 @@ def metrics_table(report: dict[str, Any]) -> Table:
     present = [key for key in _MODELS if any(key in models for models in report["metrics"].values())]
     for key in present:
         table.add_column(_MODELS[key], justify="right", no_wrap=True)
+    known = metrics_of(report)
     for metric, models in report["metrics"].items():
-        table.add_row(metric, *(cell(metric, models.get(key)) for key in present))
+        of = f"\n[dim]of {models['rows']} rows[/dim]" if "rows" in models else ""
+        table.add_row(f"{metric}{of}", *(cell(known.get(metric), models.get(key)) for key in present))
     return table
 
 
@@ -118,11 +120,11 @@ def gate_lines(report: dict[str, Any]) -> list[str]:
     return lines + [f"  worse: {item['text']}" for item in gate["slices"]]
 
 
-def cell(metric: str, estimate: dict[str, Any] | None) -> str:
-    """One value with its interval below it, as the tables show it."""
+def cell(metric: Metric | None, estimate: dict[str, Any] | None) -> str:
+    """One value with its interval below it, as the tables show it; of a metric that isn't known as a plain number."""
     if not estimate or estimate.get("value") is None:
         return "-"
-    share = metric in BY_NAME and BY_NAME[metric].share
+    share = metric is not None and metric.share
     scale, digits, unit = (100, 1, "%") if share else (1, 3, "")
     value = f"{estimate['value'] * scale:.{digits}f}{unit}"
     if estimate.get("low") is None:

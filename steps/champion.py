@@ -23,7 +23,7 @@ def champion_step(build: Build) -> Any:
             "endpoint_name": parameters["EndpointName"],
             "deployments_uri": f"s3://{build.names.artifacts_bucket}/deployments/",
             # An input of a job has to be there; this one is, and holds no model.
-            "otherwise": build.ship("evaluation"),
+            "otherwise": build.ship("evaluation", with_own=False),
         },
         outputs=[
             LambdaOutput(output_name=name, output_type=LambdaOutputTypeEnum.String)

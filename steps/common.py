@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from common.custom_metrics import FILE
 from common.machines import has_local_storage
-from configuration.code import shipped
+from configuration.code import Code, shipped
+from configuration.custom_metrics import read
 from configuration.dials import configured
 from configuration.names import Names
 
@@ -34,9 +36,14 @@ class Build:
     def names(self) -> Names:
         return Names.of(self.config)
 
-    def ship(self, folder: str) -> str:
+    def code(self, folder: str, with_own: bool = True) -> Code:
+        """A shipped folder, the evaluation's with the user's own metrics."""
+        own = self.config.evaluation.custom_metrics if folder == "evaluation" and with_own else None
+        return shipped(folder, {FILE: read(own).encode()} if own else {})
+
+    def ship(self, folder: str, with_own: bool = True) -> str:
         """Collect a shipped folder for the upload; returns its content-addressed S3 prefix."""
-        uri: str = self.session.add_code(shipped(folder))
+        uri: str = self.session.add_code(self.code(folder, with_own))
         return uri
 
     def arguments(self, dials: Iterable[Dial]) -> dict[str, Any]:
@@ -125,6 +132,7 @@ def processing_arguments(
     outputs: Mapping[str, Any],
     arguments: Mapping[str, Any],
     environment: Mapping[str, Any] | None = None,
+    code: str = "",
 ) -> Any:
     """Step arguments of a processing job that runs `folder/script`.
 
@@ -157,7 +165,7 @@ def processing_arguments(
             subnets=list(vpc.subnets) if vpc else None,
         ),
     )
-    sources = {"code": build.ship(folder), **inputs}
+    sources = {"code": code or build.ship(folder), **inputs}
     return processor.run(
         job_name=folder,  # the pipeline drops it; without it the SDK puts the date into every path
         inputs=[

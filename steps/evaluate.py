@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from common.custom_metrics import FILE
 from common.evaluation_dials import EVALUATION
 from common.gate_dials import GATE
 from common.gate_rules import Rule
@@ -95,6 +96,7 @@ def evaluate_step(build: Build, prepare: Any, train: Any, base: Any, champion: A
             "output": f"{OUTPUT}/{OUTPUT_NAME}",
             "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
             "rule": [rule_argument(build, rule) for rule in rules(build.config)],
+            **({"custom-metrics": f"{INPUT}/code/{FILE}"} if build.config.evaluation.custom_metrics else {}),
             **build.arguments(GATE),
             **{name: text for name, text in build.arguments((*EVALUATION, SEED)).items() if name != EXAMPLES},
         },
@@ -142,6 +144,8 @@ def _step(
         step_args=processing_arguments(
             build,
             folder="evaluation",
+            # Other metrics of the user's own don't score base and champion again.
+            code=build.ship("evaluation", with_own=script == "score.py"),
             script=script,
             instance_type=build.parameters["EvaluationInstanceType"],
             default_instance_type=evaluation.instance_type,

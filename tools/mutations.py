@@ -236,8 +236,8 @@ MUTATIONS = (
     Mutation(
         "intervals: the gain is over the worse base",
         "evaluation/intervals.py",
-        "better = max(bases",
-        "better = min(bases",
+        "max(bases, key=lambda model: sign",
+        "min(bases, key=lambda model: sign",
         ("tests/evaluation/test_intervals.py",),
     ),
     Mutation(
@@ -246,6 +246,27 @@ MUTATIONS = (
         "np.unique(range(rows) if groups is None else groups, return_inverse=True)",
         "np.unique(range(rows), return_inverse=True)",
         ("tests/evaluation/test_intervals.py",),
+    ),
+    Mutation(
+        "metrics: chrF counts recall as often as precision",
+        "evaluation/metrics.py",
+        "recall / orders, RECALL_WEIGHT**2",
+        "recall / orders, 1",
+        ("tests/evaluation/test_metrics.py",),
+    ),
+    Mutation(
+        "labels: what wrong answers add to the error is left out",
+        "evaluation/labels.py",
+        "errors[named] -= f1[answer[named]] / size[answer[named]]",
+        "errors[named] -= 0",
+        ("tests/evaluation/test_labels.py",),
+    ),
+    Mutation(
+        "custom metrics: nan is a value as any other",
+        "common/custom_metrics.py",
+        "if not math.isfinite(value) or (",
+        "if (",
+        ("tests/common/test_custom_metrics.py",),
     ),
     Mutation(
         "prepare: what follows an array is passed over",

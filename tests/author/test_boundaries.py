@@ -19,7 +19,7 @@ ALLOWED = {
     "common": {"huggingface_hub", "torch", "transformers"},
     "preparation": {"numpy", "orjson", "pyarrow"},
     "training": {"accelerate", "flash_attn", "mlflow", "numpy", "peft", "safetensors", "torch", "transformers"},
-    "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "scipy", "torch", "transformers"},
+    "evaluation": {"jinja2", "markupsafe", "numpy", "peft", "safetensors", "scipy", "sklearn", "torch", "transformers"},
     "serving": {"djl_python", "peft", "safetensors", "torch", "transformers"},
     "lambdas": {"boto3", "botocore"},
 }

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,19 +138,33 @@ def test_prepare_writes_what_the_other_steps_read(definition: dict[str, Any], co
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_gate_finds_its_value_in_a_report_that_score_wrote(definition: dict[str, Any], tmp_path: Path) -> None:
-    """The three steps score a real tiny model with their own arguments; the gate's path resolves, and every metric.
+def preference(number: int) -> dict[str, Any]:
+    """A row whose chosen answer is JSON."""
+    return {
+        "messages": [{"role": "user", "content": f"say {number}"}],
+        "chosen": {"role": "assistant", "content": json.dumps({"n": number})},
+        "rejected": {"role": "assistant", "content": "no"},
+    }
 
-    Of preferences whose chosen answers are JSON there is every metric.
-    """
-    data = [
-        {
-            "messages": [{"role": "user", "content": f"say {n}"}],
-            "chosen": {"role": "assistant", "content": json.dumps({"n": n})},
-            "rejected": {"role": "assistant", "content": "no"},
-        }
-        for n in range(8)
-    ]
+
+def classification(number: int) -> dict[str, Any]:
+    """A row whose answer is a label."""
+    said = {"role": "user", "content": f"is {number} odd?"}, {"role": "assistant", "content": ("no", "yes")[number % 2]}
+    return {"messages": list(said)}
+
+
+@pytest.mark.parametrize(
+    ("row", "absent"),
+    [
+        (preference, {"label_macro_f1"}),
+        (classification, {"preference_accuracy", "json_valid", "json_field_accuracy"}),
+    ],
+)
+def test_the_gate_finds_its_value_in_a_report_that_score_wrote(
+    row: Callable[[int], dict[str, Any]], absent: set[str], definition: dict[str, Any], tmp_path: Path
+) -> None:
+    """The three steps score a real tiny model with their own arguments; the gate's path resolves, and every metric."""
+    data = [row(number) for number in range(8)]
     text = "".join(json.dumps(row) + "\n" for row in data)
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
@@ -177,8 +192,8 @@ def test_the_gate_finds_its_value_in_a_report_that_score_wrote(definition: dict[
         assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
 
-    assert set(report["metrics"]) == set(METRICS)
-    for path in (PASSED, *(f"metrics.{metric}.{leaf}.value" for metric in METRICS for leaf in LEAVES)):
+    assert set(report["metrics"]) == set(METRICS) - absent
+    for path in (PASSED, *(f"metrics.{metric}.{leaf}.value" for metric in report["metrics"] for leaf in LEAVES)):
         value: Any = report
         for part in path.split("."):
             value = value[part]

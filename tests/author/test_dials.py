@@ -22,6 +22,7 @@ from common.dials import Dial, DialError
 from common.evaluation_dials import EVALUATION
 from common.gate_dials import GATE
 from common.gate_rules import MEANINGS
+from common.metric_names import BY_NAME
 from common.seed_dial import SEED
 from common.task_dial import TASK
 from common.training_dials import MAX_SEQ_LENGTH, TRAINING
@@ -77,6 +78,7 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
         ["arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-ABC", "http://127.0.0.1:5000", "https://m.example.com/a"],
         ["arn:aws:sagemaker:us-east-1:111122223333:endpoint/x", "m.example.com", "file:///tmp/x"],
     ),
+    "evaluation.custom_metrics": ([str(ROOT / "tests/support/own_metrics.py")], ["own_metrics.txt", "x" * 498 + ".py"]),
     "training.start_from": (["s3://bucket/a/model.tar.gz"], ["model.tar.gz", "s3://B/x"]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
@@ -285,7 +287,7 @@ def test_lists_are_held_against_length_and_items(key: str, config: Config, tmp_p
 def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(
     metric: str, against: str, asks: str, tmp_path: Path
 ) -> None:
-    dial, rule = threshold(metric, against, asks), {"metric": metric, "against": against}
+    dial, rule = threshold(BY_NAME[metric], against, asks), {"metric": metric, "against": against}
     assert dial.low is not None
     assert dial.high is not None
     task = {"training": {"task": "dpo"}} if metric == "preference_accuracy" else {}

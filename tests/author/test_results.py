@@ -41,5 +41,5 @@ def test_the_tables_show_what_was_measured(kind: Kind) -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_shares_are_percentages(metric: Metric) -> None:
-    assert cell(metric.name, {"value": 0.5}) == ("50.0%" if metric.share else "0.500")
-    assert cell(metric.name, None) == "-"
+    assert cell(metric, {"value": 0.5}) == ("50.0%" if metric.share else "0.500")
+    assert cell(metric, None) == "-"

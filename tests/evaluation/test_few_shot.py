@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from data import draw
-from few_shot import FewShot, json_preamble
+from few_shot import PLAIN_PREAMBLE, FewShot, preamble
 from slices import find_slices
 
 from common.prompts import render_prompt
+from common.targets import NO_JSON
 from tests.support.chat_templates import templated
 
 from .conftest import rows
@@ -20,13 +22,13 @@ def test_examples_cover_each_tool_before_any_comes_twice() -> None:
         1, start=41
     )
     for seed in range(5):
-        shots = FewShot(made, 2, seed, json_targets=True)
+        shots = FewShot(made, 2, seed)
         assert {json.loads(row["messages"][-1]["content"])["name"] for row in shots.examples} == {"LightOn", "LightOff"}
-    assert FewShot(made, 3, 1, True).examples == FewShot(made, 3, 1, True).examples
+    assert FewShot(made, 3, 1).examples == FewShot(made, 3, 1).examples
 
 
 def test_the_prompt_lists_tools_and_keeps_the_row_last() -> None:
-    shots = FewShot(rows(20), 2, 0, json_targets=True)
+    shots = FewShot(rows(20), 2, 0)
     row = {"messages": [{"role": "system", "content": "Be brief."}, *rows(1, start=30)[0]["messages"]]}
     prompt = shots.prompt(row)
     assert [message["role"] for message in prompt] == ["system", "user", "assistant", "user", "assistant", "user"]
@@ -39,15 +41,40 @@ def test_the_prompt_lists_tools_and_keeps_the_row_last() -> None:
 @pytest.mark.parametrize("name", ["chatml", "gemma", "mistral"])
 def test_the_preamble_reaches_models_whose_templates_take_no_system_message(name: str) -> None:
     row = rows(1, start=30)[0]
-    text = render_prompt(templated(name), FewShot(rows(20), 2, 0, json_targets=True).prompt(row))
+    text = render_prompt(templated(name), FewShot(rows(20), 2, 0).prompt(row))
     assert text.count("Answer each message with one JSON object") == 1
     assert row["messages"][0]["content"] in text
 
 
 def test_targets_without_names_or_json_get_a_general_preamble() -> None:
-    assert "one JSON value" in json_preamble(['{"a": 1}', "[1]"])
-    shots = FewShot(rows(5), 2, 0, json_targets=False)
+    assert "one JSON value" in preamble([{"a": 1}, [1]])
+    assert preamble([NO_JSON, NO_JSON]) == preamble([NO_JSON, [1]]) == PLAIN_PREAMBLE
+    shots = FewShot([prose(number) for number in range(5)], 2, 0)
     assert "same way as in the examples" in shots.prompt(rows(1)[0])[0]["content"]
+
+
+def prose(number: int) -> dict[str, Any]:
+    """A row whose answer is a sentence."""
+    said = ({"role": "user", "content": f"hello {number}"}, {"role": "assistant", "content": f"Good day, {number}."})
+    return {"messages": list(said)}
+
+
+def test_of_mixed_targets_both_kinds_are_shown_and_told_of() -> None:
+    shots = FewShot([*rows(30), prose(1)], 3, 0)
+    answers = [row["messages"][-1]["content"] for row in shots.examples]
+    assert sum(answer.startswith("{") for answer in answers) == 2
+    assert "Good day, 1." in answers, "text counts as a name of its own"
+    assert "Where that is a JSON object" in shots.preamble
+    assert "LightOff(area, level)" in shots.preamble
+
+
+def test_json_targets_have_slices_beside_targets_of_text() -> None:
+    made = [*rows(10), prose(1), prose(2)]
+    found = dict(find_slices(made, [5] * 12, ['{"name": "LightOn", "arguments": {"area": "attic"}}']))
+    assert (found["a JSON target"], found["a target of text"]) == (list(range(10)), [10, 11])
+    assert found["target LightOn"] == [0, 2, 4, 6, 8]
+    new, old = (found[name] for name in ("a text value never seen in training", "all text values seen in training"))
+    assert sorted(new + old) == list(range(10))
 
 
 def test_drawn_rows_keep_their_order() -> None:
@@ -60,12 +87,10 @@ def test_drawn_rows_keep_their_order() -> None:
 
 
 def test_slices_leave_out_what_says_nothing() -> None:
-    made = rows(12)
+    made = [prose(number) for number in range(12)]
     for row in made:
         row["slice"] = "all the same"
-    names = [name for name, _ in find_slices(made, [5] * 12, [], json_targets=False)]
+    names = [name for name, _ in find_slices(made, [5] * 12, [])]
     assert names == []
-    thirds = [
-        chosen for name, chosen in find_slices(made, list(range(12)), [], json_targets=False) if "prompts" in name
-    ]
+    thirds = [chosen for name, chosen in find_slices(made, list(range(12)), []) if "prompts" in name]
     assert sorted(index for chosen in thirds for index in chosen) == list(range(12))

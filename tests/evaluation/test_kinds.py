@@ -82,7 +82,7 @@ def test_preferences_are_counted_by_the_mean_loss_of_both_answers(preferred: Out
     evaluation, records, _ = preferred
     assert evaluation["kind"] == "preference"
     assert list(evaluation["metrics"]) == [
-        "preference_accuracy", "exact_match", "json_field_accuracy", "json_valid", "token_f1", "rouge_l",
+        "preference_accuracy", "exact_match", "json_field_accuracy", "json_valid", "token_f1", "rouge_l", "chrf",
         "validation_loss", "latency_seconds",
     ]  # fmt: skip
     model, tokenizer = loaded(base)
@@ -130,7 +130,7 @@ def test_examples_show_chosen_answers(tmp_path: Path) -> None:
 
     kind, made = load_rows(write_rows(tmp_path / "rows", preferences(10)))
     assert kind == "preference"
-    prompt = FewShot(made, 3, 0, json_targets=True).prompt(made[0])
+    prompt = FewShot(made, 3, 0).prompt(made[0])
     assert [message["role"] for message in prompt] == ["system", *["user", "assistant"] * 3, "user"]
     assert "LightO" in json.dumps(prompt)
     assert "DoorO" not in json.dumps(prompt)

@@ -19,6 +19,7 @@ from tests.support.bundles import bundled
 
 from .conftest import rows, write_rows
 
+OWN = Path(__file__).resolve().parents[1] / "support" / "own_metrics.py"
 MODELS = ("candidate", "base", "base_few_shot", "champion")
 RULES = (
     *("--rule", "exact_match base better_by 0.1 0.95"),
@@ -29,6 +30,7 @@ METRICS = (
     "exact_match",
     "token_f1",
     "rouge_l",
+    "chrf",
     "json_valid",
     "json_field_accuracy",
     "validation_loss",
@@ -194,9 +196,11 @@ def test_an_adapter_alone_is_put_on_the_base_model(tmp_path: Path, data: tuple[P
     rows = ("--data", data[0], "--train-data", data[1], "--max-rows", 5, "--max-new-tokens", 4)
     said(run("reference", "--as", "base", "--model", base, "--few-shot", 1, "--output", tmp_path / "base", *rows))
     done = run("score", "--model", model_directory, "--base-model", base, "--base-scores", tmp_path / "base",
-               "--output", tmp_path / "out", *rows)  # fmt: skip
+               "--output", tmp_path / "out", "--custom-metrics", OWN, *rows)  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert found["metrics"]["longer_by"]["candidate"]["value"] < 0, "four tokens are fewer characters than a call"
+    assert found["own_metrics"]["area_right"] == {"label": "Area named", "lower_is_better": False, "share": True}
     assert found["rows"] == 5
     assert found["training"] is None
     loss = found["metrics"]["validation_loss"]
@@ -226,6 +230,8 @@ def test_errors_are_one_line(
     (pickled / "pytorch_model.bin").write_bytes(b"x")
     broken = write_rows(tmp_path / "broken", [])
     (broken / "rows.jsonl").write_text('{"messages": []}\n')
+    no_table = tmp_path / "own.py"
+    no_table.write_text("x = 1\n")
     empty = tmp_path / "empty"
     empty.mkdir()
     scores = scored[0].parent / "base"
@@ -248,6 +254,8 @@ def test_errors_are_one_line(
         (score, {**good, "data": empty}, "no .jsonl file"),
         (score, {**good, "data": broken}, "rows.jsonl, line 1: not a canonical row"),
         (score, {**good, "train-data": empty}, "no .jsonl file"),
+        (score, {**good, "custom-metrics": tmp_path / "absent.py"}, "No such file or directory"),
+        (score, {**good, "custom-metrics": no_table}, "own.py: needs one table METRICS"),
         (reference, {**asked, "model": tmp_path / "absent"}, "no such directory"),
         (reference, {**asked, "model": empty}, "no model in it"),
         (reference, {**asked, "data": broken}, "rows.jsonl, line 1: not a canonical row"),

@@ -147,7 +147,7 @@ def test_a_model_without_adapter_has_no_adapter_specification(session: boto3.Ses
 
 
 def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_metadata: set[str]) -> None:
-    from configuration.config import METRICS
+    from configuration.gate import METRICS
 
     rules = [
         {
@@ -167,6 +167,15 @@ def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_meta
     written = {**card.gate_metadata(evaluation), **card.training_metadata(evaluation)}
     assert len(written.keys() | definition_metadata | {"definition_sha256", "data_sha256", "rows"}) <= 50
     assert all(len(card.plain(value)) == len(value) for value in written.values())
+
+
+def test_of_more_rules_than_a_package_holds_the_first_are_written() -> None:
+    registered = {f"r{number}": "x" for number in range(30)}
+    facts = {"gate": "passed", "rows": "9", **{f"gate_metric{number}": "met" for number in range(40)}}
+    written = card.properties(facts, registered)
+    assert len(written.keys() | registered.keys()) == 50
+    assert list(written)[:3] == ["gate", "rows", "gate_metric0"]
+    assert card.properties(facts, {**registered, **written}) == written, "a repeat writes the same"
 
 
 @pytest.fixture(scope="module")
