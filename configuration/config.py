@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from common.dials import BUCKET
+from common.judge_labels import read_labels
 from common.machines import fallback_problems, is_gpu
-from configuration.custom_metrics import CustomMetricError, checking, known_while_checking, own_metrics
+from configuration.custom_metrics import CustomMetricError, checking, known_while_checking, own_metrics, read
 from configuration.endpoint_config import Endpoint
 from configuration.gate import KINDS, known_metrics, threshold
 from configuration.names import Names
@@ -195,6 +196,28 @@ class Training(Section):
             yield "sharding: always, but task dpo can't be sharded; set sharding: auto or never"
 
 
+class Judge(Section):
+    """The model that compares answers, and what is known of its judgement."""
+
+    place = "evaluation.judge"
+    model: str | None = value_of("evaluation.judge.model")
+    criteria: str = value_of("evaluation.judge.criteria")
+    rows: int = value_of("evaluation.judge.rows")
+    max_tokens: int = value_of("evaluation.judge.max_tokens")
+    at_once: int = value_of("evaluation.judge.at_once")
+    labels: str | None = value_of("evaluation.judge.labels")
+
+    def rules(self) -> Iterator[str]:
+        if not self.labels:
+            return
+        if not self.model:
+            yield f"labels: {self.labels!r}, but there is no judge; set model, or labels: null"
+        try:
+            read_labels(read(self.labels), self.labels)
+        except ValueError as error:
+            yield f"labels: {error}"
+
+
 class Evaluation(Section):
     """How the tuned model is compared with its base, and on what."""
 
@@ -208,6 +231,7 @@ class Evaluation(Section):
     instance_type: str = value_of("evaluation.instance_type")
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
+    judge: Judge = Field(default_factory=Judge, description="a model that compares answers")
 
     def rules(self) -> Iterator[str]:
         try:
@@ -297,6 +321,11 @@ class Config(Section):
             yield (
                 f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
                 "job could not reach it; copy the model to S3, or set network_isolation: false"
+            )
+        if self.evaluation.judge.model and self.training.network_isolation:
+            yield (
+                f"evaluation.judge.model: {self.evaluation.judge.model!r}, but training.network_isolation is true and "
+                "the job could not reach it; set network_isolation: false"
             )
         seen: set[str] = set()
         for index, rule in enumerate(self.gate):

@@ -10,7 +10,7 @@ list of the tools (few_shot.py), which is its fair chance. Writes under --output
     predictions.jsonl    {"row", "slice", "prompt", "target", "answers": {model: text}, "metrics": {model: {...}}}
 
 Exit codes: 0 done, 1 the evaluation failed (the reason is on stderr), 2 bad usage.
-Not covered: sampling, judging by another model.
+Not covered: sampling.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from typing import Any
 from data import Case, draw, load_rows
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, FEW_SHOT
+from judging import begin, judged
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
 from passes import Pass, run_pass, run_text_pass, token_limit, window_size
-from results import build_evaluation, predictions, score_rows, text_predictions
+from results import build_evaluation, groups_of, predictions, score_rows, text_predictions
 
 from common.custom_metrics import Custom, CustomMetricError, load
 from common.dials import add_arguments
-from common.evaluation_dials import EVALUATION
+from common.evaluation_dials import EVALUATION, JUDGE
 from common.failure import JobError, report_failure
 from common.prompts import takes_system
 from common.rows import TextRow
@@ -59,6 +60,12 @@ class Options:
     batch_size: int
     labels: int
     custom_metrics: Path | None
+    judge: str | None
+    judge_criteria: str
+    judge_rows: int
+    judge_max_tokens: int
+    judge_at_once: int
+    judge_labels: Path | None
     max_rows: int
     seed: int
     message_file: Path | None
@@ -76,7 +83,8 @@ def parse(arguments: list[str] | None = None) -> Options:
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
     parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
-    add_arguments(parser, [dial for dial in (*EVALUATION, SEED) if dial.argument])
+    parser.add_argument("--judge-labels", type=Path, help="pairs that people judged, one JSON object a line")
+    add_arguments(parser, [dial for dial in (*EVALUATION, *JUDGE, SEED) if dial.argument])
     parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -87,6 +95,12 @@ def run(options: Options) -> dict[str, Any]:
     own = own_metrics(options.custom_metrics)
     kind, all_rows = load_rows(options.data)
     rows = draw(all_rows, options.max_rows, options.seed)
+    judging = begin(
+        None if kind == "text" else options.judge, options.judge_criteria, options.judge_rows,
+        options.judge_max_tokens, options.judge_at_once, options.judge_labels,
+    )  # fmt: skip
+    if kind == "text" and options.judge:
+        print("[score] the rows are texts, which have no answers to judge", flush=True)
     # Texts have no examples to show and no answers to compare with.
     training = [] if kind == "text" else load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1]
     # Beside the model: that is the job's volume, and /tmp a small disk of the machine's.
@@ -110,6 +124,10 @@ def run(options: Options) -> dict[str, Any]:
     settings = _settings(options, passes, time.monotonic() - started)
     evaluation["settings"] = {**settings, **how, "test_rows": len(all_rows)}
     records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
+    evaluation["judge"] = None
+    if judging:
+        evaluation["judge"], by_row = judged(judging, rows, passes, groups_of(rows), options.seed)
+        records = [{**record, "judge": by_row.get(record["row"])} for record in records]
     _write(options.output, evaluation, records)
     return evaluation
 

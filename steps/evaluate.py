@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.custom_metrics import FILE
-from common.evaluation_dials import EVALUATION
+from common import custom_metrics, judge_labels
+from common.evaluation_dials import EVALUATION, JUDGE
 from common.seed_dial import SEED
 from steps.common import INPUT, OUTPUT, Build, cache, execution_id, join, output_uri, processing_arguments, retries
 
@@ -53,6 +53,7 @@ def evaluate_step(build: Build, prepare: Any, train: Any) -> Any:
 
 def score_arguments(build: Build) -> dict[str, Any]:
     """The command line of evaluation/score.py."""
+    evaluation = build.config.evaluation
     return {
         "model": f"{INPUT}/model/model.tar.gz",
         "base-model": build.parameters["BaseModel"] if build.config.model.on_hub else f"{INPUT}/base-model",
@@ -60,8 +61,9 @@ def score_arguments(build: Build) -> dict[str, Any]:
         "train-data": f"{INPUT}/train",
         "output": f"{OUTPUT}/{OUTPUT_NAME}",
         "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
-        **({"custom-metrics": f"{INPUT}/code/{FILE}"} if build.config.evaluation.custom_metrics else {}),
-        **build.arguments((*EVALUATION, SEED)),
+        **({"custom-metrics": f"{INPUT}/code/{custom_metrics.FILE}"} if evaluation.custom_metrics else {}),
+        **({"judge-labels": f"{INPUT}/code/{judge_labels.FILE}"} if evaluation.judge.labels else {}),
+        **build.arguments((*EVALUATION, *(JUDGE if evaluation.judge.model else ()), SEED)),
     }
 
 
