@@ -166,7 +166,7 @@ TRAINING = (
         "training.max_wait_seconds", 129_600, "training plus waiting for spot capacity; at least max_runtime_seconds",
         unit="seconds", low=60, high=MAX_SECONDS,
     ),
-    Dial("training.network_isolation", True, "no network in any job; a hub model and MLflow need false"),
+    Dial("training.network_isolation", True, "no network in any job; a hub model, MLflow and a judge need false"),
     Dial("training.tensorboard", False, "event files beside the model in S3, while training runs"),
     Dial(
         "training.mlflow_tracking_uri", None,

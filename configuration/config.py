@@ -17,8 +17,9 @@ from pydantic_core import PydanticCustomError
 
 from common.dials import BUCKET
 from common.gate_rules import AGAINST, BETTER, MEANINGS, NOT_WORSE
+from common.judge_labels import read_labels
 from common.machines import fallback_problems, is_gpu
-from configuration.custom_metrics import CustomMetricError, checking, known_while_checking, own_metrics
+from configuration.custom_metrics import CustomMetricError, checking, known_while_checking, own_metrics, read
 from configuration.dials import dial
 from configuration.endpoint_config import Endpoint
 from configuration.gate import known_metrics, threshold
@@ -198,6 +199,28 @@ class Training(Section):
             yield "sharding: always, but task dpo can't be sharded; set sharding: auto or never"
 
 
+class Judge(Section):
+    """The model that compares answers, and what is known of its judgement."""
+
+    place = "evaluation.judge"
+    model: str | None = value_of("evaluation.judge.model")
+    criteria: str = value_of("evaluation.judge.criteria")
+    rows: int = value_of("evaluation.judge.rows")
+    max_tokens: int = value_of("evaluation.judge.max_tokens")
+    at_once: int = value_of("evaluation.judge.at_once")
+    labels: str | None = value_of("evaluation.judge.labels")
+
+    def problems(self) -> Iterator[str]:
+        if not self.labels:
+            return
+        if not self.model:
+            yield f"labels: {self.labels!r}, but there is no judge; set model, or labels: null"
+        try:
+            read_labels(read(self.labels), self.labels)
+        except ValueError as error:
+            yield f"labels: {error}"
+
+
 class Evaluation(Section):
     """How the tuned model is compared with its base, and on what."""
 
@@ -211,6 +234,7 @@ class Evaluation(Section):
     instance_type: str = value_of("evaluation.instance_type")
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
+    judge: Judge = Field(default_factory=Judge, description="a model that compares answers")
 
     def problems(self) -> Iterator[str]:
         try:
@@ -336,6 +360,11 @@ class Config(Section):
             yield (
                 f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
                 "job could not reach it; copy the model to S3, or set network_isolation: false"
+            )
+        if self.evaluation.judge.model and self.training.network_isolation:
+            yield (
+                f"evaluation.judge.model: {self.evaluation.judge.model!r}, but training.network_isolation is true and "
+                "the job could not reach it; set network_isolation: false"
             )
         yield from self._gate_problems()
         if self.training.method != "full" and not self.training.merge and self.model.on_hub:

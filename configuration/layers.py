@@ -107,9 +107,11 @@ def _validate(tree: dict[str, Any], lines: dict[Key, int]) -> tuple[Config | Non
 
 def _place_files(tree: Any, folder: Path) -> None:
     """A file that pipeline.yaml names lies beside it, wherever a command is called from."""
-    section = tree.get("evaluation") if isinstance(tree, dict) else None
-    if isinstance(section, dict) and isinstance(section.get("custom_metrics"), str):
-        section["custom_metrics"] = str(folder / section["custom_metrics"])
+    evaluation = tree.get("evaluation") if isinstance(tree, dict) else None
+    judge = evaluation.get("judge") if isinstance(evaluation, dict) else None
+    for section, key in ((evaluation, "custom_metrics"), (judge, "labels")):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = str(folder / section[key])
 
 
 def _laid_over(document: Document, name: str, overlay: dict[str, Any]) -> tuple[dict[str, Any], dict[Key, int]]:

@@ -66,6 +66,8 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "tables": tables(evaluation),
         "curves": loss_curves(evaluation),
         "slices": slice_rows(evaluation, headline),
+        "judge": evaluation.get("judge"),
+        "judge_rows": judge_rows(evaluation),
         "labels_table": label_rows(evaluation),
         "mistakes": mistakes(evaluation),
         "samples": samples(records, right_metric(evaluation)),
@@ -249,6 +251,24 @@ def slice_rows(evaluation: Mapping[str, Any], metric: Metric) -> list[dict[str, 
             )
         rows.append({"name": entry["name"], "rows": entry["rows"], "found": found, "spread": Markup(spread)})  # noqa: S704
     return rows
+
+
+def judge_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What came of the pairs that a judge saw; the counts add up to all of them."""
+    judge = evaluation.get("judge")
+    if not judge:
+        return []
+    agreed = judge["ties"] - sum(judge["of_ties"].values())
+    return [
+        ("the tuned answer is better", judge["wins"]),
+        ("the base's answer is better", judge["losses"]),
+        ("a tie", agreed),
+        ("a tie, since the verdict changed with the order", judge["of_ties"]["orders_disagree"]),
+        ("a tie, since both answers are the same", judge["of_ties"]["same_answer"]),
+        ("left out: it did not want to judge", judge["left_out"]["abstained"]),
+        ("left out: a reply without a verdict", judge["left_out"]["unparsed"]),
+        ("left out: it could not be asked", judge["left_out"]["failed"]),
+    ]
 
 
 def label_rows(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -31,14 +31,16 @@ from typing import Any
 from asking import common_arguments, dials, guarded, machine, take_rows, volume
 from data import load_rows
 from intervals import BASE, CANDIDATE, FEW_SHOT
+from judging import begin, judged
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
 from passes import Pass, run_pass, run_text_pass
-from results import build_evaluation, predictions, score_rows, text_predictions
+from results import build_evaluation, groups_of, predictions, score_rows, text_predictions
 from scores import Scores, load
 
 from common.custom_metrics import Custom, CustomMetricError
 from common.custom_metrics import load as read_metrics
 from common.dials import add_arguments
+from common.evaluation_dials import JUDGE
 from common.failure import JobError
 from common.gate_dials import GATE
 from common.gate_rules import Rule, read_rule
@@ -66,6 +68,12 @@ class Options:
     batch_size: int
     labels: int
     custom_metrics: Path | None
+    judge: str | None
+    judge_criteria: str
+    judge_rows: int
+    judge_max_tokens: int
+    judge_at_once: int
+    judge_labels: Path | None
     max_rows: int
     seed: int
     message_file: Path | None
@@ -82,12 +90,13 @@ def parse(arguments: list[str] | None = None) -> Options:
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
     parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
+    parser.add_argument("--judge-labels", type=Path, help="pairs that people judged, one JSON object a line")
     parser.add_argument(
         "--rule", type=_rule, action="append", default=[], metavar="TEXT",
         help="what the gate asks, several times: METRIC base|champion|value better_by|not_worse_than NUMBER CONFIDENCE",
     )  # fmt: skip
     common_arguments(parser)
-    add_arguments(parser, [*dials(examples=False), *(dial for dial in GATE if dial.argument)])
+    add_arguments(parser, [*dials(examples=False), *(dial for dial in (*JUDGE, *GATE) if dial.argument)])
     return Options(**vars(parser.parse_args(arguments)))
 
 
@@ -103,6 +112,12 @@ def run(options: Options) -> dict[str, Any]:
     started = time.monotonic()
     own = own_metrics(options.custom_metrics)
     kind, rows, all_rows = take_rows(options.data, options.max_rows, options.seed)
+    judging = begin(
+        None if kind == "text" else options.judge, options.judge_criteria, options.judge_rows,
+        options.judge_max_tokens, options.judge_at_once, options.judge_labels,
+    )  # fmt: skip
+    if kind == "text" and options.judge:
+        print("[score] the rows are texts, which have no answers to judge", flush=True)
     base = load(options.base_scores, kind, rows)
     champion = load(options.champion_scores, kind, rows) if options.champion_scores else None
     # Texts have no majority answer, and no names.
@@ -134,6 +149,10 @@ def run(options: Options) -> dict[str, Any]:
         "seconds": _seconds(passes, time.monotonic() - started),
     }
     records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
+    evaluation["judge"] = None
+    if judging:
+        evaluation["judge"], by_row = judged(judging, rows, passes, groups_of(rows), options.seed)
+        records = [{**record, "judge": by_row.get(record["row"])} for record in records]
     _write(options.output, evaluation, records)
     return evaluation
 

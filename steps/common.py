@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.custom_metrics import FILE
+from common import custom_metrics, judge_labels
 from common.machines import has_local_storage
 from configuration.code import Code, shipped
 from configuration.custom_metrics import read
@@ -37,9 +37,11 @@ class Build:
         return Names.of(self.config)
 
     def code(self, folder: str, with_own: bool = True) -> Code:
-        """A shipped folder, the evaluation's with the user's own metrics."""
-        own = self.config.evaluation.custom_metrics if folder == "evaluation" and with_own else None
-        return shipped(folder, {FILE: read(own).encode()} if own else {})
+        """A shipped folder, the evaluation's with the user's files: metrics of their own, pairs that people judged."""
+        evaluation = self.config.evaluation
+        files = {custom_metrics.FILE: evaluation.custom_metrics, judge_labels.FILE: evaluation.judge.labels}
+        given = files if folder == "evaluation" and with_own else {}
+        return shipped(folder, {name: read(path).encode() for name, path in given.items() if path})
 
     def ship(self, folder: str, with_own: bool = True) -> str:
         """Collect a shipped folder for the upload; returns its content-addressed S3 prefix."""

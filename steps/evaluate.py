@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from common.custom_metrics import FILE
-from common.evaluation_dials import EVALUATION
+from common import custom_metrics, judge_labels
+from common.evaluation_dials import EVALUATION, JUDGE
 from common.gate_dials import GATE
 from common.gate_rules import Rule
 from common.seed_dial import SEED
@@ -96,7 +96,8 @@ def evaluate_step(build: Build, prepare: Any, train: Any, base: Any, champion: A
             "output": f"{OUTPUT}/{OUTPUT_NAME}",
             "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
             "rule": [rule_argument(build, rule) for rule in rules(build.config)],
-            **({"custom-metrics": f"{INPUT}/code/{FILE}"} if build.config.evaluation.custom_metrics else {}),
+            **_own_files(build),
+            **build.arguments(JUDGE if build.config.evaluation.judge.model else ()),
             **build.arguments(GATE),
             **{name: text for name, text in build.arguments((*EVALUATION, SEED)).items() if name != EXAMPLES},
         },
@@ -157,6 +158,16 @@ def _step(
             environment=environment,
         ),
     )
+
+
+def _own_files(build: Build) -> dict[str, str]:
+    """The user's files, which lie beside the code."""
+    evaluation = build.config.evaluation
+    given = {
+        "custom-metrics": (custom_metrics.FILE, evaluation.custom_metrics),
+        "judge-labels": (judge_labels.FILE, evaluation.judge.labels),
+    }
+    return {option: f"{INPUT}/code/{name}" for option, (name, path) in given.items() if path}
 
 
 def _rows(prepare: Any) -> dict[str, Any]:

@@ -248,13 +248,6 @@ MUTATIONS = (
         ("tests/evaluation/test_intervals.py",),
     ),
     Mutation(
-        "metrics: chrF counts recall as often as precision",
-        "evaluation/metrics.py",
-        "recall / orders, RECALL_WEIGHT**2",
-        "recall / orders, 1",
-        ("tests/evaluation/test_metrics.py",),
-    ),
-    Mutation(
         "labels: what wrong answers add to the error is left out",
         "evaluation/labels.py",
         "errors[named] -= f1[answer[named]] / size[answer[named]]",
@@ -267,6 +260,13 @@ MUTATIONS = (
         "if not math.isfinite(value) or (",
         "if (",
         ("tests/common/test_custom_metrics.py",),
+    ),
+    Mutation(
+        "judge: a verdict counts in one order, too",
+        "evaluation/judge.py",
+        "agreed = said[0] == said[1]",
+        "agreed = True",
+        ("tests/evaluation/test_judge.py::test_a_judge_that_likes_what_stands_first_decides_nothing",),
     ),
     Mutation(
         "prepare: what follows an array is passed over",

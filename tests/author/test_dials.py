@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from common.data_dials import DATA
 from common.dials import Dial, DialError
-from common.evaluation_dials import EVALUATION
+from common.evaluation_dials import EVALUATION, JUDGE
 from common.gate_dials import GATE
 from common.gate_rules import MEANINGS
 from common.metric_names import BY_NAME
@@ -50,6 +50,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     "training.max_wait_seconds": {"training.max_runtime_seconds": 60},
     "training.fallback_instance_types": {"training.spot": False},
     "training.mlflow_tracking_uri": {"training.network_isolation": False},
+    "evaluation.judge.model": {"training.network_isolation": False},
+    "evaluation.judge.labels": {"training.network_isolation": False, "evaluation.judge.model": "endpoint:judge"},
     "training.merge": {"endpoint.instance_type": "ml.m5.large"},
     "endpoint.instance_count": {"endpoint.mode": "asynchronous", "endpoint.scaling.maximum": 64},
     "endpoint.scaling.maximum": {"endpoint.instance_count": 1},
@@ -79,6 +81,13 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
         ["arn:aws:sagemaker:us-east-1:111122223333:endpoint/x", "m.example.com", "file:///tmp/x"],
     ),
     "evaluation.custom_metrics": ([str(ROOT / "tests/support/own_metrics.py")], ["own_metrics.txt", "x" * 498 + ".py"]),
+    "evaluation.judge.model": (
+        ["bedrock:eu.anthropic.claude-x-v1:0", "endpoint:fmops-judge",
+         "bedrock:arn:aws:bedrock:eu-central-1:111122223333:application-inference-profile/abc"],
+        ["claude", "openai:gpt", "bedrock:", "bedrock:a b"],
+    ),
+    "evaluation.judge.criteria": (["Short answers.", "x" * 250], ["x" * 251, "a\x00b"]),
+    "evaluation.judge.labels": ([str(ROOT / "tests/support/judge_labels.jsonl")], ["labels.csv"]),
     "training.start_from": (["s3://bucket/a/model.tar.gz"], ["model.tar.gz", "s3://B/x"]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
@@ -214,7 +223,7 @@ SCRIPTS: dict[str, tuple[str, list[Dial]]] = {
     "reference": ("evaluation", [dial for dial in (*EVALUATION, SEED, MAX_SEQ_LENGTH) if dial.argument]),
     "score": (
         "evaluation",
-        [dial for dial in (*EVALUATION, *GATE, SEED) if dial.argument and dial.argument != "few-shot"],
+        [dial for dial in (*EVALUATION, *JUDGE, *GATE, SEED) if dial.argument and dial.argument != "few-shot"],
     ),
 }
 
