@@ -70,6 +70,10 @@ class Layout:
     slice: str | None = None
     group: str | None = None
 
+    def read(self) -> dict[str, str]:
+        """The columns that something is read from, by the part that comes from them."""
+        return {part: str(column) for part, column in vars(self).items() if column is not None}
+
     def ignored(self, names: Sequence[str]) -> list[str]:
         """The columns that no part of a row comes from."""
         used = set(vars(self).values())

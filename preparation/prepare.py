@@ -1,7 +1,8 @@
 """Checks, de-duplicates and splits raw rows for fine-tuning. Runs in the Prepare step's processing container (CPU).
 
     python prepare.py --input data.csv --output prepared
-    python prepare.py --check --input data.csv
+    python prepare.py --check --input data.csv                       only says whether the data can be used
+    python prepare.py --look --input data.csv --output found         the same, with all that was found (fmops data look)
 
 Reads CSV (comma, semicolon, tab), JSON (lines, arrays, wrapped or one object below the other) and Parquet; rows as
 instruction/input/output, prompt/completion, conversations (conversations.py) or texts, with --task dpo as preferences
@@ -12,7 +13,7 @@ instruction/input/output, prompt/completion, conversations (conversations.py) or
     report/rejected.jsonl                                          {"file", "line", "reason", "row"}
 
 Rows with the same prompt or text, or the same value in --group-column, never stand in two splits. Memory stays flat but
-for 8 bytes per row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad
+for 16 bytes per row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad
 usage. Not covered: near-duplicates, secrets and personal data.
 """
 
@@ -56,6 +57,7 @@ class Options:
     task: str
     answers_for: str
     check: bool
+    look: bool
     check_rows: int
     message_file: Path | None
 
@@ -71,7 +73,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
-        "--check-rows", type=int, default=CHECK_ROWS, help=f"rows to look at with --check (default {CHECK_ROWS})"
+        "--look", action="store_true", help="as --check, but write what was found, even if the data can't be used"
+    )
+    parser.add_argument(
+        "--check-rows", type=int, default=CHECK_ROWS, help=f"rows for --check and --look (default {CHECK_ROWS})"
     )
     parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
     given = parser.parse_args(arguments)
@@ -82,7 +87,8 @@ def parse(arguments: list[str] | None = None) -> Options:
     columns = Columns(**named)
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
-                   given.task, given.answers_for, given.check, given.check_rows, given.message_file)  # fmt: skip
+                   given.task, given.answers_for, given.check, given.look, given.check_rows,
+                   given.message_file)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
@@ -157,7 +163,8 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
     try:
         for source, batch in _batches(sources, converter):
             writer.add(source, batch)
-            if options.check and tally.total("rows_in") >= options.check_rows:
+            if (options.check or options.look) and tally.total("rows_in") >= options.check_rows:
+                tally.whole = False
                 break
             if time.monotonic() - reported > 5:
                 reported = time.monotonic()
@@ -168,8 +175,8 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
     except BaseException:
         writer.close(complete=False)
         raise
-    writer.close(complete=not problem)
-    tally.ignored = converter.ignored()
+    writer.close(complete=not problem or options.look)
+    tally.ignored, tally.columns = converter.ignored(), converter.columns_read()
     return tally, problem
 
 
@@ -226,8 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory; give the job a larger instance", options)
     splits = ", ".join(f"{name} {count}" for name, count in tally.splits.items())
-    looked = f" (only the first {tally.total('rows_in')} rows were looked at)" if options.check and (
-        tally.total("rows_in") >= options.check_rows) else ""  # fmt: skip
+    looked = "" if tally.whole else f" (only the first {tally.total('rows_in')} rows were looked at)"
     print(
         f"[prepare] rows={tally.total('rows_in')} good={tally.total('rows_out')} rejected={tally.total('rejected')} "
         f"duplicates={tally.total('duplicates')} ({splits}){looked}",

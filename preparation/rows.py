@@ -31,6 +31,10 @@ from splits import Splitter
 
 from common.rows import RowError
 
+MOST_LAYOUTS = 1000
+"""Sets of keys that are remembered; rows with others are read as well, but not counted by column."""
+MOST_SHOWN = 20
+
 
 def json_tools() -> tuple[Callable[[bytes], Any], Callable[[str], bytes]]:
     """Returns a parser and an encoder of strings: orjson's where it is installed, else json's, with the same bytes."""
@@ -95,8 +99,9 @@ class Converter:
         layout = self._layouts.get(names)
         if layout is None:
             layout = find_layout(names, self.columns, self.task)
-            if len(self._layouts) < 1000:
-                self._layouts[names] = layout
+            if len(self._layouts) >= MOST_LAYOUTS:
+                return layout
+            self._layouts[names] = layout
         self._rows[names] += 1
         return layout
 
@@ -111,6 +116,16 @@ class Converter:
             for name in layout.ignored(names):
                 found[name] += self._rows[names]
         return dict(found.most_common())
+
+    def columns_read(self) -> list[dict[str, Any]]:
+        """What was read as what, the most frequent first: {"rows", "read": {part: column}, "ignored": [column]}."""
+        found: Counter[tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = Counter()
+        for names, layout in self._layouts.items():
+            found[tuple(layout.read().items()), tuple(sorted(layout.ignored(names)))] += self._rows[names]
+        return [
+            {"rows": rows, "read": dict(read), "ignored": list(ignored)}
+            for (read, ignored), rows in found.most_common(MOST_SHOWN)
+        ]
 
     def add(self, batch: Batch, number: int, row: Mapping[str, Any]) -> None:
         """Adds the row with that line number, or its rejection."""

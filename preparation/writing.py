@@ -71,6 +71,9 @@ class FileCounts:
     rows_out: int = 0
     rejected: int = 0
     duplicates: int = 0
+    packed: str = ""
+    encoding: str = "utf-8"
+    delimiter: str = ""
 
 
 @dataclass
@@ -86,7 +89,7 @@ class Tally:
     """Counts of one run; `rows_in = rows_out + rejected + duplicates` holds for the whole and for each file."""
 
     def __init__(self, sources: list[Source]) -> None:
-        self.files = {source.name: FileCounts(source.name, source.format) for source in sources}
+        self.files = {source.name: _file(source) for source in sources}
         self.splits = dict.fromkeys(SPLITS, 0)
         self.reasons: Counter[str] = Counter()
         self.prompt, self.completion = Lengths(), Lengths()
@@ -98,6 +101,11 @@ class Tally:
         """The first rejected row: where it stands, and what is wrong with it."""
         self.left_out: dict[str, str] = {}
         self.ignored: dict[str, int] = {}
+        self.columns: list[dict[str, Any]] = []
+        self.group_count = 0
+        """How many groups the good rows form: values of the group column, else prompts."""
+        self.whole = True
+        """Whether all rows were looked at."""
         self.notes: list[str] = []
         self.texts, self.conversations = Kind("texts"), Kind("conversations")
 
@@ -118,8 +126,12 @@ class Tally:
         return {
             "version": 1,
             **{key: self.total(key) for key in ("rows_in", "rows_out", "rejected", "duplicates")},
+            "whole": self.whole,
+            "groups": self.group_count,
             "splits": self.splits,
             "reasons": dict(self.reasons.most_common()),
+            "first_rejected": self.first,
+            "columns": self.columns,
             "ignored_columns": self.ignored,
             "left_out": self.left_out,
             "notes": self.notes,
@@ -129,12 +141,23 @@ class Tally:
         }
 
 
+def _file(source: Source) -> FileCounts:
+    return FileCounts(
+        source.name,
+        source.format,
+        packed=source.packed,
+        encoding=source.encoding,
+        delimiter=source.delimiter if source.format == "csv" else "",
+    )
+
+
 class Writer:
     """Takes batches in input order. Without a directory it only counts."""
 
     def __init__(self, directory: Path | None, tally: Tally, by_group: bool) -> None:
         self.directory, self.tally = directory, tally
         self.seen = [DigestSet() for _ in SPLITS]
+        self.groups = DigestSet()
         # Only a group column can put one prompt into two splits.
         self.prompts = [DigestSet() for _ in SPLITS] if by_group else []
         self.outputs: dict[str, IO[bytes]] = {}
@@ -174,6 +197,7 @@ class Writer:
         self.tally.splits[SPLITS[split]] += count
         self.tally.prompt.add(np.array(part.prompt_lengths, dtype=np.int64)[kept])
         self.tally.completion.add(np.array(part.completion_lengths, dtype=np.int64)[kept])
+        self.tally.group_count += int(self.groups.add(np.frombuffer(part.groups, dtype="<u8")[kept]).sum())
         if len(self.tally.groups) <= TRACKED_GROUPS:
             groups = bytes(part.groups)
             self.tally.groups.update(groups[8 * row : 8 * row + 8] for row in np.flatnonzero(kept).tolist())
