@@ -88,6 +88,11 @@ def find_layout(names: Sequence[str], columns: Columns, task: str = "sft") -> La
     return _Finder(names, columns).layout(task)
 
 
+def usual_group(names: Sequence[str]) -> str:
+    """The column with a usual name for groups, empty without one."""
+    return _Finder(names, Columns()).find("", GROUPS) or ""
+
+
 class _Finder:
     def __init__(self, names: Sequence[str], columns: Columns) -> None:
         self.names, self.columns = names, columns

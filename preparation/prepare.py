@@ -12,9 +12,9 @@ instruction/input/output, prompt/completion, conversations (conversations.py) or
     report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
     report/rejected.jsonl                                          {"file", "line", "reason", "row"}
 
-Rows with the same prompt or text, or the same value in --group-column, never stand in two splits. Memory stays flat but
-for 16 bytes per row. Exit codes: 0 done, 1 the data can't be used (the report and the rejected rows are written), 2 bad
-usage. Not covered: near-duplicates, secrets and personal data.
+Rows that begin with the same prompt, or have the same value in --group-column, never stand in two splits (splits.py),
+and none of these stays empty. Memory stays flat but for 16 bytes per row. Exit codes: 0 done, 1 the data can't be used
+(the report and the rejected rows are written), 2 bad usage. Not covered: near-duplicates, secrets and personal data.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from judging import can_fill, empty, empty_problem, judge, of_no_use, uneven
 from layouts import NAMED, Columns
 from readers import read_source
 from reading import Source, find_sources
 from rows import Batch, Converter
-from splits import TRACKED_GROUPS, Shares, Splitter, fill_empty_splits
+from splits import Shares, Splitter, fill_empty_splits
 from writing import Tally, Writer, write_report
 
 from common.data_dials import DATA
@@ -97,13 +98,16 @@ def run(options: Options) -> Tally:
     sources = find_sources(options.input, options.columns, options.task, left_out)
     group = "" if options.columns.group else automatic_group(sources, options)
     tally, problem = _filled(sources, options, bool(group))
+    if not (options.columns.group or group) and tally.usual_group:
+        group = tally.usual_group  # it begins later than the rows that were looked at first
+        tally, problem = _filled(sources, options, True)
     notes = []
-    if group and (why := _of_no_use(tally)):
+    if group and (why := of_no_use(tally)):
         notes.append(
             f"the column {group!r} does not keep rows together: {why}; name it under data.columns.group to insist"
         )
         tally, problem = _filled(sources, options, False)
-    tally.left_out, tally.notes = left_out, notes
+    tally.left_out, tally.notes = left_out, [*notes, *uneven(tally, options.shares)]
     if options.output is not None:
         settings = {
             "seed": options.seed,
@@ -133,29 +137,22 @@ def automatic_group(sources: list[Source], options: Options) -> str:
     return ""
 
 
-def _of_no_use(tally: Tally) -> str:
-    """Why a group column that nobody named does harm; empty if it does none."""
-    if tally.leaks:
-        return f"{tally.leaks} rows have a prompt that also stands under another of its values, in another split"
-    if tally.total("rows_out") and len(tally.groups) < len(tally.splits):
-        return f"{len(tally.groups)} of its values can't fill {len(tally.splits)} splits"
-    return ""
-
-
 def _filled(sources: list[Source], options: Options, find_group: bool) -> tuple[Tally, str]:
     """A pass over all rows, and another where a split stayed empty that can be filled."""
     options = replace(options, columns=replace(options.columns, find_group=find_group))
     tally, problem = _pass(sources, options, {})
-    if options.output is not None and tally.total("rows_out") and len(tally.groups) <= TRACKED_GROUPS and not problem:
+    if not problem and empty(tally) and can_fill(tally):
         overrides = fill_empty_splits(tally.groups, options.shares)
-        if overrides:
-            print("[prepare] a split would stay empty: moving the smallest groups into it", flush=True)
-            tally, problem = _pass(sources, options, overrides)
+        print("[prepare] a split would stay empty: moving the smallest groups into it", flush=True)
+        tally, problem = _pass(sources, options, overrides)
     return tally, problem
 
 
 def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) -> tuple[Tally, str]:
-    """The counts of a pass over all rows, and why they can't be used, or an empty text."""
+    """The counts of a pass over all rows, and why they can't be used, or an empty text.
+
+    Without overrides an empty split that can be filled is no problem yet.
+    """
     tally = Tally(sources)
     writer = Writer(options.output, tally, bool(options.columns.group or options.columns.find_group))
     converter = Converter(options.columns, Splitter(options.shares, options.seed, overrides), options.task)
@@ -170,12 +167,15 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
                 reported = time.monotonic()
                 print(f"[prepare] file={source.name} rows={tally.total('rows_in')}", flush=True)
         problem = judge(tally, options)
+        if not problem and (overrides or not can_fill(tally)):
+            problem = empty_problem(tally, options)
     except JobError as error:
         problem = str(error)
     except BaseException:
         writer.close(complete=False)
         raise
     writer.close(complete=not problem or options.look)
+    tally.usual_group = converter.usual_group
     tally.ignored, tally.columns = converter.ignored(), converter.columns_read()
     return tally, problem
 
@@ -184,40 +184,6 @@ def _batches(sources: list[Source], converter: Converter) -> Iterator[tuple[Sour
     for source in sources:
         for batch in read_source(source, converter):
             yield source, batch
-
-
-def judge(tally: Tally, options: Options) -> str:
-    """Returns why the rows can't be used, or an empty text."""
-    if tally.texts.rows and tally.conversations.rows:
-        rarer, other = sorted((tally.texts, tally.conversations), key=lambda kind: kind.rows)
-        return (
-            f"{rarer.rows} {rarer.name} among {other.rows} {other.name}, the first in {rarer.first}: a data set holds "
-            "one kind of rows, since one measure has to be right for all; take the others out into one of their own."
-        )
-    if tally.texts.rows and options.answers_for:
-        return (
-            f"the rows are texts ({tally.texts.first}), of which validation_loss alone is measured, but "
-            f"{options.answers_for} asks for more: give rows with answers, or ask for validation_loss alone "
-            "(gate: [{metric: validation_loss, minimum_improvement: 0.05}])."
-        )
-    rows_in, rows_out, rejected = (tally.total(key) for key in ("rows_in", "rows_out", "rejected"))
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(5))
-    where = f" The first: {tally.first}." if tally.first else ""
-    where += " All of them, with their reasons: report/rejected.jsonl." if options.output and rejected else ""
-    share = rejected / rows_in if rows_in else 0.0
-    if rows_in and share > options.max_rejected_share:
-        return (
-            f"{rejected} of {rows_in} rows rejected ({share:.1%}), more than the allowed "
-            f"{options.max_rejected_share:.1%}: {reasons}.{where} Repair the rows or raise --max-rejected-share."
-        )
-    if rows_out < options.minimum_rows:
-        lost = (
-            f" ({rejected} rejected: {reasons}; {tally.total('duplicates')} duplicates)" if rows_in > rows_out else ""
-        )
-        return f"{rows_out} good rows{lost}, fewer than the {options.minimum_rows} of --minimum-rows.{where}"
-    if options.columns.group and not tally.grouped:
-        return f"no row has a value in the column {options.columns.group!r} (named by --group-column)."
-    return ""
 
 
 def main(arguments: list[str] | None = None) -> int:

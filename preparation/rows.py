@@ -25,9 +25,9 @@ from hashlib import blake2b
 from typing import Any
 
 from conversations import read_conversation, read_history, system_text
-from layouts import Columns, Layout, find_layout, text_at, with_input
+from layouts import Columns, Layout, find_layout, text_at, usual_group, with_input
 from preferences import read_preference
-from splits import Splitter
+from splits import Splitter, normal
 
 from common.rows import RowError
 
@@ -57,9 +57,13 @@ class Part:
     rows: bytearray = field(default_factory=bytearray)
     """Digests of whole rows: equal ones are duplicates."""
     groups: bytearray = field(default_factory=bytearray)
-    """Digests of what must stay together in one split: the group column, else the prompt."""
+    """Digests of what must stay together in one split: the group column, else how the row begins (splits.py)."""
     prompts: bytearray = field(default_factory=bytearray)
-    """Digests of the prompts; empty without a group column, where they are the groups."""
+    """Digests of the prompts but for blanks; empty without a group column, where rows of one prompt are one group."""
+    earlier: bytearray = field(default_factory=bytearray)
+    """With a group column: digests of the prompts of conversations' earlier answers."""
+    earlier_rows: array[int] = field(default_factory=lambda: array("L"))
+    """Which of the part's rows each of them is from."""
     prompt_lengths: array[int] = field(default_factory=lambda: array("L"))
     completion_lengths: array[int] = field(default_factory=lambda: array("L"))
 
@@ -92,12 +96,15 @@ class Converter:
         self.loads, self.dumps = json_tools()
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self._rows: Counter[tuple[str, ...]] = Counter()
+        self.usual_group = ""
+        """The first column with a usual name for groups that a row had."""
 
     def layout_of(self, row: Mapping[str, Any]) -> Layout:
         """Returns the layout for a row's keys; raises RowError."""
         names = tuple(row)
         layout = self._layouts.get(names)
         if layout is None:
+            self.usual_group = self.usual_group or usual_group(names)
             layout = find_layout(names, self.columns, self.task)
             if len(self._layouts) >= MOST_LAYOUTS:
                 return layout
@@ -172,13 +179,8 @@ class Converter:
             if whole is not None:
                 parts = [_encoded(message) for message in whole]
                 head = b'{"messages":[' + b",".join(parts[:-1])[:-1]
-            elif len(turns) == 1:
-                head = b'{"messages":[{"role":"user","content":' + dumps(turns[0][1])
-            elif turns:
-                parts = [b'{"role":' + dumps(role) + b',"content":' + dumps(content) for role, content in turns]
-                head = b'{"messages":[' + b"},".join(parts)
             else:
-                head = b'{"text":' + dumps(completion)
+                head = self._head(turns) if turns else b'{"text":' + dumps(completion)
             if whole is not None:
                 tail = b"}," + parts[-1] + b"]"
             elif rejected is not None:
@@ -191,25 +193,68 @@ class Converter:
             end = b',"slice":' + dumps(slice_name) if slice_name else b""
             end += b',"group":' + dumps(group) + b"}" if group else b"}"
             group_bytes = group.encode()
+            key = self._key(head, turns, completion)
         except (UnicodeEncodeError, TypeError):  # TypeError: orjson on a lone surrogate
             detail = "the text holds bytes that are no UTF-8 characters; save the file as UTF-8"
             raise RowError("not UTF-8", detail) from None
         hashed = blake2b(head, digest_size=8, salt=self.salt)
-        prompt_digest = hashed.digest()
+        group_digest = hashed.digest() if key is head else self._digest(key)
         hashed.update(tail)
-        group_digest = prompt_digest
+        by_group = bool(self.columns.group or self.columns.find_group)
+        prompts = self._prompts(turns) if by_group and turns else [group_digest]
         if group:
             batch.grouped += 1
-            group_digest = blake2b(group_bytes, digest_size=8, salt=self.salt).digest()
+            group_digest = self._digest(group_bytes)
         part = batch.parts[self.splitter.split_of(group_digest)]
         part.lines.append(head + tail + end)
         part.numbers.append(number)
         part.rows += hashed.digest()
         part.groups += group_digest
-        if self.columns.group or self.columns.find_group:
-            part.prompts += prompt_digest
+        if by_group:
+            part.prompts += prompts[-1]
+            part.earlier += b"".join(prompts[:-1])
+            part.earlier_rows.extend([len(part.numbers) - 1] * (len(prompts) - 1))
         part.prompt_lengths.append(len(turns[0][1]) if len(turns) == 1 else sum([len(content) for _, content in turns]))
         part.completion_lengths.append(len(completion))
+
+    def _head(self, turns: list[tuple[str, str]]) -> bytes:
+        """The beginning of a canonical row, up to the last turn's content."""
+        dumps = self.dumps
+        if len(turns) == 1:
+            return b'{"messages":[{"role":"user","content":' + dumps(turns[0][1])
+        parts = [b'{"role":' + dumps(role) + b',"content":' + dumps(content) for role, content in turns]
+        return b'{"messages":[' + b"},".join(parts)
+
+    def _key(self, head: bytes, turns: list[tuple[str, str]], text: str) -> bytes:
+        """What decides about the split: how the row begins but for blanks; `head` itself where that is all there is."""
+        if not turns:
+            told = normal(text)
+            return head if told == text else b'{"text":' + self.dumps(told)
+        if len(turns) == 1 and turns[0][1] == normal(turns[0][1]):
+            return head  # as most are: its digest is needed anyway
+        begins = [(role, normal(content)) for role, content in _beginning(turns)]
+        return head if begins == turns else self._head(begins)
+
+    def _digest(self, data: bytes) -> bytes:
+        return blake2b(data, digest_size=8, salt=self.salt).digest()
+
+    def _prompts(self, turns: list[tuple[str, str]]) -> list[bytes]:
+        """Digests of the prompt of each of a conversation's answers but for blanks, the row's own prompt last.
+
+        A conversation goes on from another if its own prompt is one of them.
+        """
+        hashed = blake2b(digest_size=8, salt=self.salt)
+        found = []
+        for role, content in turns:
+            if role == "assistant":
+                found.append(hashed.digest())
+            hashed.update(f"{role}\0{normal(content)}\0".encode())
+        return [*found, hashed.digest()]
+
+
+def _beginning(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A conversation's system message, if there is one, and the first message after it."""
+    return turns[: 2 if turns and turns[0][0] == "system" else 1]
 
 
 def _turns(row: Mapping[str, Any], layout: Layout, system: str) -> tuple[list[tuple[str, str]], str]:

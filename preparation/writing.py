@@ -104,6 +104,8 @@ class Tally:
         self.columns: list[dict[str, Any]] = []
         self.group_count = 0
         """How many groups the good rows form: values of the group column, else prompts."""
+        self.usual_group = ""
+        """A column with a usual name for groups, if a row had one."""
         self.whole = True
         """Whether all rows were looked at."""
         self.notes: list[str] = []
@@ -160,6 +162,7 @@ class Writer:
         self.groups = DigestSet()
         # Only a group column can put one prompt into two splits.
         self.prompts = [DigestSet() for _ in SPLITS] if by_group else []
+        self.earlier = [DigestSet() for _ in SPLITS]
         self.outputs: dict[str, IO[bytes]] = {}
         if directory is not None:
             (directory / REPORT).unlink(missing_ok=True)
@@ -206,21 +209,28 @@ class Writer:
             output.write(b"".join([line + b"\n" for line, new in zip(part.lines, kept.tolist(), strict=True) if new]))
 
     def _drop_leaks(self, split: int, part: Part, kept: Any, rejected: list[Rejection]) -> None:
-        """Takes out rows whose prompt already stands in another split because it came with another group."""
+        """Takes out rows whose prompt already stands in another split because it came with another group.
+
+        So it does where one is the prompt of an earlier answer of the other, which goes on from it.
+        """
         import numpy as np
 
-        prompts = np.frombuffer(part.prompts, dtype="<u8")
+        prompts, earlier = np.frombuffer(part.prompts, dtype="<u8"), np.frombuffer(part.earlier, dtype="<u8")
+        rows = np.array(part.earlier_rows, dtype=np.int64)
         for index, other in enumerate(self.prompts):
             if index == split:
                 continue
-            leaks = np.flatnonzero(kept & other.contains(prompts)).tolist()
+            there = other.contains(prompts) | self.earlier[index].contains(prompts)
+            there[rows[other.contains(earlier)]] = True
+            leaks = np.flatnonzero(kept & there).tolist()
             kept[leaks] = False
             self.tally.leaks += len(leaks)
-            detail = "the prompt came before, with another group, and went to another split"
+            detail = "the prompt came before (or in a conversation), with another group, and went to another split"
             rejected += [
                 (part.numbers[row], "prompt in two groups", detail, json.loads(part.lines[row])) for row in leaks
             ]
         self.prompts[split].add(prompts[kept])
+        self.earlier[split].add(earlier[kept[rows]])
 
     def _reject(self, source: Source, rejected: list[Rejection]) -> None:
         for number, reason, detail, row in rejected:

@@ -12,7 +12,8 @@ from tests.support.command import ROOT, fmops, fmops_cold
 
 COMMANDS = [
     "demo", "validate", "config", "definition", "bootstrap", "upsert", "data", "start", "status", "logs", "stop",
-    "report", "versions", "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy", "local",
+    "report", "versions", "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy",
+    "local",
 ]  # fmt: skip
 
 # A frozen list: an option that disappears breaks somebody's script.

@@ -193,7 +193,9 @@ def test_a_nested_parquet_column_is_read(tmp_path: Path, prepare: Prepare) -> No
 def test_what_can_not_be_learned_is_kept_with_its_reason(
     row: dict[str, Any], reason: str, tmp_path: Path, prepare: Prepare
 ) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": PLAIN}) + "\n" + json.dumps(row))
+    more = [[{"role": "user", "content": asked}, PLAIN[-1]] for asked in ("b", "c")]
+    made = [{"messages": PLAIN}, row, *({"messages": messages} for messages in more)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, made)))
     done = prepare(tmp_path / "rows.jsonl", "--max-rejected-share", "1")
     assert done.code == 0, done.err
     done.check_counts()
