@@ -28,6 +28,8 @@ COUNTED = (
     ("rows_out", "good"),
     ("rejected", "rejected"),
     ("duplicates", "duplicates"),
+    ("near_duplicates", "near-duplicates"),
+    ("filtered", "filtered"),
 )
 """What is counted in data_report.json, in the order in which it is shown."""
 
@@ -46,6 +48,10 @@ def lines(look: Look) -> Iterator[str]:
     yield "  " + ", ".join(f"{name} {count}" for name, count in counts(look))
     for reason, count in look.report["reasons"].items():
         yield f"  rejected: {reason} ({count})"
+    for reason, count in look.report["taken"].items():
+        yield f"  taken out: {reason} ({count})"
+    if look.report["masked"]:
+        yield "  masked: " + ", ".join(f"{kind} {count}" for kind, count in look.report["masked"].items())
     if look.report["first_rejected"]:
         yield f"  the first rejected row: {look.report['first_rejected']}"
     yield f"\nSplits ({look.report['groups']} groups, none of which stands in two)"
@@ -108,7 +114,10 @@ def columns(look: Look) -> Iterator[str]:
 
 
 def counts(look: Look) -> list[tuple[str, int]]:
-    return [(name, look.report[key]) for key, name in COUNTED if key in look.report]
+    """(what, how many); what filters take only where they are on."""
+    filters = look.report["settings"]["filters"]
+    on = {"near_duplicates": bool(filters["near_duplicates"]), "filtered": bool(look.report["filtered"])}
+    return [(name, look.report[key]) for key, name in COUNTED if on.get(key, True)]
 
 
 def splits(look: Look) -> Iterator[tuple[str, int, float, float]]:

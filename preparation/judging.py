@@ -40,12 +40,18 @@ def judge(tally: Tally, options: Options) -> str:
         )
     if rows_out < options.minimum_rows:
         lost = (
-            f" ({rejected} rejected: {reasons}; {tally.total('duplicates')} duplicates)" if rows_in > rows_out else ""
+            f" ({rejected} rejected: {reasons}; {tally.total('duplicates')} duplicates{_taken(tally)})"
+            if rows_in > rows_out
+            else ""
         )
         return f"{rows_out} good rows{lost}, fewer than the {options.minimum_rows} of --minimum-rows.{where}"
     if options.columns.group and not tally.grouped:
         return f"no row has a value in the column {options.columns.group!r} (named by --group-column)."
     return ""
+
+
+def _taken(tally: Tally) -> str:
+    return "".join(f"; {count} taken out: {reason}" for reason, count in tally.taken.most_common(5))
 
 
 def uneven(tally: Tally, shares: Shares) -> list[str]:

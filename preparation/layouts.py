@@ -203,7 +203,7 @@ def text_at(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
     if value is None:
         return ""
-    if isinstance(value, (int, float)) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
     if not isinstance(value, str):
         raise RowError("wrong type", f"field {name!r} must be text, not {kind(value)}")

@@ -9,12 +9,13 @@ instruction/input/output, prompt/completion, conversations (conversations.py) or
 (preferences.py). Writes under --output:
 
     train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row per line (see rows.py)
-    report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
-    report/rejected.jsonl                                          {"file", "line", "reason", "row"}
+    report/data_report.json                  counts: rows_in = rows_out + rejected + duplicates + what filters take out
+    report/rejected.jsonl                    {"file", "line", "reason", "row"}, also of what filters take out
 
 Rows that begin with the same prompt, or have the same value in --group-column, never stand in two splits (splits.py),
 and none of these stays empty. Memory stays flat but for 16 bytes per row. Exit codes: 0 done, 1 the data can't be used
-(the report and the rejected rows are written), 2 bad usage. Not covered: near-duplicates, secrets and personal data.
+(the report and the rejected rows are written), 2 bad usage. Near-duplicates go, and personal data are masked,
+where that is asked for (filters.py). Not covered: personal data without a form of their own, such as names.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from filters import Filters
 from judging import can_fill, empty, empty_problem, judge, of_no_use, uneven
 from layouts import NAMED, Columns
 from readers import read_source
@@ -42,6 +44,7 @@ from common.failure import JobError, report_failure
 from common.task_dial import TASK
 
 CHECK_ROWS = 200_000
+FILTERS = tuple(field.name for field in fields(Filters))
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Options:
     seed: int
     task: str
     answers_for: str
+    filters: Filters
     check: bool
     look: bool
     check_rows: int
@@ -86,14 +90,18 @@ def parse(arguments: list[str] | None = None) -> Options:
         parser.error("--output is missing: the directory to write to")
     named: dict[str, Any] = {name: (getattr(given, f"{name}_column") or "").strip() for name in NAMED}
     columns = Columns(**named)
+    asked: dict[str, Any] = {name: getattr(given, name) for name in FILTERS}
+    asked |= {name: tuple(value) for name, value in asked.items() if isinstance(value, list)}
+    filters = Filters(**asked)
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
-                   given.task, given.answers_for, given.check, given.look, given.check_rows,
+                   given.task, given.answers_for, filters, given.check, given.look, given.check_rows,
                    given.message_file)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
     """Does the whole job; raises JobError if the data can't be used (the report is written before)."""
+    options.filters.check()
     left_out: dict[str, str] = {}
     sources = find_sources(options.input, options.columns, options.task, left_out)
     group = "" if options.columns.group else automatic_group(sources, options)
@@ -114,6 +122,7 @@ def run(options: Options) -> Tally:
             "task": options.task,
             "group_column": options.columns.group or (group if not notes else ""),
             **vars(options.shares),
+            "filters": vars(options.filters),
         }
         write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
@@ -154,8 +163,9 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
     Without overrides an empty split that can be filled is no problem yet.
     """
     tally = Tally(sources)
-    writer = Writer(options.output, tally, bool(options.columns.group or options.columns.find_group))
-    converter = Converter(options.columns, Splitter(options.shares, options.seed, overrides), options.task)
+    writer = Writer(options.output, tally, bool(options.columns.group or options.columns.find_group), options.filters)
+    splitter = Splitter(options.shares, options.seed, overrides)
+    converter = Converter(options.columns, splitter, options.task, options.filters)
     reported = time.monotonic()
     try:
         for source, batch in _batches(sources, converter):
@@ -175,6 +185,7 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
         writer.close(complete=False)
         raise
     writer.close(complete=not problem or options.look)
+    tally.masked = dict(converter.masker.counts.most_common())
     tally.usual_group = converter.usual_group
     tally.ignored, tally.columns = converter.ignored(), converter.columns_read()
     return tally, problem
@@ -202,11 +213,15 @@ def main(arguments: list[str] | None = None) -> int:
     looked = "" if tally.whole else f" (only the first {tally.total('rows_in')} rows were looked at)"
     print(
         f"[prepare] rows={tally.total('rows_in')} good={tally.total('rows_out')} rejected={tally.total('rejected')} "
-        f"duplicates={tally.total('duplicates')} ({splits}){looked}",
+        f"duplicates={tally.total('duplicates')}{_taken(tally, options.filters)} ({splits}){looked}",
         flush=True,
     )
     for reason, count in tally.reasons.most_common(5):
         print(f"[prepare] rejected: {reason} ({count})", flush=True)
+    for reason, count in tally.taken.most_common():
+        print(f"[prepare] taken out: {reason} ({count})", flush=True)
+    if tally.masked:
+        print(f"[prepare] masked: {', '.join(f'{kind} {n}' for kind, n in tally.masked.items())}", flush=True)
     if tally.first:
         print(f"[prepare] the first rejected row: {tally.first}", flush=True)
     for name, why in tally.left_out.items():
@@ -218,6 +233,12 @@ def main(arguments: list[str] | None = None) -> int:
     for note in tally.notes:
         print(f"[prepare] {note}", flush=True)
     return 0
+
+
+def _taken(tally: Tally, filters: Filters) -> str:
+    """What the filters that are on took out."""
+    near = f" near_duplicates={tally.total('near_duplicates')}" if filters.near_duplicates else ""
+    return near + (f" filtered={tally.total('filtered')}" if filters.bounds_rows else "")
 
 
 def _fail(problem: str, options: Options) -> int:

@@ -25,7 +25,9 @@ from hashlib import blake2b
 from typing import Any
 
 from conversations import read_conversation, read_history, system_text
+from filters import Filters
 from layouts import Columns, Layout, find_layout, text_at, usual_group, with_input
+from masking import Masker
 from preferences import read_preference
 from splits import Splitter, normal
 
@@ -76,20 +78,28 @@ class Batch:
     """Good rows by split, in the order of splits.SPLITS."""
     rejected: list[tuple[int, str, str, Any]] = field(default_factory=list)
     """(line, reason, detail, the row as it was read)."""
+    filtered: list[tuple[int, str, str, Any]] = field(default_factory=list)
+    """The same of good rows that a filter leaves out."""
     grouped: int = 0
     """Rows that had a value in the group column."""
     texts: array[int] = field(default_factory=lambda: array("L"))
     """Lines of the good rows that are texts."""
 
     def __len__(self) -> int:
-        return len(self.rejected) + sum(len(part.numbers) for part in self.parts)
+        return len(self.rejected) + len(self.filtered) + sum(len(part.numbers) for part in self.parts)
+
+
+class Unwanted(RowError):
+    """A good row that a filter leaves out."""
 
 
 class Converter:
     """Checks rows and appends their canonical form to a batch."""
 
-    def __init__(self, columns: Columns, splitter: Splitter, task: str = "sft") -> None:
+    def __init__(self, columns: Columns, splitter: Splitter, task: str = "sft", filters: Filters | None = None) -> None:
         self.columns = columns
+        self.filters = filters or Filters()
+        self.masker = Masker(self.filters.mask)
         self.task = task
         self.splitter = splitter
         self.salt = splitter.seed.to_bytes(8, "little", signed=True)
@@ -153,6 +163,8 @@ class Converter:
                 tools = row[layout.tools] if layout.tools is not None else None
                 turns, whole, tools = read_conversation(row[layout.messages or ""], tools, system)
                 self.append(batch, number, turns[:-1], turns[-1][1], slice_name, group, whole=whole, tools=tools)
+        except Unwanted as found:
+            batch.filtered.append((number, found.reason, found.detail, row))
         except RowError as error:
             batch.rejected.append((number, error.reason, error.detail, row))
 
@@ -172,9 +184,23 @@ class Converter:
 
         Messages that are more than role and content are given `whole`, with the tools that they may call.
 
-        Raises RowError if its text can't be written as UTF-8.
+        Raises RowError if its text can't be written as UTF-8, and Unwanted if a filter leaves it out.
         """
         dumps = self.dumps
+        if self.filters.mask:
+            mask = self.masker.mask
+            if whole is None:
+                turns = [(role, mask(content)) for role, content in turns]
+                completion, rejected = mask(completion), rejected and mask(rejected)
+                if completion == rejected:
+                    raise RowError("same answers", "chosen and rejected differ in what is masked alone")
+            else:
+                whole = [_masked(message, self.masker) for message in whole]
+                *turns, (_, completion) = [(message["role"], message["content"]) for message in whole]
+        if self.filters.bounds_rows:
+            found = self.filters.unwanted(turns, [completion] if rejected is None else [completion, rejected])
+            if found:
+                raise Unwanted(*found)
         try:
             if whole is not None:
                 parts = [_encoded(message) for message in whole]
@@ -255,6 +281,17 @@ class Converter:
 def _beginning(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """A conversation's system message, if there is one, and the first message after it."""
     return turns[: 2 if turns and turns[0][0] == "system" else 1]
+
+
+def _masked(message: dict[str, Any], masker: Masker) -> dict[str, Any]:
+    """A message with its text and its calls' arguments masked; names and ids stay."""
+    found = {**message, "content": masker.mask(message["content"])}
+    if "tool_calls" in message:
+        found["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": masker.mask_all(call["function"]["arguments"])}}
+            for call in message["tool_calls"]
+        ]
+    return found
 
 
 def _turns(row: Mapping[str, Any], layout: Layout, system: str) -> tuple[list[tuple[str, str]], str]:

@@ -42,9 +42,14 @@ def run(*words: str, config: Path = ROOT / "pipeline.yaml") -> Result:
     return CliRunner().invoke(cli, ["data", "look", *words, "--config", str(config)])
 
 
-def settings(tmp_path: Path, text: str) -> Path:
+def settings(tmp_path: Path, **changed: str) -> Path:
+    """The repository's pipeline.yaml with some values changed."""
+    text = (ROOT / "pipeline.yaml").read_text("utf-8").partition("\nenvironments:")[0]
+    for key, value in changed.items():
+        text, count = re.subn(rf"(?m)^(  {key}:) +\S+", rf"\1 {value}", text)
+        assert count == 1, key
     path = tmp_path / "pipeline.yaml"
-    path.write_text(f"{text}\ngate: [{{metric: token_f1, minimum: 0.1}}]\n")
+    path.write_text(text)
     return path
 
 
@@ -57,7 +62,7 @@ def test_usable_rows_are_shown_as_training_sees_them(tmp_path: Path, model: Path
         "rows.jsonl: jsonl, utf-8; 62 rows",
         "61 rows: messages = 'messages'",
         "nothing is read from: 'note'",
-        "rows 62, good 60, rejected 1, duplicates 1",
+        "rows 62, good 60, rejected 1, duplicates 1\n",
         "the first rejected row: rows.jsonl, line 62: invalid JSON",
         "Splits (60 groups",
         "<|im_start|>assistant\n⟦word word word<|im_end|>⟧",
@@ -81,13 +86,13 @@ def test_rows_that_prepare_refuses_are_shown_with_exit_code_1(tmp_path: Path, mo
 
 def test_what_training_would_say_of_long_rows(tmp_path: Path, model: Path) -> None:
     rows = [chat(number, words=5 if number % 3 else 400) for number in range(90)]
-    data, path = write(tmp_path / "rows.jsonl", rows), settings(tmp_path, "training: {max_seq_length: 128}")
+    data, path = write(tmp_path / "rows.jsonl", rows), settings(tmp_path, max_seq_length="128")
     done = run(str(data), "--model", str(model), config=path)
     assert done.exit_code == 0, done.output
     assert "30 of 90 are longer than training.max_seq_length (128 tokens): left out (training.long_rows: drop)" in (
         done.output
     )
-    path = settings(tmp_path, "training: {max_seq_length: 128, long_rows: error}")
+    path = settings(tmp_path, max_seq_length="128", long_rows="error")
     done = run(str(data), "--model", str(model), config=path)
     assert done.exit_code == 1
     assert re.search(r"Train refuses it: \d+ of \d+ rows in train are longer than max_seq_length=128", done.output)
@@ -95,7 +100,7 @@ def test_what_training_would_say_of_long_rows(tmp_path: Path, model: Path) -> No
 
 def test_a_preference_is_shown_with_both_answers(tmp_path: Path, model: Path) -> None:
     rows = [{"prompt": f"q{number}", "chosen": "better", "rejected": "worse"} for number in range(60)]
-    path = settings(tmp_path, "training: {task: dpo}")
+    path = settings(tmp_path, task="dpo")
     done = run(str(write(tmp_path / "rows.jsonl", rows)), "--model", str(model), config=path)
     assert done.exit_code == 0, done.output
     assert "⟦better<|im_end|>⟧" in done.output

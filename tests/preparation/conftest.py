@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+COUNTED = ("rows_out", "rejected", "duplicates", "near_duplicates", "filtered")
 EMPTY = "empty, which training and evaluation need"
 FOLDER = Path(__file__).resolve().parents[2] / "preparation"
 sys.path.insert(0, str(FOLDER))
@@ -46,11 +48,13 @@ class Outcome:
         """Every row is accounted for, in the whole and in each file."""
         report = self.report
         for counts in (report, *report["files"]):
-            assert counts["rows_in"] == counts["rows_out"] + counts["rejected"] + counts["duplicates"]
-        for key in ("rows_in", "rows_out", "rejected", "duplicates"):
+            assert counts["rows_in"] == sum(counts[key] for key in COUNTED)
+        for key in ("rows_in", *COUNTED):
             assert report[key] == sum(file[key] for file in report["files"])
         assert report["rows_out"] == sum(report["splits"].values())
-        assert report["rejected"] == sum(report["reasons"].values()) == len(self.rejected)
+        assert report["rejected"] == sum(report["reasons"].values())
+        assert report["near_duplicates"] + report["filtered"] == sum(report["taken"].values())
+        assert len(self.rejected) == sum(report[key] for key in COUNTED[1:] if key != "duplicates")
 
 
 Prepare = Callable[..., Outcome]
@@ -65,7 +69,7 @@ def prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Prepare:
     """
     import prepare as script
 
-    runs = iter(range(1000))
+    runs = itertools.count()
 
     def run(data: Path, *arguments: str, minimum: int = 1, few: bool = True) -> Outcome:
         directory = tmp_path / f"prepared-{next(runs)}"
