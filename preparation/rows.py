@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from conversations import read_conversation, read_history, system_text
+from conversations import joined, read_conversation, read_history, system_text, unread
 from filters import Filters
 from layouts import Columns, Layout, find_layout, text_at, usual_group, with_input
 from masking import Masker
@@ -106,6 +106,7 @@ class Converter:
         self.loads, self.dumps = json_tools()
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self._rows: Counter[tuple[str, ...]] = Counter()
+        self._unread: Counter[str] = Counter()
         self.usual_group = ""
         """The first column with a usual name for groups that a row had."""
 
@@ -132,6 +133,7 @@ class Converter:
         for names, layout in self._layouts.items():
             for name in layout.ignored(names):
                 found[name] += self._rows[names]
+        found.update({f"{key} of messages": rows for key, rows in self._unread.items()})
         return dict(found.most_common())
 
     def columns_read(self) -> list[dict[str, Any]]:
@@ -150,7 +152,11 @@ class Converter:
             layout = self.layout_of(row)
             system = system_text(row[layout.system]) if layout.system is not None else ""
             slice_name, group = _label(row, layout.slice), _label(row, layout.group)
-            if layout.completion is not None:
+            if layout.completion is not None and isinstance(row[layout.prompt or ""], list):
+                if layout.input is not None or layout.history is not None:
+                    raise RowError("two forms", "the prompt is a list of messages, which takes no input or history")
+                self._conversation(batch, number, row, joined(row[layout.prompt or ""], row[layout.completion]), layout)
+            elif layout.completion is not None:
                 turns, completion = _turns(row, layout, system)
                 self.append(batch, number, turns, completion, slice_name, group)
             elif layout.chosen is not None:
@@ -160,13 +166,22 @@ class Converter:
                 self.append(batch, number, [], _document(row, layout.text), slice_name, group)
                 batch.texts.append(number)
             else:
-                tools = row[layout.tools] if layout.tools is not None else None
-                turns, whole, tools = read_conversation(row[layout.messages or ""], tools, system)
-                self.append(batch, number, turns[:-1], turns[-1][1], slice_name, group, whole=whole, tools=tools)
+                self._conversation(batch, number, row, row[layout.messages or ""], layout)
         except Unwanted as found:
             batch.filtered.append((number, found.reason, found.detail, row))
         except RowError as error:
             batch.rejected.append((number, error.reason, error.detail, row))
+
+    def _conversation(self, batch: Batch, number: int, row: Mapping[str, Any], value: Any, layout: Layout) -> None:
+        """Adds a row that is a list of messages, and notes which of their keys nothing is read from."""
+        system = system_text(row[layout.system]) if layout.system is not None else ""
+        tools = row[layout.tools] if layout.tools is not None else None
+        turns, whole, tools = read_conversation(value, tools, system)
+        slice_name, group = _label(row, layout.slice), _label(row, layout.group)
+        self.append(batch, number, turns[:-1], turns[-1][1], slice_name, group, whole=whole, tools=tools)
+        for key in unread(value):
+            if key in self._unread or len(self._unread) < MOST_LAYOUTS:
+                self._unread[key] += 1
 
     def append(
         self,
