@@ -33,8 +33,8 @@ class Outcome:
 
     @property
     def rejected(self) -> list[dict[str, Any]]:
-        lines = (self.directory / "report/rejected.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        text = (self.directory / "report/rejected.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n") if line]
 
     def split(self, name: str) -> list[dict[str, Any]]:
         text = (self.directory / name / f"{name}.jsonl").read_text(encoding="utf-8")
