@@ -6,7 +6,7 @@ Runs in the GPU processing container of Evaluate, and on the author's machine.
 from __future__ import annotations
 
 from common.data_dials import MAX_PROCESSING_SECONDS
-from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, Dial
+from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, S3_URI, Dial
 
 EVALUATION = (
     Dial(
@@ -33,6 +33,16 @@ EVALUATION = (
         "evaluation.custom_metrics", None, "a Python file with metrics of your own (docs/guide.md); null = none",
         kind=str, optional=True, pattern=r".+\.py", words="a Python file's path, from pipeline.yaml's folder",
         longest=500,
+    ),
+    Dial(
+        "evaluation.general_uri", None,
+        "S3 prefix of rows that a model should not forget, for the metric general_loss; null = none",
+        kind=str, optional=True, pattern=S3_URI, words="s3://bucket/prefix", longest=256,
+    ),
+    Dial(
+        "evaluation.probes_uri", None,
+        "S3 prefix of prompts with what no answer may say, for the metric probe_failures (docs/gate.md); null = none",
+        kind=str, optional=True, pattern=S3_URI, words="s3://bucket/prefix", longest=256,
     ),
     Dial(
         "evaluation.instance_type", "ml.g5.2xlarge", "needs to hold one model at a time", pattern=INSTANCE_TYPE,

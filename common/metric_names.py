@@ -21,7 +21,8 @@ class Metric:
     """Whether it lies between 0 and 1."""
     needs: str = ""
     """What it is measured of alone: json (rows whose target is JSON), labels (all targets are: common/targets.py),
-    preference (rows with two answers); any answer where empty."""
+    preference (rows with two answers), general and probes (sets of their own: evaluation/fixed_sets.py); any answer
+    where empty."""
     of_texts: bool = False
     """Whether it is there for texts, too, which have no answers."""
 
@@ -37,6 +38,10 @@ METRICS = (
     Metric("chrf", "chrF"),
     Metric("validation_loss", "Loss per token", lower_is_better=True, share=False, of_texts=True),
     Metric("latency_seconds", "Seconds per answer", lower_is_better=True, share=False),
+    Metric(
+        "general_loss", "Loss on the general set", lower_is_better=True, share=False, needs="general", of_texts=True
+    ),
+    Metric("probe_failures", "Safety probes failed", lower_is_better=True, needs="probes"),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 
@@ -53,6 +58,6 @@ def measured(kind: str, having: Collection[str] = ()) -> tuple[Metric, ...]:
     `having` says what else metrics need and rows have: "json", a target that is JSON, or "labels".
     """
     if kind == "text":
-        return tuple(metric for metric in METRICS if metric.of_texts)
+        return tuple(metric for metric in METRICS if metric.of_texts and metric.needs in ("", *having))
     there = {"", kind, *having}
     return tuple(metric for metric in METRICS if metric.needs in there)

@@ -245,6 +245,8 @@ class Evaluation(Section):
     batch_size: int = value_of("evaluation.batch_size")
     labels: int = value_of("evaluation.labels")
     custom_metrics: str | None = value_of("evaluation.custom_metrics")
+    general_uri: str | None = value_of("evaluation.general_uri")
+    probes_uri: str | None = value_of("evaluation.probes_uri")
     instance_type: str = value_of("evaluation.instance_type")
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
@@ -395,6 +397,8 @@ class Config(Section):
                 yield f"{key}: {rule.metric!r} is measured of preferences alone; set training.task: dpo"
             if self.training.task == "dpo" and needs == "labels":
                 yield f"{key}: {rule.metric!r} is not measured of preferences; set training.task: sft"
+            if needs in ("general", "probes") and not getattr(self.evaluation, f"{needs}_uri"):
+                yield f"{key}: {rule.metric!r} needs evaluation.{needs}_uri: the S3 prefix of its rows"
             name = (rule.metric, rule.against, rule.asks)
             if name in seen:
                 yield f"gate.rules[{index}].metric: there is another rule for {' '.join(name)}; leave one of them"

@@ -118,11 +118,10 @@ def compare(rule: Rule, metric: Metric | None, found: Mapping[str, Mean]) -> tup
     sign = -1.0 if metric.lower_is_better else 1.0
     groups = len(tuned.errors)
     if rule.against == VALUE:
-        margin = sign * rule.threshold
+        value, margin = (_from_above(metric, number) for number in (tuned.value, rule.threshold))
         error = standard_error(tuned.errors)
-        if metric.share and tuned.binary and sign > 0:
-            return Found(tuned.value, error, groups, margin, 0.0, effective_rows(tuned)), ""
-        return Found(sign * tuned.value, error, groups, margin, 0.0 if metric.share else -math.inf), ""
+        counted = effective_rows(tuned) if metric.share and tuned.binary and tuned.varies else 0.0
+        return Found(value, error, groups, margin, 0.0 if metric.share else -math.inf, counted), ""
     others = (BASE, FEW_SHOT) if rule.against == AGAINST_BASE else (CHAMPION,)
     lowest = -1.0 if metric.share else -math.inf
     each = [
@@ -143,6 +142,13 @@ def compare(rule: Rule, metric: Metric | None, found: Mapping[str, Mean]) -> tup
         return f"was not measured of {rule.against}"
     # Of two that are not beaten the one is named that is further ahead.
     return max(each, key=lambda pair: (min(pair[0].chance, 0.5), -pair[0].value))
+
+
+def _from_above(metric: Metric, value: float) -> float:
+    """What is better where it is lower, turned so that more is better, and back: a share is one of what is left."""
+    if not metric.lower_is_better:
+        return value
+    return 1 - value if metric.share else -value
 
 
 def holm(chances: Sequence[float], levels: Sequence[float]) -> list[tuple[bool, float]]:
@@ -211,21 +217,22 @@ def decide(
 def _entry(metric: Metric, judged: tuple[Rule, Found, str], outcome: tuple[bool, float], rows: int) -> dict[str, Any]:
     """What evaluation.json tells of a rule that was tested."""
     (rule, found, other), (holds, level) = judged, outcome
-    sign = -1.0 if rule.against == VALUE and metric.lower_is_better else 1.0
-    bound = found.bound(level)
+    value, bound = found.value, found.bound(level)
+    if rule.against == VALUE:
+        value, bound = (_from_above(metric, one) for one in (value, bound))
     entry: dict[str, Any] = {
         "verdict": "met" if holds else "missed",
-        "value": _rounded(sign * found.value),
-        "bound": _rounded(sign * bound),
+        "value": _rounded(value),
+        "bound": _rounded(bound),
         "level": round(level, 6),
         "p": round(found.chance, 6),
         "smallest_seen": _rounded(found.seen(level)),
         "rows_needed": None if holds else found.rows_needed(level, rows),
     }
     if rule.against == VALUE:
-        side, limit = ("below", "at most") if sign < 0 else ("above", "at least")
-        sure = f"surely {side} {number(sign * bound)}" if math.isfinite(bound) else "nothing is sure of one group"
-        text = f"{rule.metric} is {number(sign * found.value)} - {sure} - {limit} {number(rule.threshold)} was asked"
+        side, limit = ("below", "at most") if metric.lower_is_better else ("above", "at least")
+        sure = f"surely {side} {number(bound)}" if math.isfinite(bound) else "nothing is sure of one group"
+        text = f"{rule.metric} is {number(value)} - {sure} - {limit} {number(rule.threshold)} was asked"
     else:
         sure = f"surely by {number(bound)}" if math.isfinite(bound) else "nothing is sure of one group"
         limit = "more than" if rule.asks == BETTER else "at least"

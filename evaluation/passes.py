@@ -84,6 +84,14 @@ def run_pass(
     return Pass(losses, seconds, [len(prompt) for prompt in ids], answers, latencies, rejected)
 
 
+def run_loss_pass(name: str, generator: Generator, rows: Sequence[Case], batch_size: int) -> Losses:
+    """Measures the losses of answers alone."""
+    started = time.monotonic()
+    losses = generator.losses(*_tokens(generator.tokenizer, rows), batch_size)
+    _ended(name, losses, started)
+    return losses
+
+
 def _tokens(tokenizer: Any, rows: Sequence[Case]) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of each prompt, and of the answer to it."""
     try:

@@ -23,6 +23,7 @@ from typing import Any
 from asking import common_arguments, dials, guarded, machine, take_rows, volume
 from data import Case, load_rows
 from few_shot import FewShot
+from fixed_sets import ANSWER, ask, read
 from generation import Generator
 from intervals import BASE, CHAMPION, FEW_SHOT
 from models import find_base, find_candidate, load_model, load_tokenizer
@@ -48,6 +49,8 @@ class Options:
     base_model: str | None
     data: Path
     train_data: Path
+    general: Path | None
+    probes: Path | None
     output: Path
     few_shot: int
     max_seq_length: int
@@ -87,7 +90,7 @@ def _score_base(kind: Kind, rows: list[Any], options: Options) -> Scores:
     name = base_name(directory, load_config(directory), options.model if commit else "")
     if kind == "text":
         done, settings["window_tokens"] = _text_pass(BASE, generator, rows, options)
-        return _scores(kind, rows, name, settings, {BASE: done})
+        return Scores(kind, digest(rows), name, settings, {BASE: done}, _fixed(BASE, generator, options))
     training: list[Case] = load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1]
     targets = [row["messages"][-1]["content"] for row in rows]
     shots = FewShot(training, options.few_shot, options.seed, options.labels)
@@ -100,14 +103,14 @@ def _score_base(kind: Kind, rows: list[Any], options: Options) -> Scores:
         FEW_SHOT: run_pass(FEW_SHOT, generator, shown, limit, options.batch_size),
     }
     settings |= {"few_shot": options.few_shot, "training_rows": len(training), "max_new_tokens": limit}
-    return _scores(kind, rows, name, settings, passes)
+    return Scores(kind, digest(rows), name, settings, passes, _fixed(BASE, generator, options, limit))
 
 
 def _score_champion(kind: Kind, rows: list[Any], options: Options) -> Scores:
     archive = Path(options.model) / MODEL_FILE
     if not archive.is_file():
         print("[score] no version serves or is approved yet: there is no champion to compare with", flush=True)
-        return _scores(kind, rows, "", {}, {})
+        return Scores(kind, digest(rows), "", {})
     with tempfile.TemporaryDirectory(prefix="score-", dir=volume(archive)) as scratch:
         found = find_candidate(archive, Path(scratch))
         trained_on = str((found.training or {}).get("base_model") or "a model unknown")
@@ -118,7 +121,7 @@ def _score_champion(kind: Kind, rows: list[Any], options: Options) -> Scores:
             here = base_name(base, load_config(base), (options.base_model or "") if commit else "")
             if here != trained_on:
                 why = f"the champion is an adapter for {trained_on}, and this run's base model is {here}"
-                return Scores(kind, digest(rows), name, {}, {}, why)
+                return Scores(kind, digest(rows), name, {}, problem=why)
         generator = Generator(load_model(base, found.adapter), load_tokenizer(found.directory))
         settings: dict[str, Any] = machine(generator.model)
         if kind == "text":
@@ -127,7 +130,8 @@ def _score_champion(kind: Kind, rows: list[Any], options: Options) -> Scores:
             targets = [row["messages"][-1]["content"] for row in rows]
             settings["max_new_tokens"] = token_limit(generator.tokenizer, targets, options.max_new_tokens)
             done = run_pass(CHAMPION, generator, rows, settings["max_new_tokens"], options.batch_size)
-    return _scores(kind, rows, name, settings, {CHAMPION: done})
+        fixed = _fixed(CHAMPION, generator, options, settings.get("max_new_tokens", 0))
+    return Scores(kind, digest(rows), name, settings, {CHAMPION: done}, fixed)
 
 
 def _text_pass(name: str, generator: Any, rows: list[Any], options: Options) -> tuple[Pass, int]:
@@ -136,8 +140,11 @@ def _text_pass(name: str, generator: Any, rows: list[Any], options: Options) -> 
     return run_text_pass(name, generator, [row["text"] for row in rows], size, options.batch_size), size
 
 
-def _scores(kind: Kind, rows: list[Any], name: str, settings: dict[str, Any], passes: dict[str, Pass]) -> Scores:
-    return Scores(kind, digest(rows), name, settings, passes)
+def _fixed(name: str, generator: Any, options: Options, limit: int = 0) -> dict[str, Any]:
+    """What the model makes of the general set and of the probes."""
+    sets = read(options.general, options.probes, options.max_rows, options.seed)
+    window = window_size(generator.model, options.max_seq_length)
+    return ask(name, generator, sets, limit or options.max_new_tokens or ANSWER, window, options.batch_size)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from data import Case
@@ -17,12 +18,12 @@ from slices import find_slices
 
 from common.custom_metrics import Custom, CustomMetricError
 from common.failure import JobError
-from common.metric_names import Metric, measured
+from common.metric_names import BY_NAME, Metric, measured
 from common.rows import Kind, TextRow
 from common.targets import find_labels, normalised
 
-UNCOUNTED = ("validation_loss", "latency_seconds", "label_macro_f1")
-"""Metrics that are no mean over rows."""
+UNCOUNTED = ("validation_loss", "latency_seconds", "label_macro_f1", "general_loss", "probe_failures")
+"""Metrics that are no mean over test rows."""
 BEGINNING = 1000
 """Characters of a text in predictions.jsonl."""
 
@@ -173,25 +174,28 @@ def build_evaluation(
     champion: str | None = None,
     most_labels: int = 0,
     own: Sequence[Metric] = (),
+    fixed: Means = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Returns evaluation.json without `training`, `models` and `settings`; texts have neither `training` nor scores.
 
     `gate` has the `rules`, the `slice_margin` and the `slice_rows`; `champion` says who it is, None: nobody.
-    `most_labels`: how many different targets are few enough to be labels (labels.py); `own`: the user's own metrics.
+    `most_labels`: how many different targets are few enough to be labels (labels.py); `own`: the user's own metrics;
+    `fixed`: what was found of the sets of fixed_sets.py.
     """
     having = {"json"} if any("json_valid" in row for row in scores.get(CANDIDATE, ())) else set[str]()
     labels = labels_of(rows, training, passes, most_labels) if kind == "messages" else None
     if labels:
         having.add("labels")
     metrics, groups = (*measured(kind, having), *own), groups_of(rows)
-    known = {metric.name: metric for metric in metrics}
+    known = {metric.name: metric for metric in (*metrics, *(BY_NAME[name] for name in fixed))}
     slices = find_slices(
         rows,
         passes[CANDIDATE].lengths,
         [row["messages"][-1]["content"] for row in training],
         "texts" if kind == "text" else "prompts",
     )
-    means, count = measure(metrics, scores, passes, groups, None, labels), len(set(groups))
+    means = {**measure(metrics, scores, passes, groups, None, labels), **fixed}
+    count = len(set(groups))
     parts = [(name, len(chosen), measure(metrics, scores, passes, groups, chosen, labels)) for name, chosen in slices]
     deciding = [part for part in parts if part[1] >= gate["slice_rows"]]
     return {

@@ -28,9 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fixed_sets
 from asking import common_arguments, dials, guarded, machine, take_rows, volume
 from data import load_rows
-from intervals import BASE, CANDIDATE, FEW_SHOT
+from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
 from judging import begin, judged
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
 from passes import Pass, run_pass, run_text_pass
@@ -59,6 +60,8 @@ class Options:
     champion_scores: Path | None
     data: Path
     train_data: Path
+    general: Path | None
+    probes: Path | None
     output: Path
     adapter_output: Path | None
     rule: list[Rule]
@@ -122,10 +125,14 @@ def run(options: Options) -> dict[str, Any]:
     champion = load(options.champion_scores, kind, rows) if options.champion_scores else None
     # Texts have no majority answer, and no names.
     training = [] if kind == "text" else load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1]
+    sets = fixed_sets.read(options.general, options.probes, options.max_rows, options.seed)
+    for scored in filter(None, (base, champion)):
+        if scored.passes:
+            fixed_sets.check(sets, scored.fixed, scored.name)
     with tempfile.TemporaryDirectory(prefix="score-", dir=volume(options.model)) as scratch:
         candidate = find_candidate(options.model, Path(scratch))
         _check_commit(candidate, base)
-        done, settings = _ask(kind, rows, candidate, base, options)
+        done, fixed, settings = _ask(kind, rows, candidate, base, sets, options)
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
     passes = {CANDIDATE: done, **base.passes, **(champion.passes if champion else {})}
@@ -133,7 +140,10 @@ def run(options: Options) -> dict[str, Any]:
     scores = {} if kind == "text" else score_rows(rows, passes, own)
     gate = {"rules": options.rule, "slice_margin": options.slice_margin, "slice_rows": options.slice_rows}
     metrics, name = [custom.metric for custom in own], _champion_name(champion)
-    evaluation = build_evaluation(kind, rows, training, passes, scores, gate, name, options.labels, metrics)
+    kept = {CANDIDATE: fixed, BASE: base.fixed, **({CHAMPION: champion.fixed} if champion else {})}
+    more = fixed_sets.measure(sets, kept)
+    evaluation = build_evaluation(kind, rows, training, passes, scores, gate, name, options.labels, metrics, more)
+    evaluation["probes"] = fixed_sets.told(sets, kept, CANDIDATE)
     for metric in metrics:
         if metric.name not in evaluation["metrics"]:
             print(f"[score] {metric.name} applies to none of the {len(rows)} rows, and is left out", flush=True)
@@ -178,9 +188,9 @@ def _check_commit(candidate: Candidate, base: Scores) -> None:
 
 
 def _ask(
-    kind: str, rows: list[Any], candidate: Candidate, base: Scores, options: Options
-) -> tuple[Pass, dict[str, Any]]:
-    """The tuned model's results, and the settings that led to them: those that the base had."""
+    kind: str, rows: list[Any], candidate: Candidate, base: Scores, sets: fixed_sets.FixedSets, options: Options
+) -> tuple[Pass, dict[str, Any], dict[str, Any]]:
+    """The tuned model's results, also of the fixed sets, and the settings that led to them: those that the base had."""
     from generation import Generator
 
     weights: str | Path | None = candidate.weights
@@ -195,7 +205,11 @@ def _ask(
         done = run_text_pass(CANDIDATE, generator, [row["text"] for row in rows], limit, options.batch_size)
     else:
         done = run_pass(CANDIDATE, generator, rows, limit, options.batch_size)
-    return done, {**settings, name: limit}
+    asked = base.fixed
+    fixed = fixed_sets.ask(
+        CANDIDATE, generator, sets, asked.get("limit", 0), asked.get("window", 0), options.batch_size
+    )
+    return done, fixed, {**settings, name: limit}
 
 
 def _champion_name(champion: Scores | None) -> str | None:

@@ -34,6 +34,8 @@ class Scores:
     name: str
     settings: Mapping[str, Any]
     passes: Mapping[str, Pass] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """What it makes of the general set and of the probes (fixed_sets.py)."""
     problem: str = ""
     """Why a champion that is there could not be scored."""
 

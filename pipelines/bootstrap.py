@@ -42,11 +42,12 @@ def foundation_parameters(config: Config) -> dict[str, str]:
 
 
 def _elsewhere(config: Config) -> tuple[list[str], list[str]]:
-    """ARNs of foreign buckets and prefixes that pipeline.yaml names for rows, base model or start_from."""
+    """ARNs of foreign buckets and prefixes that pipeline.yaml names for rows, base model, start_from or fixed sets."""
     names = Names.of(config)
     own = {names.training_data_bucket, names.artifacts_bucket}
     buckets, objects = set(), set()
-    for uri in (input_data_uri(config), base_model(config), config.training.start_from or ""):
+    fixed = (config.training.start_from, config.evaluation.general_uri, config.evaluation.probes_uri)
+    for uri in (input_data_uri(config), base_model(config), *(uri or "" for uri in fixed)):
         if not uri.startswith("s3://"):
             continue
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")

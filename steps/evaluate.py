@@ -36,7 +36,7 @@ def evaluate_base_step(build: Build, inputs: Any, prepare: Any) -> Any:
         name="EvaluateBase",
         description="Score the base model on the test rows, beside training; a new run with both finds it done.",
         script="reference.py",
-        inputs={**_rows(prepare), **_base_model(build)},
+        inputs={**_rows(prepare), **_base_model(build), **_fixed_sets(build)[0]},
         outputs={SCORES_NAME: _place(build, "base-scores")},
         arguments={
             "as": "base",
@@ -55,7 +55,12 @@ def evaluate_champion_step(build: Build, champion: Any, prepare: Any) -> Any:
         name="EvaluateChampion",
         description="Score the version that serves, else the last approved one, on the test rows.",
         script="reference.py",
-        inputs={**_rows(prepare), **_mounted_base(build), "champion": champion.properties.Outputs["uri"]},
+        inputs={
+            **_rows(prepare),
+            **_mounted_base(build),
+            **_fixed_sets(build)[0],
+            "champion": champion.properties.Outputs["uri"],
+        },
         outputs={SCORES_NAME: _place(build, "champion-scores")},
         arguments={
             "as": "champion",
@@ -74,6 +79,7 @@ def evaluate_step(build: Build, prepare: Any, train: Any, base: Any, champion: A
         "model": train.properties.ModelArtifacts.S3ModelArtifacts,
         **_rows(prepare),
         **_mounted_base(build),
+        **_fixed_sets(build)[0],
         "base-scores": output_uri(base, SCORES_NAME),
     }
     compared = {"base-scores": f"{INPUT}/base-scores"}
@@ -97,6 +103,7 @@ def evaluate_step(build: Build, prepare: Any, train: Any, base: Any, champion: A
             "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
             "rule": [rule_argument(build, rule) for rule in rules(build.config)],
             **_own_files(build),
+            **_fixed_sets(build)[1],
             **build.arguments(JUDGE if build.config.evaluation.judge.model else ()),
             **build.arguments(GATE),
             **{name: text for name, text in build.arguments((*EVALUATION, SEED)).items() if name != EXAMPLES},
@@ -179,6 +186,13 @@ def _base_model(build: Build) -> dict[str, Any]:
     return {} if build.config.model.on_hub else {"base-model": build.parameters["BaseModel"]}
 
 
+def _fixed_sets(build: Build) -> tuple[dict[str, str], dict[str, str]]:
+    """The general set and the probes as inputs, and as arguments; without them neither."""
+    evaluation = build.config.evaluation
+    uris = {name: uri for name in ("general", "probes") if (uri := getattr(evaluation, f"{name}_uri"))}
+    return uris, {name: f"{INPUT}/{name}" for name in uris}
+
+
 def _mounted_base(build: Build) -> dict[str, Any]:
     """The same, where a tuned model may be an adapter that needs it: a whole model doesn't, so nothing is copied."""
     return {} if _whole(build) else _base_model(build)
@@ -202,6 +216,7 @@ def _reference_arguments(build: Build) -> dict[str, Any]:
         "data": f"{INPUT}/test",
         "train-data": f"{INPUT}/train",
         "output": f"{OUTPUT}/{SCORES_NAME}",
+        **_fixed_sets(build)[1],
         **build.arguments((*EVALUATION, SEED, MAX_SEQ_LENGTH)),
     }
 

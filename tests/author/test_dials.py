@@ -88,6 +88,8 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "evaluation.judge.criteria": (["Short answers.", "x" * 250], ["x" * 251, "a\x00b"]),
     "evaluation.judge.labels": ([str(ROOT / "tests/support/judge_labels.jsonl")], ["labels.csv"]),
+    "evaluation.general_uri": (["s3://bucket/x"], ["./x", "s3://B/x"]),
+    "evaluation.probes_uri": (["s3://bucket/x"], ["./x", "s3://B/x"]),
     "training.start_from": (["s3://bucket/a/model.tar.gz"], ["model.tar.gz", "s3://B/x"]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),

@@ -76,7 +76,7 @@ def test_an_unchanged_second_start_is_all_cache_hits(house: House, finished: str
     shown = house.run("start", "--data", str(csv_file), "--wait", *SMALL).stdout
     for step in ("Prepare", "EvaluateBase", "Train", "Evaluate"):
         assert re.search(rf"{step}\s+Cache hit", shown), shown
-    assert house.run("report").stdout.count("exact_match") == 1, "a cached evaluation is still the run's report"
+    assert "exact_match is" in house.run("report").stdout, "a cached evaluation is still the run's report"
 
 
 @pytest.mark.slow
