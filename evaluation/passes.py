@@ -43,6 +43,8 @@ class Pass:
     latencies: list[float] = field(default_factory=list)
     rejected: Losses = field(default_factory=list)
     """Of preferences the losses of the rejected answers."""
+    cut: int = 0
+    """Rows that don't fit into the model's positions, whose prompts lost their beginnings."""
 
 
 def token_limit(tokenizer: Any, completions: Sequence[str], asked: int) -> int:
@@ -62,7 +64,13 @@ def run_pass(
 ) -> Pass:
     """Generates, measures losses and latencies, with progress lines `[score] model=NAME rows=32/96 seconds=4`."""
     started = time.monotonic()
-    ids, wanted = _tokens(generator.tokenizer, rows)
+    ids, wanted, cut = _fitted(*_tokens(generator.tokenizer, rows), generator.positions)
+    if cut:
+        print(
+            f"[score] model={name}: {cut} of {len(rows)} rows are longer, with their answers, than the model's "
+            f"{generator.positions} positions: their prompts lose their beginnings",
+            flush=True,
+        )
 
     def progress(done: int, of: int) -> None:
         print(f"[score] model={name} rows={done}/{of} seconds={time.monotonic() - started:.0f}", flush=True)
@@ -73,7 +81,10 @@ def run_pass(
     others: list[Case] = [
         {**row, "messages": [*row["messages"][:-1], row["rejected"]]} for row in rows if "rejected" in row
     ]
-    rejected = generator.losses(*_tokens(generator.tokenizer, others), batch_size) if others else []
+    rejected = []
+    if others:
+        prompts, refused, _ = _fitted(*_tokens(generator.tokenizer, others), generator.positions)
+        rejected = generator.losses(prompts, refused, batch_size)
     latencies = []
     for prompt in ids[:LATENCY_ROWS]:
         before = time.perf_counter()
@@ -81,7 +92,19 @@ def run_pass(
         latencies.append(time.perf_counter() - before)
     seconds = _ended(name, losses, started)
     _mean(name, rejected)
-    return Pass(losses, seconds, [len(prompt) for prompt in ids], answers, latencies, rejected)
+    return Pass(losses, seconds, [len(prompt) for prompt in ids], answers, latencies, rejected, cut)
+
+
+def _fitted(
+    prompts: list[list[int]], answers: list[list[int]], most: int | None
+) -> tuple[list[list[int]], list[list[int]], int]:
+    """Prompts and answers that together have up to `most` tokens (None: any), and how many had to be cut for it."""
+    if most is None:
+        return prompts, answers, 0
+    cut = sum(len(prompt) + len(answer) > most for prompt, answer in zip(prompts, answers, strict=True))
+    answers = [answer[: most - 1] for answer in answers]
+    kept = [prompt[-(most - len(answer)) :] for prompt, answer in zip(prompts, answers, strict=True)]
+    return kept, answers, cut
 
 
 def _tokens(tokenizer: Any, rows: Sequence[Case]) -> tuple[list[list[int]], list[list[int]]]:

@@ -130,10 +130,14 @@ def _passes(
     _free()
     generator = Generator(load_model(base), tokenizer)
     passes[BASE] = run_pass(BASE, generator, rows, limit, options.batch_size)
-    shown: list[Case] = [{**row, "messages": [*shots.prompt(row), row["messages"][-1]]} for row in rows]
-    passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown, limit, options.batch_size)
+    shown = shots.show(rows, tokenizer, generator.positions)
+    if shown.note():
+        print(f"[score] {shown.note()}", flush=True)
+    passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown.rows, limit, options.batch_size)
     return passes, {
         "few_shot": options.few_shot,
+        "few_shot_fewer": shown.fewer,
+        "rows_cut": passes[BASE].cut,
         "max_new_tokens": limit,
         "training_rows": len(training),
         "precision": _precision(generator),
