@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.failure import JobError, first_line
-from common.weight_files import OUTLINE, Tensor
+from common.weight_files import OUTLINE, SMALL, Tensor
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 # How files of composite models name the language model's weights, and what it calls them alone.
@@ -27,8 +27,7 @@ TEXT_NAMES = {
     r"^model\.language_model\.": "model.",
 }
 MOST_NAMED = 5
-HUB_SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*", "USE_POLICY*"]
-HUB_FILES = [*HUB_SMALL, "*.safetensors"]
+HUB_FILES = [*SMALL, "*.safetensors"]
 HUB_IGNORED = ["*/*", "consolidated*"]
 """The same weights again in other layouts, and what lies in folders."""
 UNSAFE_WEIGHTS = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"}
@@ -71,7 +70,7 @@ def hub_model(name: str, check: Callable[[Path], None] | None = None) -> tuple[P
     Raises JobError where the hub can't be reached or refuses.
     """
     if check is not None:
-        small = _snapshot(name, HUB_SMALL)
+        small = _snapshot(name, list(SMALL))
         name = f"{name.partition('@')[0]}@{small.name}"  # the weights are of the same commit
         check(small)
     found = _snapshot(name, HUB_FILES)
@@ -200,6 +199,7 @@ def check_tensors(source: str | Path, config: Any, tensors: Mapping[str, Tensor]
             state_dict=empty,
             device_map={"": "meta"},
             ignore_mismatched_sizes=True,
+            trust_remote_code=False,
             output_loading_info=True,
             **more,
         )

@@ -33,11 +33,10 @@ def refusal(found: Sequence[Finding]) -> str:
     return "; moreover, ".join(item.message for item in found if item.level == "refusal")
 
 
-def as_json(found: Sequence[Finding], name: str) -> dict[str, Any]:
-    """The contents of model_check.json; `name` is what the base model is called."""
+def as_json(found: Sequence[Finding]) -> dict[str, Any]:
+    """The contents of model_check.json (docs/contracts.md)."""
     return {
         "version": 1,
-        "base_model": name,
         "refusals": [{"about": item.about, "message": item.message} for item in found if item.level == "refusal"],
         "warnings": [{"about": item.about, "message": item.message} for item in found if item.level == "warning"],
         "facts": {item.about: {"message": item.message, "value": item.value} for item in found if item.level == "fact"},

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,21 @@ MOST_NAMED = 5
 
 
 def check_model(
-    directory: Path, wanted: Wanted, rows: Iterable[tuple[str, Any]] = (), weights: bool = True
+    directory: Path,
+    wanted: Wanted,
+    rows: Iterable[tuple[str, Any]] = (),
+    weights: bool = True,
+    name: str = "",
 ) -> list[Finding]:
     """Everything that is found about a model directory: refusals, warnings, facts, in this order.
 
     `rows` are canonical ones after their places (common/rows.py); without `weights` these aren't looked at.
+    `name` is what messages call the directory.
     """
     with quiet():
         found = list(_check(directory, wanted, rows, weights))
+    if name:
+        found = [replace(item, message=item.message.replace(str(directory), name)) for item in found]
     order = ("refusal", "warning", "fact")
     return sorted(found, key=lambda item: order.index(item.level))
 

@@ -1,19 +1,19 @@
 """What safetensors files hold, from their headers: names, types and shapes, without the weights.
 
-Runs in the containers of Prepare and Train, and on the author's machine; only the standard library is needed.
+Runs in the containers of Prepare and Train, in AWS Lambda and on the author's machine; only the standard library is
+needed.
 
     read_headers(Path("base"))      {"model.embed_tokens.weight": Tensor("BF16", (128256, 4096)), ...}
 
 A safetensors file begins with the length of its header (8 bytes, little-endian) and the header, JSON that says for each
 tensor its type, shape and place behind it. A directory without the files themselves may have their headers in
-`weights.json`, which the storage function writes: `{"version": 1, "files": {name: {"bytes": size, "header": {...}}}}`.
+`weights.json`, which the storage function writes: `{"version": 1, "files": {name: {"bytes": size, "header": text}}}`.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 from common.failure import JobError
 
 OUTLINE = "weights.json"
+SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*", "NOTICE*", "USE_POLICY*")
+"""Of a model directory all that is read but its weights."""
 LENGTH = 8
 """Bytes that say how long the header is."""
 LONGEST_HEADER = 100_000_000
@@ -94,10 +96,16 @@ def _read(file: Path) -> dict[str, Any]:
         return check_header(str(file), content.read(length), size)
 
 
-def _kept(outline: Path) -> Mapping[str, dict[str, Any]]:
+def _kept(outline: Path) -> dict[str, dict[str, Any]]:
+    """The headers in weights.json, checked as those of files are."""
     if not outline.is_file():
         return {}
-    return {name: item["header"] for name, item in json.loads(outline.read_bytes())["files"].items()}
+    found = {}
+    for name, item in json.loads(outline.read_bytes())["files"].items():
+        header = item["header"].encode()
+        header_length(name, struct.pack("<Q", len(header)), item["bytes"])
+        found[name] = check_header(name, header, item["bytes"])
+    return found
 
 
 def _indexed(directory: Path) -> set[str]:

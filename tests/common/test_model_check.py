@@ -73,7 +73,7 @@ def test_a_whole_model_is_described(base: Path) -> None:
         "own": True, "system": "taken", "several_turns": True, "alternation": "not demanded",
         "generation_prompt": True, "tools": False, "tool_calls": False,
     }  # fmt: skip
-    written = as_json(found(base), "tiny")
+    written = as_json(found(base))
     assert written["refusals"] == []
     assert written["facts"]["licence"]["message"] == "apache-2.0 (says README.md)"
     json.dumps(written)
