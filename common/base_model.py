@@ -107,14 +107,16 @@ def load_config(source: str | Path) -> Any:
     `composite` is set on it where it is such a part. Raises JobError, also where there is no causal language model.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise JobError(f"the configuration of {source} cannot be loaded: {first_line(error)}") from error
     text = config.get_text_config(decoder=True)
-    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+    # BERT and its like have a head for it, but attend to what comes after.
+    encoder = type(text) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(text, "is_decoder", False)
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING or encoder or getattr(config, "is_encoder_decoder", False):
         raise JobError(
             f"{source}: a model of the type {config.model_type!r} has no causal language model that can be loaded "
             "alone; take a decoder-only language model"
@@ -145,8 +147,14 @@ def skeleton(config: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise JobError(
+            f"no {config.model_type} model can be made from its config.json ({type(error).__name__}: "
+            f"{first_line(error)}); take config.json as it was published"
+        ) from error
 
 
 def load_causal_model(source: str | Path, config: Any, dtype: Any, **more: Any) -> Any:
@@ -174,6 +182,8 @@ def load_causal_model(source: str | Path, config: Any, dtype: Any, **more: Any) 
     missing = _missing(model, found, composite)
     if composite:
         _forget_names(model)
+    else:
+        _settle_head(model)
     if missing:
         raise JobError(_are_missing(source, config, missing))
     return model
@@ -253,6 +263,23 @@ def _tie_head(model: Any, missing: set[str]) -> set[str]:
     model.config.tie_word_embeddings = True
     model.tie_weights()
     return names
+
+
+def _settle_head(model: Any) -> None:
+    """Make the model what its configuration says where that ties the head, and the files have one all the same.
+
+    transformers leaves such a head untied, and the configuration as it was, so that it would be lost when it is saved.
+    """
+    import torch
+
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if not getattr(model.config, "tie_word_embeddings", False) or getattr(head, "weight", None) is None:
+        return
+    if head.weight is not embeddings.weight and head.weight.shape == embeddings.weight.shape:
+        if torch.equal(head.weight, embeddings.weight):
+            head.weight = embeddings.weight
+        else:
+            model.config.tie_word_embeddings = False
 
 
 def _forget_names(model: Any) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from common.prompts import PromptError, prompt_and_answer, text_ids
 from common.quiet import quiet
 from common.template_trial import ANSWER, USER, try_template
 from common.tokenizer import check_token, load_tokenizer
-from common.weight_files import read_headers
+from common.weight_files import FLOATS, Tensor, read_headers
 
 MOST_ROWS = 500
 """Rows that are written and tokenized; of those after them, each that looks otherwise than all before."""
@@ -95,16 +95,38 @@ def _weights(directory: Path, config: Any) -> Iterator[Finding]:
     try:
         check_weights(directory)
         tensors = read_headers(directory)
+        _check_kinds(directory, tensors)
         ignored = check_tensors(directory, config, tensors)
     except JobError as error:
         yield Finding("refusal", "weights", str(error))
         return
     kinds = Counter(tensor.kind for tensor in tensors.values())
     yield Finding("fact", "weights", f"{len(tensors)} tensors ({', '.join(sorted(kinds))}), all that the model has")
+    if config.tie_word_embeddings and not is_composite(config) and "lm_head.weight" in tensors:
+        yield Finding(
+            "warning",
+            "weights",
+            "config.json ties the output head to the embeddings, but the files have one of its own (lm_head.weight): "
+            "where the two differ it is trained and saved untied",
+        )
     if ignored:
         more = f" and {len(ignored) - MOST_NAMED} more" if len(ignored) > MOST_NAMED else ""
         named = f"{', '.join(ignored[:MOST_NAMED])}{more}"
         yield Finding("warning", "weights", f"the model has no place for these weights, which are left out: {named}")
+
+
+def _check_kinds(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises JobError for matrices of small types that nothing in config.json explains: they'd be taken for numbers."""
+    small = {
+        name: tensor.kind for name, tensor in tensors.items() if len(tensor.shape) > 1 and name.endswith(".weight")
+    }
+    small = {name: kind for name, kind in small.items() if kind not in FLOATS}
+    if small:
+        name, kind = min(small.items())
+        raise JobError(
+            f"{directory}: {name} and {len(small) - 1} more weights are of the type {kind}, and config.json has no "
+            "quantization_config: take the unquantized model"
+        )
 
 
 def _positions(config: Any, longest: int) -> Iterator[Finding]:

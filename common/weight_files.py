@@ -28,6 +28,8 @@ LENGTH = 8
 LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
 METADATA = "__metadata__"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,27 @@ def check_header(name: str, content: bytes, size: int) -> dict[str, Any]:
 
 
 def read_headers(directory: Path) -> dict[str, Tensor]:
-    """Every tensor of a model directory's safetensors files, by name; empty where it has none.
+    """Every tensor of the safetensors files that transformers reads of a model directory, by name.
 
-    Raises JobError for a file that can't be read or isn't whole, and for one that the index names and that isn't there.
+    These are model.safetensors, or those of the index. Raises JobError where there are none, for one that can't be read
+    or isn't whole, and for one that the index names and that isn't there.
     """
-    headers = _kept(directory / OUTLINE) or {file.name: _read(file) for file in sorted(directory.glob("*.safetensors"))}
-    absent = sorted(_indexed(directory) - headers.keys())
-    if headers and absent:
+    kept = _kept(directory / OUTLINE)
+    there = kept or {file.name: {} for file in directory.glob("*.safetensors")}
+    named = {SINGLE} if SINGLE in there else _indexed(directory)
+    if not named:
+        raise JobError(
+            f"{directory}: {', '.join(sorted(there)[:5])} is neither {SINGLE} nor named by {INDEX}, so nothing would "
+            "be loaded from it; take the model's whole directory as it was published"
+        )
+    absent = sorted(named - there.keys())
+    if absent:
         one = len(absent) == 1
         raise JobError(
             f"{directory}: {', '.join(absent[:5])} {'is' if one else 'are'} not there, though the index names "
             f"{'it' if one else 'them'}; the directory must hold the whole model"
         )
+    headers = {name: kept[name] if kept else _read(directory / name) for name in sorted(named)}
     found: dict[str, Tensor] = {}
     for name, header in headers.items():
         try:
@@ -109,8 +120,8 @@ def _kept(outline: Path) -> dict[str, dict[str, Any]]:
 
 
 def _indexed(directory: Path) -> set[str]:
-    """The files that model.safetensors.index.json names."""
-    index = directory / "model.safetensors.index.json"
+    """The files that the index names."""
+    index = directory / INDEX
     if not index.is_file():
         return set()
     try:

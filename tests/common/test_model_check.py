@@ -87,6 +87,8 @@ def test_weights_that_are_not_there(base: Path) -> None:
 def test_a_file_that_the_index_names(base: Path) -> None:
     index = {"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert refused(base) == "", "model.safetensors goes before"
+    (base / "model.safetensors").rename(base / "model-00001-of-00002.safetensors")
     assert "model-00002-of-00002.safetensors is not there, though the index names it" in refused(base)
 
 
@@ -121,6 +123,67 @@ def test_weights_that_the_model_has_no_place_for(base: Path) -> None:
     save_weights(base, lambda weights: weights.update({"model.layers.7.extra.weight": torch.zeros(2)}))
     assert refused(base) == ""
     assert "which are left out: model.layers.7.extra.weight" in warned(base)
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "weights.safetensors", "model-00001-of-00001.safetensors"]
+)
+def test_files_that_nothing_would_be_loaded_from(base: Path, name: str) -> None:
+    (base / "model.safetensors").rename(base / name)
+    assert f"{name} is neither model.safetensors nor named by model.safetensors.index.json" in refused(base)
+
+
+def test_other_layouts_beside_the_weights_are_not_read(base: Path) -> None:
+    (base / "consolidated.safetensors").write_bytes(b"anything")
+    assert refused(base) == ""
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "int8"])
+def test_quantized_weights_that_config_does_not_know_of(base: Path, kind: str) -> None:
+    import torch
+
+    def shrink(weights: dict[str, Any]) -> None:
+        weights.update({name: value.to(getattr(torch, kind)) for name, value in weights.items() if value.dim() > 1})
+
+    save_weights(base, shrink)
+    assert "config.json has no quantization_config: take the unquantized model" in refused(base)
+
+
+def test_a_head_beside_tied_embeddings_is_kept_where_it_is_another(base: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from common.base_model import load_causal_model, load_config
+
+    def add(value: float) -> None:
+        save_weights(
+            base, lambda weights: weights.update({"lm_head.weight": weights["model.embed_tokens.weight"] + value})
+        )
+
+    for value in (0.0, 1.0):
+        add(value)
+        assert refused(base) == ""
+        assert "the files have one of its own (lm_head.weight)" in warned(base)
+        model = load_causal_model(base, load_config(base), torch.float32)
+        assert model.config.tie_word_embeddings == (value == 0)
+        model.save_pretrained(tmp_path / str(value))
+        saved = AutoModelForCausalLM.from_pretrained(tmp_path / str(value))
+        assert torch.equal(saved.lm_head.weight, saved.model.embed_tokens.weight + value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vocab_size": 0}, "no llama model can be made from its config.json"),
+        ({"rope_scaling": {"rope_type": "nonsense", "factor": 2.0}}, "no llama model can be made from its config.json"),
+        ({"max_position_embeddings": "4096"}, "Validation error for field 'max_position_embeddings': "),
+        ({"model_type": "bert"}, "has no causal language model that can be loaded alone"),
+        ({"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "the configuration of"),
+    ],
+)
+def test_configurations_that_make_no_model(base: Path, changes: dict[str, Any], said: str) -> None:
+    change(base / "config.json", **changes)
+    assert said in refused(base)
 
 
 def test_a_tied_head_needs_no_weights_and_an_untied_one_does(base: Path) -> None:
