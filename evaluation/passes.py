@@ -15,6 +15,7 @@ from typing import Any
 from data import Case
 from generation import Generator
 
+from common.base_model import positions
 from common.failure import JobError
 from common.prompts import PromptError, answer_ids, prompt_and_answer, text_ids
 
@@ -136,8 +137,7 @@ def _mean(name: str, losses: Losses) -> float:
 
 def window_size(model: Any, trained: Any) -> int:
     """Tokens of a text that are read at once: as many as training read (None: not known), if the model can."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    return min(int(size) for size in (trained, context, LONGEST_WINDOW) if size)
+    return min(int(size) for size in (trained, positions(model.config), LONGEST_WINDOW) if size)
 
 
 def run_text_pass(name: str, generator: Generator, texts: Sequence[str], size: int, batch_size: int) -> Pass:
