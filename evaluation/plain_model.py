@@ -17,20 +17,26 @@ MOST_LOGITS = 150_000_000
 """Logits held at once when losses are computed: 300 MB in bfloat16."""
 TOLERANCE = 0.08
 """Largest mean difference of logits, in standard deviations, that still counts as rounding."""
+HALF_TOLERANCE = 0.25
+"""The same for two steps in half precision: SmolLM2-135M in bf16 differs by up to 0.085 from itself; a mask that isn't
+heeded, or a cache that is mixed up, by much more."""
 
 Steps = list[tuple[int, Any]]
 """Of the first two steps of an answer the token, and all logits."""
 
 
-def alike(one: Any, other: Any) -> bool:
+def alike(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
     """Whether logits of one place differ by no more than rounding does."""
     difference = float((one.float() - other.float()).abs().mean())
-    return difference <= TOLERANCE * float(other.float().std())  # False for what is no number
+    return difference <= tolerance * float(other.float().std())  # False for what is no number
 
 
 def same_steps(found: Steps, expected: Steps) -> bool:
     """Whether an answer begins as expected; after another token, which rounding may choose, nothing can be compared."""
-    return alike(found[0][1], expected[0][1]) and (found[0][0] != expected[0][0] or alike(found[1][1], expected[1][1]))
+    tolerance = TOLERANCE if expected[0][1].element_size() >= 4 else HALF_TOLERANCE
+    return alike(found[0][1], expected[0][1], tolerance) and (
+        found[0][0] != expected[0][0] or alike(found[1][1], expected[1][1], tolerance)
+    )
 
 
 def tried(row: list[int]) -> list[list[int]]:

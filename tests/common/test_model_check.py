@@ -367,6 +367,18 @@ def test_a_template_that_takes_one_turn_alone(base: Path) -> None:
     assert "line 1: the model's chat template refuses these messages: one turn" in refused(base, [two])
 
 
+def test_preferences_are_tried_with_both_answers(base: Path) -> None:
+    asked = [{"role": "user", "content": "light"}]
+    answers = {
+        name: {"role": "assistant", "content": said} for name, said in (("chosen", "on"), ("rejected", "off " * 90))
+    }
+    row = {"messages": asked, **answers}
+    assert refused(base, [row]) == ""
+    told = facts(base, [row])["rows"]
+    assert (told["rows"], told["tried"]) == (1, 1)
+    assert told["longest"] > 90
+
+
 def test_long_rows_are_told(base: Path) -> None:
     assert "1 of 2 that were tried are longer than training.max_seq_length=64" in warned(
         base, [ROW, chat("light " * 100, "on")], max_seq_length=64
