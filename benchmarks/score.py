@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     generator = Generator(load_model(options.model), tokenizer)
     kinds = {
         "short prompts": [row["messages"][:-1] for row in rows],
-        "ten examples": [FewShot(training, 10, 0, json_targets=True).prompt(row) for row in rows],
+        "ten examples": [FewShot(training, 10, 0).prompt(row) for row in rows],
     }
     print("| prompts | way | rows/s | CPU-s a row | x CPU | same answers |\n|---|---|---|---|---|---|")
     for name, messages in kinds.items():

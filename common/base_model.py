@@ -12,6 +12,7 @@ would make it up.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ def model_directory(place: Path) -> Path:
         place = nested[0]
     check_weights(place)
     return place
+
+
+def base_name(source: str, config: Any, hub_id: str) -> str:
+    """What the base model is called in reports: the hub id without its revision, or the name in its configuration."""
+    if hub_id:
+        return hub_id.partition("@")[0]
+    recorded = json.loads((Path(source) / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
+    return str(recorded or f"{config.model_type} model, {config.hidden_size} wide")
 
 
 def check_weights(directory: Path) -> None:

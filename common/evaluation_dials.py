@@ -26,6 +26,15 @@ EVALUATION = (
         parameter="EvaluationBatchSize", argument="batch-size",
     ),
     Dial(
+        "evaluation.labels", 50, "at most so many different short targets are labels, measured one by one; 0 = never",
+        unit="labels", low=0, high=1000, argument="labels",
+    ),
+    Dial(
+        "evaluation.custom_metrics", None, "a Python file with metrics of your own (docs/guide.md); null = none",
+        kind=str, optional=True, pattern=r".+\.py", words="a Python file's path, from pipeline.yaml's folder",
+        longest=500,
+    ),
+    Dial(
         "evaluation.instance_type", "ml.g5.2xlarge", "needs to hold one model at a time", pattern=INSTANCE_TYPE,
         words=INSTANCE_WORDS, parameter="EvaluationInstanceType", shape="ProcessingInstanceType",
     ),
@@ -35,3 +44,33 @@ EVALUATION = (
         low=60, high=MAX_PROCESSING_SECONDS,
     ),
 )  # fmt: skip
+JUDGE = (
+    Dial(
+        "evaluation.judge.model", None, "compares the tuned model's answers with the base's; null = none", kind=str,
+        optional=True, pattern=r"(?:bedrock|endpoint):[\w.:/+-]+", longest=240, argument="judge",
+        words="bedrock:<model or inference profile> or endpoint:<name>",
+    ),
+    Dial(
+        "evaluation.judge.criteria", "Prefer the answer that does what was asked, and is right.", "what makes an "
+        "answer the better one", pattern=r"[^\x00-\x1f]+", words="a sentence or two", longest=250,
+        argument="judge-criteria",
+    ),
+    Dial(
+        "evaluation.judge.rows", 100, "judged at most, each asked twice; costs grow with them; 0 = all scored",
+        unit="test rows", low=0, high=1_000_000, argument="judge-rows",
+    ),
+    Dial(
+        "evaluation.judge.max_tokens", 400, "of one reply; too few leave it without a verdict", unit="tokens", low=16,
+        high=8192, argument="judge-max-tokens",
+    ),
+    Dial(
+        "evaluation.judge.at_once", 4, "asked at the same time; more are throttled sooner", unit="rows", low=1, high=64,
+        argument="judge-at-once",
+    ),
+    Dial(
+        "evaluation.judge.labels", None, "pairs that people judged (docs/guide.md): does it agree? null = none",
+        kind=str, optional=True, pattern=r".+\.jsonl", words="a .jsonl file's path, from pipeline.yaml's folder",
+        longest=500,
+    ),
+)  # fmt: skip
+"""Passed to score.py where there is a judge."""

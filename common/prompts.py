@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from common.rows import Message
 
 Tools = Sequence[dict[str, Any]]
+PLAIN_TEMPLATE = (
+    "{{ bos_token if bos_token else '' }}{% for message in messages %}{{ message['role'] | capitalize }}:\n"
+    "{{ message['content'] }}{{ eos_token if message['role'] == 'assistant' else '' }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+"""For a tokenizer that brings no chat template: role names on lines of their own, an end after each answer."""
 _PLAIN = {"role", "content"}
 _OUR_KEYS = {"weight"}
 """Of messages; they are no template's business."""

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from common.findings import Finding
-from common.prompts import PromptError, prompt_and_answer, render_each, takes_system
-from common.tokenizer import PLAIN_TEMPLATE
+from common.prompts import PLAIN_TEMPLATE, PromptError, prompt_and_answer, render_each, takes_system
 
 TOOL = {
     "type": "function",

@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.failure import JobError, first_line
-
-# For a tokenizer that brings no chat template: role names on lines of their own, an end after each answer.
-PLAIN_TEMPLATE = (
-    "{{ bos_token if bos_token else '' }}{% for message in messages %}{{ message['role'] | capitalize }}:\n"
-    "{{ message['content'] }}{{ eos_token if message['role'] == 'assistant' else '' }}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
-)
+from common.prompts import PLAIN_TEMPLATE
 
 
 def load_tokenizer(source: str | Path) -> Any:

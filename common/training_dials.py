@@ -23,6 +23,11 @@ WITHOUT_EFFECT = frozenset(
 # Which models can be trained so depends on these alone: Prepare checks the base model with them.
 OF_THE_MODEL = frozenset({"method", "lora_target_modules", "max_seq_length", "merge"})
 
+MAX_SEQ_LENGTH = Dial(
+    "training.max_seq_length", 1024, "per row; long_rows says what becomes of longer ones", unit="tokens",
+    low=16, high=131_072, parameter="MaxSeqLength", argument="max_seq_length",
+)  # fmt: skip
+
 TRAINING = (
     Dial(
         "training.method", "lora", "adapters; the same on a 4-bit base (nf4); or every weight (about 8x the memory)",
@@ -81,10 +86,7 @@ TRAINING = (
         "a third more time for a fraction of the memory; auto = where memory asks for it",
         choices=("auto", "always", "never"), argument="activation_checkpointing",
     ),
-    Dial(
-        "training.max_seq_length", 1024, "per row; long_rows says what becomes of longer ones", unit="tokens",
-        low=16, high=131_072, parameter="MaxSeqLength", argument="max_seq_length",
-    ),
+    MAX_SEQ_LENGTH,
     Dial(
         "training.learn", "all", "the assistant's messages that are learned; those with weight 0 never",
         choices=("all", "last"), argument="learn",
@@ -167,7 +169,7 @@ TRAINING = (
         "training.max_wait_seconds", 129_600, "training plus waiting for spot capacity; at least max_runtime_seconds",
         unit="seconds", low=60, high=MAX_SECONDS,
     ),
-    Dial("training.network_isolation", True, "no network in any job; a hub model and MLflow need false"),
+    Dial("training.network_isolation", True, "no network in any job; a hub model, MLflow and a judge need false"),
     Dial("training.tensorboard", False, "event files beside the model in S3, while training runs"),
     Dial(
         "training.mlflow_tracking_uri", None,

@@ -1,29 +1,26 @@
-"""QualityGate: only a model that reaches every bound of pipeline.yaml's `gate` goes on."""
+"""QualityGate: only a model that meets every rule of the `gate` goes on; evaluation/decision.py has decided."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from configuration.gate import bounds
-from steps.common import Build
 from steps.evaluate import PROPERTY_FILE
 
+PASSED = "gate.passed"
+"""Where evaluation.json says it: 1 or 0. A number, because of JsonGet nothing says what becomes of true and false."""
 
-def quality_gate_step(build: Build, evaluate: Any, passed: list[Any], failed: list[Any]) -> Any:
-    """A ConditionStep: all bounds met -> the steps `passed`, else the steps `failed`."""
-    from sagemaker.core.workflow.conditions import ConditionGreaterThanOrEqualTo, ConditionLessThanOrEqualTo
+
+def quality_gate_step(evaluate: Any, passed: list[Any], failed: list[Any]) -> Any:
+    """A ConditionStep: all rules met -> the steps `passed`, else the steps `failed`."""
+    from sagemaker.core.workflow.conditions import ConditionEquals
     from sagemaker.core.workflow.functions import JsonGet
     from sagemaker.mlops.workflow.condition_step import ConditionStep
 
-    conditions = []
-    for bound in bounds(build.config):
-        compare = ConditionLessThanOrEqualTo if bound.kind == "maximum" else ConditionGreaterThanOrEqualTo
-        value = JsonGet(step_name=evaluate.name, property_file=PROPERTY_FILE, json_path=bound.json_path)
-        conditions.append(compare(left=value, right=build.parameters[bound.parameter]))
+    decision = JsonGet(step_name=evaluate.name, property_file=PROPERTY_FILE, json_path=PASSED)
     return ConditionStep(
         name="QualityGate",
-        description="Does the tuned model reach every bound?",
-        conditions=conditions,
+        description="Does the tuned model meet every rule?",
+        conditions=[ConditionEquals(left=decision, right=1)],
         if_steps=passed,
         else_steps=failed,
     )

@@ -14,8 +14,10 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMON = "common"
@@ -42,10 +44,13 @@ class Code:
         return f"s3://{bucket}/{self.prefix}"
 
 
-def shipped(folder: str) -> Code:
-    """The code of one of the repository's shipped folders, for example `shipped("training")`."""
+def shipped(folder: str, own: Mapping[str, bytes] = MappingProxyType({})) -> Code:
+    """The code of one of the repository's shipped folders, for example `shipped("training")`.
+
+    `own` holds files of the user's that go with it; they are part of its name.
+    """
     code = read_code(REPOSITORY / folder, folder)
-    files = code.files | _imported_from_common(code.files)
+    files = code.files | _imported_from_common(code.files) | dict(own)
     return Code(folder, files, digest(files))
 
 

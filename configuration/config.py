@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from common.dials import BUCKET
+from common.gate_rules import AGAINST, BETTER, MEANINGS, NOT_WORSE
+from common.judge_labels import read_labels
 from common.machines import fallback_problems, is_gpu
-from common.metric_names import BY_NAME
+from configuration.custom_metrics import CustomMetricError, checking, known_while_checking, own_metrics, read
+from configuration.dials import dial
 from configuration.endpoint_config import Endpoint
-from configuration.gate import KINDS, METRICS, threshold
+from configuration.gate import known_metrics, threshold
 from configuration.names import Names
 from configuration.section import Section, value_of
 from configuration.serving_settings import LARGEST_LORA_RANK, machine_problems
@@ -43,7 +48,7 @@ class Aws(Section):
     vpc: Vpc | None = Field(default=None, description="subnets and security groups; null: SageMaker's own network")
     tags: dict[str, str] = value_of("aws.tags")
 
-    def rules(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         for bucket in Names(self.resource_prefix, self.account_id, self.region).buckets:
             if not re.fullmatch(BUCKET, bucket):
                 yield (
@@ -77,7 +82,7 @@ class Shares(Section):
     validation: float = value_of("data.shares.validation")
     test: float = value_of("data.shares.test")
 
-    def rules(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         total = self.train + self.validation + self.test
         if abs(total - 1) > SPLIT_SHARES_SUM_TOLERANCE:
             yield (
@@ -156,7 +161,7 @@ class Training(Section):
     tensorboard: bool = value_of("training.tensorboard")
     mlflow_tracking_uri: str | None = value_of("training.mlflow_tracking_uri")
 
-    def rules(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         if self.mlflow_tracking_uri and self.network_isolation:
             yield (
                 f"mlflow_tracking_uri: {self.mlflow_tracking_uri!r}, but network_isolation is true and the job could "
@@ -194,6 +199,28 @@ class Training(Section):
             yield "sharding: always, but task dpo can't be sharded; set sharding: auto or never"
 
 
+class Judge(Section):
+    """The model that compares answers, and what is known of its judgement."""
+
+    place = "evaluation.judge"
+    model: str | None = value_of("evaluation.judge.model")
+    criteria: str = value_of("evaluation.judge.criteria")
+    rows: int = value_of("evaluation.judge.rows")
+    max_tokens: int = value_of("evaluation.judge.max_tokens")
+    at_once: int = value_of("evaluation.judge.at_once")
+    labels: str | None = value_of("evaluation.judge.labels")
+
+    def problems(self) -> Iterator[str]:
+        if not self.labels:
+            return
+        if not self.model:
+            yield f"labels: {self.labels!r}, but there is no judge; set model, or labels: null"
+        try:
+            read_labels(read(self.labels), self.labels)
+        except ValueError as error:
+            yield f"labels: {error}"
+
+
 class Evaluation(Section):
     """How the tuned model is compared with its base, and on what."""
 
@@ -202,31 +229,79 @@ class Evaluation(Section):
     few_shot: int = value_of("evaluation.few_shot")
     max_new_tokens: int = value_of("evaluation.max_new_tokens")
     batch_size: int = value_of("evaluation.batch_size")
+    labels: int = value_of("evaluation.labels")
+    custom_metrics: str | None = value_of("evaluation.custom_metrics")
     instance_type: str = value_of("evaluation.instance_type")
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
+    judge: Judge = Field(default_factory=Judge, description="a model that compares answers")
+
+    def problems(self) -> Iterator[str]:
+        try:
+            own_metrics(self.custom_metrics)
+        except CustomMetricError as error:
+            yield f"custom_metrics: {error}"
 
 
 class GateRule(Section):
-    """One metric and what the tuned model must reach in it; the bounds' ranges are the metric's (gate.py)."""
+    """What the tuned model must reach in one metric (common/gate_rules.py); thresholds' ranges are the metric's."""
 
     metric: str = Field(description="a metric of evaluation.json")
-    minimum: float | None = Field(default=None, description=KINDS["minimum"])
-    maximum: float | None = Field(default=None, description=KINDS["maximum"])
-    minimum_improvement: float | None = Field(default=None, description=KINDS["minimum_improvement"])
+    against: str = Field(description="base, champion or value")
+    better_by: float | None = Field(default=None, description="gain that is surely passed")
+    not_worse_than: float | None = Field(default=None, description="loss that is surely not reached, or a value")
+    confidence: float | None = Field(default=None, description="how sure this rule has to be met; null: the gate's")
 
-    def rules(self) -> Iterator[str]:
-        if self.metric not in METRICS:
-            yield f"metric: {self.metric!r} is refused; allowed: {', '.join(METRICS)} (a metric of evaluation.json)"
+    @property
+    def asks(self) -> str:
+        return BETTER if self.better_by is not None else NOT_WORSE
+
+    @property
+    def threshold(self) -> float:
+        return float(getattr(self, self.asks))
+
+    def problems(self) -> Iterator[str]:
+        known = known_while_checking()
+        if known is None:
+            return  # the file with the user's own metrics is broken, which is told
+        if self.metric not in known:
+            yield f"metric: {self.metric!r} is refused; allowed: {', '.join(known)} (a metric of evaluation.json)"
             return
-        if self.minimum is None and self.maximum is None and self.minimum_improvement is None:
-            yield f"metric: {self.metric!r} has no bound; set at least one of minimum, maximum, minimum_improvement"
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            yield f"minimum: {self.minimum} is above maximum {self.maximum}"
-        for kind in KINDS:
-            problem = threshold(self.metric, kind).problem(getattr(self, kind))
-            if problem:
-                yield f"{kind}: {problem}"
+        if self.against not in AGAINST:
+            yield f"against: {self.against!r} is refused; allowed: {', '.join(AGAINST)} (what it is compared with)"
+            return
+        if (self.better_by is None) == (self.not_worse_than is None):
+            given = "neither" if self.better_by is None else "both"
+            yield f"metric: {self.metric!r} has {given} of better_by and not_worse_than; a rule asks one thing"
+            return
+        if (self.against, self.asks) not in MEANINGS:
+            yield f"{self.asks}: a value is reached or not; write not_worse_than: {self.threshold:g}"
+            return
+        problem = threshold(known[self.metric], self.against, self.asks).problem(self.threshold)
+        if problem:
+            yield f"{self.asks}: {problem}"
+        if self.confidence is not None and (problem := dial("gate.confidence").problem(self.confidence)):
+            yield f"confidence: {problem}"
+
+
+class Gate(Section):
+    """What the tuned model must reach to be registered."""
+
+    place = "gate"
+    confidence: float = value_of("gate.confidence")
+    slice_margin: float = value_of("gate.slice_margin")
+    slice_rows: int = value_of("gate.slice_rows")
+    rules: list[GateRule] = Field(min_length=1, max_length=20, description="all of them must be met")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, value: Any) -> Any:
+        """Until 0.9 the gate was a list of bounds, which were held against values and not against intervals."""
+        if isinstance(value, list):
+            form = "{rules: [{metric: exact_match, against: base, better_by: 0.05}]}"
+            problem = f"a list of bounds was the form of earlier versions; write {form} (docs/gate.md)"
+            raise PydanticCustomError("dial", "{problem}", {"problem": problem})
+        return value
 
 
 class Registry(Section):
@@ -255,10 +330,18 @@ class Config(Section):
     model: Model = Field(default_factory=Model, description="the base model")
     training: Training = Field(default_factory=Training, description="tuning")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="comparison with the base")
-    gate: list[GateRule] = Field(min_length=1, max_length=20, description="what the tuned model must reach")
+    gate: Gate = Field(description="what the tuned model must reach")
     registry: Registry = Field(default_factory=Registry, description="model registry")
     endpoint: Endpoint = Field(default_factory=Endpoint, description="endpoint")
     images: Images = Field(default_factory=Images, description="container images")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _know_own_metrics(cls, tree: Any, handler: Any) -> Config:
+        """The gate may name the metrics of the file that evaluation.custom_metrics names."""
+        with checking(tree):
+            found: Config = handler(tree)
+        return found
 
     @property
     def server(self) -> str:
@@ -269,7 +352,7 @@ class Config(Section):
         whole = self.training.merge or endpoint.mode == "adapter"
         return "lmi" if is_gpu(endpoint.instance_type) and endpoint.mode != "serverless" and whole else "handler"
 
-    def rules(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         yield from self._server_rules()
         yield from self._name_rules()
         yield from self._column_rules()
@@ -278,18 +361,30 @@ class Config(Section):
                 f"model.base: {self.model.base!r} is on a model hub, but training.network_isolation is true and the "
                 "job could not reach it; copy the model to S3, or set network_isolation: false"
             )
-        seen: set[str] = set()
-        for index, rule in enumerate(self.gate):
-            if self.training.task != "dpo" and BY_NAME[rule.metric].needs == "preference":
-                yield f"gate[{index}].metric: {rule.metric!r} is measured of preferences alone; set training.task: dpo"
-            if rule.metric in seen:
-                yield f"gate[{index}].metric: {rule.metric!r} has two rules; put both bounds into one"
-            seen.add(rule.metric)
+        if self.evaluation.judge.model and self.training.network_isolation:
+            yield (
+                f"evaluation.judge.model: {self.evaluation.judge.model!r}, but training.network_isolation is true and "
+                "the job could not reach it; set network_isolation: false"
+            )
+        yield from self._gate_problems()
         if self.training.method != "full" and not self.training.merge and self.model.on_hub:
             yield (
                 f"training.merge: false, but the endpoint can't mount {self.model.base!r} from a hub under the "
                 "adapter; set merge: true, or copy the model to S3"
             )
+
+    def _gate_problems(self) -> Iterator[str]:
+        seen: set[tuple[str, str, str]] = set()
+        for index, rule in enumerate(self.gate.rules):
+            needs, key = known_metrics(self)[rule.metric].needs, f"gate.rules[{index}].metric"
+            if self.training.task != "dpo" and needs == "preference":
+                yield f"{key}: {rule.metric!r} is measured of preferences alone; set training.task: dpo"
+            if self.training.task == "dpo" and needs == "labels":
+                yield f"{key}: {rule.metric!r} is not measured of preferences; set training.task: sft"
+            name = (rule.metric, rule.against, rule.asks)
+            if name in seen:
+                yield f"gate.rules[{index}].metric: there is another rule for {' '.join(name)}; leave one of them"
+            seen.add(name)
 
     def _column_rules(self) -> Iterator[str]:
         """A column that the task doesn't read would be passed over in silence."""

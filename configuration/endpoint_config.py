@@ -66,7 +66,7 @@ class Endpoint(Section):
     data_capture_percentage: int = value_of("endpoint.data_capture_percentage")
     network_isolation: bool = value_of("endpoint.network_isolation")
 
-    def rules(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         for key, problem in between(
             self.mode,
             self.instance_type,

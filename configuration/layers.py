@@ -45,6 +45,7 @@ def load(path: Path, environment: str | None = None) -> Loaded:
     the file doesn't have.
     """
     document = read_yaml(path)
+    _place_files(document.tree, path.parent)
     overlays = document.tree.pop(SECTION, None) or {}
     found = [*document.duplicates, *_bad_names(overlays, document.lines)]
     config, wrong = _validate(document.tree, document.lines)
@@ -54,6 +55,7 @@ def load(path: Path, environment: str | None = None) -> Loaded:
         if not isinstance(overlay, dict):
             continue
         merged, lines = _laid_over(document, name, overlay)
+        _place_files(merged, path.parent)
         configs[name], in_overlay = _validate(merged, lines)
         told = {(mistake.key, mistake.message) for mistake in wrong}
         new = [mistake for mistake in in_overlay if (mistake.key, mistake.message) not in told]
@@ -101,6 +103,15 @@ def _validate(tree: dict[str, Any], lines: dict[Key, int]) -> tuple[Config | Non
         return Config.model_validate(tree), []
     except ValidationError as error:
         return None, mistakes(error, Config, lines)
+
+
+def _place_files(tree: Any, folder: Path) -> None:
+    """A file that pipeline.yaml names lies beside it, wherever a command is called from."""
+    evaluation = tree.get("evaluation") if isinstance(tree, dict) else None
+    judge = evaluation.get("judge") if isinstance(evaluation, dict) else None
+    for section, key in ((evaluation, "custom_metrics"), (judge, "labels")):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = str(folder / section[key])
 
 
 def _laid_over(document: Document, name: str, overlay: dict[str, Any]) -> tuple[dict[str, Any], dict[Key, int]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from common.dials import Dial
 from configuration.dials import by_parameter, configured
-from configuration.gate import bounds, thresholds
+from configuration.gate import parameter, rules, thresholds
 from configuration.names import base_model, endpoint_name, input_data_uri, model_package_group
 
 if TYPE_CHECKING:
@@ -33,29 +32,28 @@ def defaults(config: Config) -> dict[str, str | int | float]:
             continue  # who starts a run must not approve it, unless pipeline.yaml lets runs do so
         found = DERIVED[name](config) if name in DERIVED else configured(config, dial)
         values[name] = float(found) if dial.type is float else found
-    return values | {bound.parameter: float(bound.threshold) for bound in bounds(config)}
+    return values | {parameter(rule): float(rule.threshold) for rule in rules(config)}
 
 
-@functools.cache
-def overridable() -> Mapping[str, Dial]:
+def overridable(config: Config) -> Mapping[str, Dial]:
     """Every dial that a run may override, the gate's thresholds too, by the name of its parameter."""
-    return by_parameter() | thresholds()
+    return by_parameter() | thresholds(config)
 
 
 def with_overrides(config: Config, given: Mapping[str, str]) -> Config:
     """The configuration as if pipeline.yaml had these values. Raises pydantic's ValidationError."""
-    tree = config.model_dump()
+    tree, dials = config.model_dump(), overridable(config)
     for name, value in given.items():
-        dial = overridable().get(name)
+        dial = dials.get(name)
         if dial is None:
             continue
         if name in by_parameter():
             _put(tree, dial.key.split("."), dial.read(value))
         else:
-            _, metric, kind = dial.key.split(".")
-            for rule in tree["gate"]:
-                if rule["metric"] == metric:
-                    rule[kind] = dial.read(value)
+            _, metric, against, asks = dial.key.split(".")
+            for rule in tree["gate"]["rules"]:
+                if (rule["metric"], rule["against"]) == (metric, against) and rule[asks] is not None:
+                    rule[asks] = dial.read(value)
     return type(config).model_validate(tree)
 
 
@@ -73,8 +71,9 @@ class Parameters:
 
         kinds: dict[type, Any] = {str: ParameterString, int: ParameterInteger, float: ParameterFloat}
         self.by_name: dict[str, Any] = {}
+        dials = overridable(config)
         for name, default in defaults(config).items():
-            choices = overridable()[name].choices
+            choices = dials[name].choices
             extra = {"enum_values": list(choices)} if choices else {}
             self.by_name[name] = kinds[type(default)](name=name, default_value=default, **extra)
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.dials import Dial
+from common.gate_rules import MEANINGS
+from common.metric_names import METRICS
 from configuration.code import REPOSITORY
 from configuration.dials import TABLE, by_key
-from configuration.gate import KINDS, METRICS, threshold
+from configuration.gate import threshold
 
 COLUMN = 43
 """Where the comments of pipeline.yaml begin, unless the value is longer."""
@@ -59,7 +61,7 @@ def _sections() -> Iterator[str]:
     groups: dict[str, list[Dial]] = {}
     for dial in TABLE:
         groups.setdefault(dial.key.split(".")[0] if "." in dial.key else "the file itself", []).append(dial)
-    groups["gate"] = [threshold(metric, kind) for metric in METRICS for kind in KINDS]
+    groups["gate"] += (threshold(metric, *pair) for metric in METRICS for pair in MEANINGS)
     for title, dials in groups.items():
         yield f"## {title}\n"
         yield "| dial | default | allowed | effect | parameter | read by |\n|---|---|---|---|---|---|"

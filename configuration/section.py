@@ -26,7 +26,7 @@ class Section(BaseModel):
     place: ClassVar[str] = ""
     """The section's own key: `training`."""
 
-    def rules(self) -> Iterator[str]:
+    def problems(self) -> Iterator[str]:
         """Messages for what is wrong between fields; each may start with "key: "."""
         yield from ()
 
@@ -41,7 +41,7 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Section:
-        broken = list(self.rules())
+        broken = list(self.problems())
         if broken:
             raise PydanticCustomError("rules", "{broken}", {"broken": broken})
         return self

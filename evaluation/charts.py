@@ -17,19 +17,21 @@ WIDTH = 720
 Point = tuple[float, float]
 
 
-def bars(title: str, groups: Sequence[tuple[str, Sequence[tuple[str, str, Estimate]]]]) -> str:
-    """Horizontal bars from 0 to 100% with intervals. `groups`: (metric label, [(class, model label, estimate)])."""
+def bars(title: str, groups: Sequence[tuple[str, str, Sequence[tuple[str, str, Estimate]]]]) -> str:
+    """Horizontal bars from 0 to 100% with intervals. `groups`: (label, note below it, [(class, model, estimate)])."""
     left, right, bar, gap, space = 190, 66, 16, 5, 20
     scale = WIDTH - left - right
     top, parts = 26.0, []
-    height = top + sum(len(entries) * (bar + gap) + space for _, entries in groups)
+    height = top + sum(len(entries) * (bar + gap) + space for _, _, entries in groups)
     for tick in range(0, 101, 25):
         x = left + scale * tick / 100
         parts.append(_line("grid", x, 18, x, height - 12))
         parts.append(_text("tick", x, 11, f"{tick}%", "middle"))
-    for label, entries in groups:
+    for label, note, entries in groups:
         middle = top + (len(entries) * (bar + gap) - gap) / 2
-        parts.append(_text("label", left - 12, middle, label, "end"))
+        parts.append(_text("label", left - 12, middle - (8 if note else 0), label, "end"))
+        if note:
+            parts.append(_text("tick", left - 12, middle + 9, note, "end"))
         for style, model, found in entries:
             low, value, high = (left + scale * _clip(found[key]) for key in ("low", "value", "high"))
             y, interval = top + bar / 2, f"{percent(found['low'])} to {percent(found['high'])}"

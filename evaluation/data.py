@@ -10,8 +10,6 @@ from typing import Any, NotRequired
 from common.failure import JobError
 from common.rows import Kind, Message, Row, kind_of, read_rows
 
-MOST_TRAINING_ROWS = 100_000
-"""Training rows that are looked at for examples, names and the majority answer."""
 KINDS: tuple[Kind, ...] = ("messages", "preference", "text")
 
 

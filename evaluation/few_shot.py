@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from data import Case
-from metrics import parse_json
 from slices import target_name
 
 from common.prompts import PromptError, render_each, text_ids
 from common.rows import Message, Row
+from common.targets import NO_JSON, find_labels, json_or_nothing
 
 MOST_TOOLS = 40
+MOST_LABELS = 100
 MOST_FIELDS = 12
 CONTAINERS = ("arguments", "parameters", "args", "input", "slots")
+LABELS_PREAMBLE = "Answer each message with one of these labels, and with nothing else:\n"
 PLAIN_PREAMBLE = "Answer each message in the same way as in the examples, and with nothing else."
 
 
@@ -49,11 +51,14 @@ class Shown:
 class FewShot:
     """Examples and a preamble drawn from the training rows; the same seed draws the same."""
 
-    def __init__(self, training: Sequence[Row], examples: int, seed: int, json_targets: bool) -> None:
-        self.preamble = (
-            json_preamble([row["messages"][-1]["content"] for row in training]) if json_targets else PLAIN_PREAMBLE
-        )
-        self.examples = choose(training, examples, seed, json_targets)
+    def __init__(self, training: Sequence[Row], examples: int, seed: int, most_labels: int = 0) -> None:
+        """`most_labels`: see labels.py; the base model is told the labels, which it can't know."""
+        targets = [row["messages"][-1]["content"] for row in training]
+        labels = find_labels(targets, min(most_labels, MOST_LABELS))
+        values = [json_or_nothing(target) for target in targets]
+        self.preamble = LABELS_PREAMBLE + "\n".join(labels) if labels else preamble(values)
+        kinds = targets if labels else [(value is NO_JSON, target_name(value)) for value in values]
+        self.examples = choose(training, kinds, examples, seed)
 
     def prompt(self, row: Row, count: int | None = None, in_turns: bool = True) -> list[Message]:
         """Returns the messages to complete for a test row, after the first `count` examples (None: all)."""
@@ -102,32 +107,30 @@ class FewShot:
         return len(text_ids(tokenizer, [text])[0]) + len(wanted) < room
 
 
-def choose(training: Sequence[Row], count: int, seed: int, json_targets: bool) -> list[Row]:
-    """Draws training rows; with JSON targets each name comes once before any comes twice."""
-    shuffled = random.Random(seed).sample(list(training), len(training))  # noqa: S311 (no secret)
-    if not json_targets:
-        return shuffled[:count]
+def choose(training: Sequence[Row], kinds: Sequence[Any], count: int, seed: int) -> list[Row]:
+    """Draws training rows; each kind (a label, a name of JSON targets, text as such) comes once before any twice."""
+    shuffled = random.Random(seed).sample(range(len(training)), len(training))  # noqa: S311 (no secret)
     rounds: dict[Any, int] = {}
     ranked = []
-    for place, row in enumerate(shuffled):
-        try:
-            name = target_name(parse_json(row["messages"][-1]["content"]))
-        except ValueError:
-            continue
-        rounds[name] = rounds.get(name, 0) + 1
-        ranked.append((rounds[name], place, row))
+    for place, index in enumerate(shuffled):
+        rounds[kinds[index]] = rounds.get(kinds[index], 0) + 1
+        ranked.append((rounds[kinds[index]], place, training[index]))
     return [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])[:count]]
 
 
-def json_preamble(targets: Sequence[str]) -> str:
+def preamble(values: Sequence[Any]) -> str:
+    """Describes the answers: JSON where all of training's are, either where some are (`values`: NO_JSON for text)."""
+    found = [value for value in values if value is not NO_JSON]
+    if not found:
+        return PLAIN_PREAMBLE
+    return json_preamble(found, mixed=len(found) < len(values))
+
+
+def json_preamble(values: Sequence[Any], mixed: bool = False) -> str:
     """Describes the JSON to answer with: the names that occur in the targets and the fields of each."""
     fields: dict[str, dict[str, None]] = {}
     container = ""
-    for text in targets:
-        try:
-            target = parse_json(text)
-        except ValueError:
-            continue
+    for target in values:
         name = target_name(target)
         if name is None:
             continue
@@ -135,11 +138,18 @@ def json_preamble(targets: Sequence[str]) -> str:
         inner = target.get(container) if container else target
         fields.setdefault(name, {}).update(dict.fromkeys(inner if isinstance(inner, dict) else ()))
     if not fields:
+        if mixed:
+            return PLAIN_PREAMBLE
         return "Answer each message with one JSON value of the same form as in the examples, and with nothing else."
     tools = "\n".join(
         f"{name}({', '.join(list(keys)[:MOST_FIELDS])})" for name, keys in sorted(fields.items())[:MOST_TOOLS]
     )
     where = f' in "{container}"' if container else ""
+    if mixed:
+        return (
+            f"{PLAIN_PREAMBLE} Where that is a JSON object, it names one of these tools and gives the fields that the "
+            f"message mentions{where}:\n{tools}"
+        )
     return (
         f"Answer each message with one JSON object and nothing else. It names one of these tools and gives the fields "
         f"that the message mentions{where}:\n{tools}"

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from common.metric_names import BY_NAME
+from common.metric_names import BY_NAME, Metric
 
 CONFIDENCE = 0.95
-CANDIDATE, BASE, FEW_SHOT = "candidate", "base", "base_few_shot"
+CANDIDATE, BASE, FEW_SHOT, CHAMPION = "candidate", "base", "base_few_shot", "champion"
 
 
 class Estimate(TypedDict):
@@ -37,7 +37,8 @@ class Mean:
     errors: Any
     """An array, one number a group; they sum to 0."""
     binary: bool
-    """Whether each row is right or wrong."""
+    """Whether each row is right or wrong, or the mean behaves like a share of such rows."""
+    rows: float
 
     @property
     def varies(self) -> bool:
@@ -54,7 +55,7 @@ def mean(totals: Sequence[float], weights: Sequence[float] | None, groups: Any) 
     value = float(above.sum()) / size
     errors = np.bincount(groups, above - value * below) / size
     errors[np.abs(errors) < 1e-12] = 0.0  # rounding
-    return Mean(value, errors, weights is None and bool(np.isin(above, (0.0, 1.0)).all()))
+    return Mean(value, errors, weights is None and bool(np.isin(above, (0.0, 1.0)).all()), len(above))
 
 
 def standard_error(errors: Any) -> float:
@@ -80,16 +81,23 @@ def wilson(share: float, rows: float, reach: float) -> tuple[float, float]:
     return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
 
 
-def interval(found: Mean, rows: int, share: bool) -> Estimate:
-    """A mean with its interval; a share's stays between 0 and 1."""
+def effective_rows(found: Mean) -> float:
+    """As many independent rows would be as uncertain as these: those of one group that resemble each other count less.
+
+    None counts more than once.
+    """
     groups, error = len(found.errors), standard_error(found.errors)
-    reach = quantile(groups)
+    variance = found.value * (1 - found.value)
+    known = found.varies and math.isfinite(error)
+    return min(float(found.rows), variance / error**2 if known else float(groups))
+
+
+def interval(found: Mean, share: bool) -> Estimate:
+    """A mean with its interval; a share's stays between 0 and 1."""
+    reach = quantile(len(found.errors))
     if share and found.binary:
-        variance = found.value * (1 - found.value)
-        # Rows of one group that resemble each other count less; none counts more than once.
-        alike = min(rows, variance / error**2) if found.varies and math.isfinite(error) else groups
-        return _estimate(found.value, *wilson(found.value, alike, reach))
-    return _around(found.value, error, reach, (0.0, 1.0) if share else None)
+        return _estimate(found.value, *wilson(found.value, effective_rows(found), reach))
+    return _around(found.value, standard_error(found.errors), reach, (0.0, 1.0) if share else None)
 
 
 def difference(one: Mean, other: Mean, sign: float, share: bool) -> Estimate:
@@ -115,31 +123,48 @@ def _around(value: float, error: float, reach: float, ends: tuple[float, float] 
 
 
 def _estimate(value: float, low: float, high: float) -> Estimate:
-    return {"value": round(value, 6), "low": round(low, 6), "high": round(high, 6)}
+    # Adding 0 makes 0 of -0, which a page would show with its sign.
+    return {"value": round(value, 6) + 0.0, "low": round(low, 6) + 0.0, "high": round(high, 6) + 0.0}
+
+
+def means_of(
+    values: Mapping[str, Sequence[float]],
+    weights: Sequence[float] | None = None,
+    groups: Sequence[int] | None = None,
+) -> dict[str, Mean]:
+    """One metric's mean for each model.
+
+    `values` holds a number per row and model; with `weights` (tokens of a row) it holds sums, and ratios are estimated.
+    `groups` says which rows belong together; without it each stands alone.
+    """
+    import numpy as np
+
+    rows = len(next(iter(values.values())))
+    together = np.unique(range(rows) if groups is None else groups, return_inverse=True)[1]
+    return {model: mean(row_values, weights, together) for model, row_values in values.items()}
+
+
+def estimates(metric: Metric, found: Mapping[str, Mean]) -> dict[str, Estimate]:
+    """Each model's estimate and, if all are there, the candidate's `improvement` and `improvement_on_champion`.
+
+    The improvement is over the better of the two bases; both are above zero where the candidate is better.
+    """
+    sign = -1.0 if metric.lower_is_better else 1.0
+    result = {model: interval(one, metric.share) for model, one in found.items()}
+    bases = [model for model in (BASE, FEW_SHOT) if model in found]
+    if CANDIDATE in found and bases:
+        better = max(bases, key=lambda model: sign * found[model].value)
+        result["improvement"] = difference(found[CANDIDATE], found[better], sign, metric.share)
+    if CANDIDATE in found and CHAMPION in found:
+        result["improvement_on_champion"] = difference(found[CANDIDATE], found[CHAMPION], sign, metric.share)
+    return result
 
 
 def summarise(
-    name: str,
+    named: str | Metric,
     values: Mapping[str, Sequence[float]],
     weights: Sequence[float] | None = None,
     groups: Sequence[int] | None = None,
 ) -> dict[str, Estimate]:
-    """Returns one metric's estimate for each model and, if all are there, the candidate's improvement.
-
-    `values` holds a number per row and model; with `weights` (tokens of a row) it holds sums, and ratios are estimated.
-    `groups` says which rows belong together; without it each stands alone. The improvement is over the better of the
-    two bases and above zero where the candidate is better.
-    """
-    import numpy as np
-
-    rows, metric = len(next(iter(values.values()))), BY_NAME[name]
-    together = np.unique(range(rows) if groups is None else groups, return_inverse=True)[1]
-    found = {model: mean(row_values, weights, together) for model, row_values in values.items()}
-    share = metric.share and weights is None
-    result = {model: interval(one, rows, share) for model, one in found.items()}
-    bases = [model for model in (BASE, FEW_SHOT) if model in found]
-    if CANDIDATE in found and bases:
-        better = (min if metric.lower_is_better else max)(bases, key=lambda model: found[model].value)
-        sign = -1.0 if metric.lower_is_better else 1.0
-        result["improvement"] = difference(found[CANDIDATE], found[better], sign, share)
-    return result
+    """`estimates` of `means_of`; `named`: a metric of common/metric_names.py by its name, or one of the user's own."""
+    return estimates(BY_NAME[named] if isinstance(named, str) else named, means_of(values, weights, groups))

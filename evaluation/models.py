@@ -19,6 +19,7 @@ from common.base_model import (
 )
 from common.failure import JobError, first_line
 from common.precision import dtype
+from common.prompts import PLAIN_TEMPLATE
 from common.quiet import quiet
 
 
@@ -72,21 +73,25 @@ def keep_adapter(model: Path, target: Path) -> None:
             shutil.copytree(model / "code", target / "code", dirs_exist_ok=True)
 
 
-def find_base(base: str, commit: str | None = None) -> str:
-    """Returns the base model's directory, downloaded where it is on a hub; raises JobError.
+def find_base(base: str, commit: str | None = None) -> tuple[str, str]:
+    """Returns the base model's directory, downloaded where it is on a hub, and the hub's commit; raises JobError.
 
     `commit` is the hub's that training took: the newest may be another one by now.
     """
     path = Path(base)
     if not path.is_dir():
-        if path.is_absolute() or path.exists():
-            raise JobError(f"{base}: no such directory; --base-model is a model directory or a hub id")
-        return str(hub_model(base if "@" in base or not commit else f"{base}@{commit}")[0])
-    return str(model_directory(path))
+        if not base or path.is_absolute() or path.exists():
+            raise JobError(f"{base or 'no base model'}: no such directory; it is a model directory or a hub id")
+        found, commit = hub_model(base if "@" in base or not commit else f"{base}@{commit}")
+        return str(found), commit
+    return str(model_directory(path)), ""
 
 
-def load_tokenizer(directory: str | Path) -> Any:
-    """Loads a tokenizer; raises JobError if it has no chat template or no end token."""
+def load_tokenizer(directory: str | Path, plain: bool = False) -> Any:
+    """Loads a tokenizer; raises JobError if it has no chat template or no end token.
+
+    `plain`: where it has no template it gets the one that training gives it, which a tuned model is saved with.
+    """
     from transformers import AutoTokenizer
 
     with quiet():
@@ -94,6 +99,8 @@ def load_tokenizer(directory: str | Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise JobError(f"{directory}: the tokenizer can't be loaded: {first_line(error)}") from None
+    if not tokenizer.chat_template and plain:
+        tokenizer.chat_template = PLAIN_TEMPLATE
     if not tokenizer.chat_template:
         raise JobError(f"{directory}: the tokenizer has no chat template; training saves one with the tokenizer")
     if tokenizer.eos_token_id is None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import charts
-from intervals import BASE, CANDIDATE, FEW_SHOT
+from decision import number
+from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
 
-from common.metric_names import BY_NAME, METRICS
+from common.metric_names import Metric, metrics_of
 
 TEMPLATE = "report.html.j2"
-MODELS = {CANDIDATE: "tuned", FEW_SHOT: "base with examples", BASE: "base"}
-STYLES = {CANDIDATE: "tuned", FEW_SHOT: "few", BASE: "base"}
-LABELS = {metric.name: metric.label for metric in METRICS}
+MODELS = {CANDIDATE: "tuned", CHAMPION: "champion", FEW_SHOT: "base with examples", BASE: "base"}
+STYLES = {CANDIDATE: "tuned", CHAMPION: "champion", FEW_SHOT: "few", BASE: "base"}
 # What a row is called, what its training loss is, and when one answer is right.
 WORDS = {
     "messages": ("rows", "Mean loss over completion tokens.", "the same text, or the same JSON value"),
@@ -32,6 +32,7 @@ WORDS = {
 }
 SAMPLES = 6
 MOST_SLICES = 40
+MOST_LABELS, MOST_MISTAKES = 60, 15
 
 
 def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
@@ -45,14 +46,16 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    headline = headline_metric(evaluation)
+    headline = metrics_of(evaluation)[headline_metric(evaluation)]
     environment.filters.update(pretty=pretty, shown=lambda number: shown(headline, number))
     noun, loss, right = WORDS[evaluation["kind"]]
     context = {
         "evaluation": evaluation,
         "verdict": verdict(evaluation, headline),
-        "headline": LABELS[headline],
-        "headline_metric": evaluation["metrics"][headline],
+        "headline": headline.label,
+        "headline_metric": evaluation["metrics"][headline.name],
+        "most_labels": MOST_LABELS,
+        "most_mistakes": MOST_MISTAKES,
         "noun": noun,
         "loss": loss,
         "right": right,
@@ -60,30 +63,38 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "models": models(evaluation),
         "styles": STYLES,
         "bars": bar_chart(evaluation),
-        "costs": costs(evaluation),
+        "tables": tables(evaluation),
         "curves": loss_curves(evaluation),
         "slices": slice_rows(evaluation, headline),
+        "judge": evaluation.get("judge"),
+        "judge_rows": judge_rows(evaluation),
+        "labels_table": label_rows(evaluation),
+        "mistakes": mistakes(evaluation),
         "samples": samples(records, right_metric(evaluation)),
+        "gate": evaluation["gate"],
+        "power": power(evaluation),
         "counted": counted(evaluation),
         "facts": facts(evaluation),
-        "labels": LABELS,
     }
     return environment.get_template(TEMPLATE).render(context)
 
 
 def models(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """The models that were asked, by their names in the page; texts are shown without examples."""
-    return {key: name for key, name in MODELS.items() if evaluation["kind"] != "text" or key != FEW_SHOT}
+    asked = evaluation["metrics"]["validation_loss"]
+    return {
+        key: name for key, name in MODELS.items() if key in asked and (evaluation["kind"] != "text" or key != FEW_SHOT)
+    }
 
 
-def shown(metric: str, value: float) -> str:
+def shown(metric: Metric, value: float) -> str:
     """A value as the page writes it: a share in percent, a loss with three places."""
-    return charts.percent(value) if BY_NAME[metric].share else f"{value:.3f}"
+    return charts.percent(value) if metric.share else f"{value:.3f}"
 
 
-def difference(metric: str, value: float) -> str:
+def difference(metric: Metric, value: float) -> str:
     """A gain: 0.123 -> +12.3 points, of a loss +0.123."""
-    return f"{100 * value:+.1f} points" if BY_NAME[metric].share else f"{value:+.3f}"
+    return f"{100 * value:+.1f} points" if metric.share else f"{value:+.3f}"
 
 
 def pretty(text: str) -> str:
@@ -103,7 +114,8 @@ def headline_metric(evaluation: Mapping[str, Any]) -> str:
         return "validation_loss"
     if evaluation["kind"] == "preference":
         return "preference_accuracy"
-    return "exact_match" if any(found["exact_match"][model]["value"] > 0.02 for model in MODELS) else "token_f1"
+    seen = any(found["exact_match"][model]["value"] > 0.02 for model in models(evaluation))
+    return "exact_match" if seen else "token_f1"
 
 
 def right_metric(evaluation: Mapping[str, Any]) -> str:
@@ -117,11 +129,16 @@ def counted(evaluation: Mapping[str, Any]) -> str:
     return f"{rows} {WORDS[evaluation['kind']][0]}" + (f" in {groups} groups" if groups < rows else "")
 
 
-def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
+def of_rows(found: Mapping[str, Any]) -> str:
+    """ "of 60 rows" for a metric that not all rows have."""
+    return f"of {found['rows']} rows" if "rows" in found else ""
+
+
+def verdict(evaluation: Mapping[str, Any], metric: Metric) -> dict[str, str]:
     """Returns `tone` (good, unclear, bad), a short `word` and a `sentence`."""
-    found = evaluation["metrics"][metric]
+    found = evaluation["metrics"][metric.name]
     gain, tuned = found["improvement"], found[CANDIDATE]["value"]
-    choose = min if BY_NAME[metric].lower_is_better else max
+    choose = min if metric.lower_is_better else max
     better = choose((BASE, FEW_SHOT), key=lambda model: found[model]["value"])
     how = " with examples in its prompt" if better == FEW_SHOT else " asked the same way"
     if evaluation["kind"] == "text":
@@ -133,7 +150,7 @@ def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     else:
         tone, word = "unclear", "No clear difference"
     sentence = (
-        f"{LABELS[metric]} on {counted(evaluation)} that training never saw: "
+        f"{metric.label} on {counted(evaluation)} that training never saw: "
         f"{shown(metric, tuned)} tuned, {shown(metric, found[better]['value'])} for the base model{how}. "
         f"The gain is {difference(metric, gain['value'])}, 95% interval {difference(metric, gain['low'])} to "
         f"{difference(metric, gain['high'])}."
@@ -141,24 +158,63 @@ def verdict(evaluation: Mapping[str, Any], metric: str) -> dict[str, str]:
     return {"tone": tone, "word": word, "sentence": sentence}
 
 
+def power(evaluation: Mapping[str, Any]) -> str:
+    """What the rules could not have seen, with the variance that was found: "exact_match 0.06 beyond ..."."""
+    seen = [
+        f"{rule['rule'].split()[0]} {number(rule['smallest_seen'])}"
+        for rule in evaluation["gate"]["rules"]
+        if rule.get("smallest_seen")
+    ]
+    if not seen:
+        return ""
+    return (
+        f"With {counted(evaluation)} as different as these, a rule sees in four runs of five what lies so far beyond "
+        f"its margin: {', '.join(dict.fromkeys(seen))}."
+    )
+
+
 def bar_chart(evaluation: Mapping[str, Any]) -> Any:
-    """The picture of all shares; None where there are none."""
+    """The picture of all shares where more is better; None where there are none."""
     from markupsafe import Markup
 
+    asked = models(evaluation)
     groups = [
-        (metric.label, [(STYLES[model], MODELS[model], evaluation["metrics"][metric.name][model]) for model in MODELS])
-        for metric in METRICS
-        if metric.name in evaluation["metrics"] and metric.share
+        (metric.label, of_rows(found), [(STYLES[model], name, found[model]) for model, name in asked.items()])
+        for metric in metrics_of(evaluation).values()
+        if metric.share and not metric.lower_is_better and (found := evaluation["metrics"].get(metric.name))
     ]
     if not groups:
         return None
     return Markup(charts.bars("Quality of the tuned model and its base, with 95% intervals", groups))  # noqa: S704 (charts escapes)
 
 
-def costs(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Metrics where lower is better."""
+def tables(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, dict[str, list[str]]]]]]:
+    """What the picture doesn't hold: (heading, [(label, note, {model or "improvement": [value, low, high]})])."""
     found = evaluation["metrics"]
-    return [(metric.label, found[metric.name]) for metric in METRICS if metric.lower_is_better and metric.name in found]
+    rest = [
+        metric
+        for metric in metrics_of(evaluation).values()
+        if metric.name in found and (metric.lower_is_better or not metric.share)
+    ]
+    made = []
+    for heading, lower in (("Lower is better", True), ("Higher is better", False)):
+        rows = [
+            (metric.label, of_rows(found[metric.name]), written(metric, found[metric.name]))
+            for metric in rest
+            if metric.lower_is_better == lower
+        ]
+        if rows:
+            made.append((heading, rows))
+    return made
+
+
+def written(metric: Metric, found: Mapping[str, Any]) -> dict[str, list[str]]:
+    """A metric's estimates as the page writes them: value, low, high."""
+    return {
+        name: [shown(metric, estimate[key]) for key in ("value", "low", "high")]
+        for name, estimate in found.items()
+        if name != "rows"
+    }
 
 
 def loss_curves(evaluation: Mapping[str, Any]) -> Any:
@@ -177,24 +233,54 @@ def loss_curves(evaluation: Mapping[str, Any]) -> Any:
     return Markup(charts.curves("Loss during training", series, "optimizer step", unit))  # noqa: S704
 
 
-def slice_rows(evaluation: Mapping[str, Any], metric: str) -> list[dict[str, Any]]:
+def slice_rows(evaluation: Mapping[str, Any], metric: Metric) -> list[dict[str, Any]]:
     """Slices, the tuned model's weakest first; of a loss there is no picture."""
     from markupsafe import Markup
 
-    sign = -1 if BY_NAME[metric].lower_is_better else 1
-    ordered = sorted(evaluation["slices"], key=lambda entry: sign * entry["metrics"][metric][CANDIDATE]["value"])
+    sign, asked = -1 if metric.lower_is_better else 1, models(evaluation)
+    ordered = sorted(evaluation["slices"], key=lambda entry: sign * entry["metrics"][metric.name][CANDIDATE]["value"])
     rows = []
     for entry in ordered[:MOST_SLICES]:
-        found = entry["metrics"][metric]
+        found = entry["metrics"][metric.name]
         spread = ""
-        if BY_NAME[metric].share:
+        if metric.share:
             spread = charts.spread(
                 f"{entry['name']}: "
-                + ", ".join(f"{MODELS[model]} {charts.percent(found[model]['value'])}" for model in MODELS),
-                [(STYLES[model], found[model]) for model in MODELS],
+                + ", ".join(f"{name} {charts.percent(found[model]['value'])}" for model, name in asked.items()),
+                [(STYLES[model], found[model]) for model in asked],
             )
         rows.append({"name": entry["name"], "rows": entry["rows"], "found": found, "spread": Markup(spread)})  # noqa: S704
     return rows
+
+
+def judge_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What came of the pairs that a judge saw; the counts add up to all of them."""
+    judge = evaluation.get("judge")
+    if not judge:
+        return []
+    agreed = judge["ties"] - sum(judge["of_ties"].values())
+    return [
+        ("the tuned answer is better", judge["wins"]),
+        ("the base's answer is better", judge["losses"]),
+        ("a tie", agreed),
+        ("a tie, since the verdict changed with the order", judge["of_ties"]["orders_disagree"]),
+        ("a tie, since both answers are the same", judge["of_ties"]["same_answer"]),
+        ("left out: it did not want to judge", judge["left_out"]["abstained"]),
+        ("left out: a reply without a verdict", judge["left_out"]["unparsed"]),
+        ("left out: it could not be asked", judge["left_out"]["failed"]),
+    ]
+
+
+def label_rows(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Labels, the tuned model's weakest first; those that no target of the test rows has come last."""
+    found = (evaluation.get("labels") or {}).get("labels", ())
+    return sorted(found, key=lambda entry: (not entry["rows"], entry[CANDIDATE]["f1"], entry["label"]))
+
+
+def mistakes(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the tuned model took for what, the most frequent first."""
+    pairs = (evaluation.get("labels") or {}).get("confusion", {}).get(CANDIDATE, ())
+    return [pair for pair in pairs if pair["answer"] != pair["target"]]
 
 
 def samples(records: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
@@ -229,7 +315,10 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
     settings, training = evaluation["settings"], evaluation.get("training") or {}
     seconds = settings.get("seconds", {})
     tables = [
-        ("Models", [("Tuned", evaluation["models"]["candidate"]), ("Base", evaluation["models"]["base"])]),
+        (
+            "Models",
+            [(key.replace("candidate", "tuned").capitalize(), name) for key, name in evaluation["models"].items()],
+        ),
         (
             "Scoring",
             [

@@ -1,16 +1,18 @@
-"""Scores the tuned model beside its base on unseen rows. Runs in the Evaluate step's processing container (GPU or CPU).
+"""Scores the tuned model on unseen rows, beside its base and the champion, and decides whether it goes on. Runs in the
+Evaluate step's processing container (GPU or CPU).
 
-    python score.py --model model.tar.gz --base-model base --data test --train-data train --output evaluation
+    python reference.py --as base --model base --data test --train-data train --output base-scores
+    python score.py --model model.tar.gz --base-scores base-scores --data test --train-data train --output evaluation \
+                    --rule "exact_match base better_by 0.05 0.95"
 
-The base model is asked twice: with the same prompt as the tuned model, and with examples from training and, for JSON, a
-list of the tools (few_shot.py), which is its fair chance. Writes under --output:
+What it is compared with was scored before (reference.py). Writes under --output:
 
-    evaluation.json      metrics with 95% intervals, for all rows and for slices of them
+    evaluation.json      metrics with 95% intervals, for all rows and for slices of them; the gate's decision
     report.html          the same as one page that needs nothing else
     predictions.jsonl    {"row", "slice", "prompt", "target", "answers": {model: text}, "metrics": {model: {...}}}
 
-Exit codes: 0 done, 1 the evaluation failed (the reason is on stderr), 2 bad usage.
-Not covered: sampling, judging by another model.
+Exit codes: 0 done, whatever the gate says; 1 the evaluation failed (the reason is on stderr), 2 bad usage.
+Not covered: sampling.
 """
 
 from __future__ import annotations
@@ -21,190 +23,203 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import MOST_TRAINING_ROWS, Case, draw, load_rows
-from few_shot import FewShot
+from asking import common_arguments, dials, guarded, machine, take_rows, volume
+from data import load_rows
 from intervals import BASE, CANDIDATE, FEW_SHOT
-from metrics import is_json
+from judging import begin, judged
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
-from passes import Pass, run_pass, run_text_pass, token_limit, window_size
-from results import build_evaluation, predictions, score_rows, text_predictions
+from passes import Pass, run_pass, run_text_pass
+from results import build_evaluation, groups_of, predictions, score_rows, text_predictions
+from scores import Scores, load
 
+from common.custom_metrics import Custom, CustomMetricError
+from common.custom_metrics import load as read_metrics
 from common.dials import add_arguments
-from common.evaluation_dials import EVALUATION
-from common.failure import JobError, report_failure
-from common.prompts import takes_system
-from common.rows import TextRow
-from common.seed_dial import SEED
+from common.evaluation_dials import JUDGE
+from common.failure import JobError
+from common.gate_dials import GATE
+from common.gate_rules import Rule, read_rule
+from common.targets import MOST_TRAINING_ROWS
 
 FILES = ("evaluation.json", "report.html", "predictions.jsonl")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; `max_new_tokens` and `max_rows` of 0 mean: as the data asks, and all."""
+    """What the command line says; `max_rows` of 0 means all."""
 
     model: Path
-    base_model: str
+    base_model: str | None
+    base_scores: Path
+    champion_scores: Path | None
     data: Path
     train_data: Path
     output: Path
     adapter_output: Path | None
-    few_shot: int
+    rule: list[Rule]
+    slice_margin: float
+    slice_rows: int
     max_new_tokens: int
     batch_size: int
+    labels: int
+    custom_metrics: Path | None
+    judge: str | None
+    judge_criteria: str
+    judge_rows: int
+    judge_max_tokens: int
+    judge_at_once: int
+    judge_labels: Path | None
     max_rows: int
     seed: int
     message_file: Path | None
 
 
+FROM_BASE = ("few_shot", "few_shot_fewer", "rows_cut", "training_rows")
+"""Settings that EvaluateBase has found."""
+
+
 def parse(arguments: list[str] | None = None) -> Options:
     """Reads the command line; ends the program with exit code 2 where it is wrong."""
-    parser = argparse.ArgumentParser(description="Scores a tuned model beside its base model on unseen rows.")
+    parser = argparse.ArgumentParser(description="Scores a tuned model on unseen rows, and decides whether it goes on.")
     parser.add_argument("--model", type=Path, required=True, help="the tuned model: model.tar.gz or its directory")
-    parser.add_argument("--base-model", required=True, help="the base model: a directory, or a hub id")
-    parser.add_argument("--data", type=Path, required=True, help="test rows (directory with .jsonl files)")
-    parser.add_argument("--train-data", type=Path, required=True, help="training rows; examples are drawn from them")
-    parser.add_argument("--output", type=Path, required=True, help="directory to write to")
+    parser.add_argument("--base-model", help="what an adapter alone goes on: a directory, or a hub id")
+    parser.add_argument("--base-scores", type=Path, required=True, help="directory that reference.py wrote of the base")
+    parser.add_argument("--champion-scores", type=Path, help="directory that reference.py wrote of the champion")
     parser.add_argument(
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
-    add_arguments(parser, [dial for dial in (*EVALUATION, SEED) if dial.argument])
-    parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
+    parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
+    parser.add_argument("--judge-labels", type=Path, help="pairs that people judged, one JSON object a line")
+    parser.add_argument(
+        "--rule", type=_rule, action="append", default=[], metavar="TEXT",
+        help="what the gate asks, several times: METRIC base|champion|value better_by|not_worse_than NUMBER CONFIDENCE",
+    )  # fmt: skip
+    common_arguments(parser)
+    add_arguments(parser, [*dials(examples=False), *(dial for dial in (*JUDGE, *GATE) if dial.argument)])
     return Options(**vars(parser.parse_args(arguments)))
+
+
+def _rule(text: str) -> Rule:
+    try:
+        return read_rule(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(options: Options) -> dict[str, Any]:
     """Does the whole evaluation and returns evaluation.json; raises JobError."""
     started = time.monotonic()
-    kind, all_rows = load_rows(options.data)
-    rows = draw(all_rows, options.max_rows, options.seed)
-    # Texts have no examples to show and no answers to compare with.
+    own = own_metrics(options.custom_metrics)
+    kind, rows, all_rows = take_rows(options.data, options.max_rows, options.seed)
+    judging = begin(
+        None if kind == "text" else options.judge, options.judge_criteria, options.judge_rows,
+        options.judge_max_tokens, options.judge_at_once, options.judge_labels,
+    )  # fmt: skip
+    if kind == "text" and options.judge:
+        print("[score] the rows are texts, which have no answers to judge", flush=True)
+    base = load(options.base_scores, kind, rows)
+    champion = load(options.champion_scores, kind, rows) if options.champion_scores else None
+    # Texts have no majority answer, and no names.
     training = [] if kind == "text" else load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1]
-    # Beside the model: that is the job's volume, and /tmp a small disk of the machine's.
-    with tempfile.TemporaryDirectory(prefix="score-", dir=_volume(options.model)) as scratch:
+    with tempfile.TemporaryDirectory(prefix="score-", dir=volume(options.model)) as scratch:
         candidate = find_candidate(options.model, Path(scratch))
-        base = find_base(options.base_model, (candidate.training or {}).get("base_commit"))
-        if kind == "text":
-            passes, how = _text_passes(rows, candidate, base, options)
-        else:
-            passes, how = _passes(rows, training, candidate, base, options)
+        _check_commit(candidate, base)
+        done, settings = _ask(kind, rows, candidate, base, options)
         if options.adapter_output:
             keep_adapter(candidate.directory, options.adapter_output)
-    scores, json_targets = ({}, False) if kind == "text" else score_rows(rows, passes)
-    evaluation = build_evaluation(kind, rows, training, passes, scores, json_targets)
+    passes = {CANDIDATE: done, **base.passes, **(champion.passes if champion else {})}
+    passes.setdefault(FEW_SHOT, base.passes[BASE])  # what examples there could be has no place before a text
+    scores = {} if kind == "text" else score_rows(rows, passes, own)
+    gate = {"rules": options.rule, "slice_margin": options.slice_margin, "slice_rows": options.slice_rows}
+    metrics, name = [custom.metric for custom in own], _champion_name(champion)
+    evaluation = build_evaluation(kind, rows, training, passes, scores, gate, name, options.labels, metrics)
+    for metric in metrics:
+        if metric.name not in evaluation["metrics"]:
+            print(f"[score] {metric.name} applies to none of the {len(rows)} rows, and is left out", flush=True)
     evaluation["training"] = candidate.training
-    evaluation["models"] = _names(candidate, base)
-    settings = _settings(options, passes, time.monotonic() - started)
-    evaluation["settings"] = {**settings, **how, "test_rows": len(all_rows)}
+    evaluation["models"] = _names(candidate, base, champion)
+    evaluation["settings"] = {
+        **{name: base.settings[name] for name in FROM_BASE if name in base.settings},
+        **settings,
+        "batch_size": options.batch_size,
+        "max_rows": options.max_rows,
+        "seed": options.seed,
+        "test_rows": all_rows,
+        "seconds": _seconds(passes, time.monotonic() - started),
+    }
     records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
+    evaluation["judge"] = None
+    if judging:
+        evaluation["judge"], by_row = judged(judging, rows, passes, groups_of(rows), options.seed)
+        records = [{**record, "judge": by_row.get(record["row"])} for record in records]
     _write(options.output, evaluation, records)
     return evaluation
 
 
-def _volume(model: Path) -> Path | None:
-    """The directory of the model, where one may write there."""
-    return model.parent if os.access(model.parent, os.W_OK) else None
+def own_metrics(path: Path | None) -> tuple[Custom, ...]:
+    """The user's own metrics, of the file that was shipped with this one. Raises JobError."""
+    try:
+        return read_metrics(path.read_text("utf-8"), str(path)) if path else ()
+    except CustomMetricError as error:
+        raise JobError(str(error)) from None
+    except UnicodeDecodeError:
+        raise JobError(f"{path}: is no UTF-8 text") from None
 
 
-def _passes(
-    rows: list[Case], training: list[Case], candidate: Candidate, base: str, options: Options
-) -> tuple[dict[str, Pass], dict[str, Any]]:
-    """The results of each model, and the settings that led to them."""
+def _check_commit(candidate: Candidate, base: Scores) -> None:
+    """A hub's newest commit may have changed between the two jobs."""
+    trained, scored = (candidate.training or {}).get("base_commit"), base.settings.get("base_commit")
+    if trained and scored and trained != scored:
+        raise JobError(
+            f"{base.name} was scored at the hub's commit {scored} and trained at {trained}; name one: "
+            f"model.base: {base.name}@{trained}"
+        )
+
+
+def _ask(
+    kind: str, rows: list[Any], candidate: Candidate, base: Scores, options: Options
+) -> tuple[Pass, dict[str, Any]]:
+    """The tuned model's results, and the settings that led to them: those that the base had."""
     from generation import Generator
 
-    tokenizer = load_tokenizer(candidate.directory)
-    targets = [row["messages"][-1]["content"] for row in rows]
-    all_json = all(is_json(target) for target in targets)
-    shots = FewShot(training, options.few_shot, options.seed, all_json)
-    if not takes_system(tokenizer):
-        print("[score] the chat template takes no system message: its text begins the first message", flush=True)
-    limit = token_limit(tokenizer, targets, options.max_new_tokens)
-    passes: dict[str, Pass] = {}
-    generator = Generator(load_model(candidate.weights or base, candidate.adapter), tokenizer)
-    passes[CANDIDATE] = run_pass(CANDIDATE, generator, rows, limit, options.batch_size)
-    del generator  # one model in memory at a time
-    _free()
-    generator = Generator(load_model(base), tokenizer)
-    passes[BASE] = run_pass(BASE, generator, rows, limit, options.batch_size)
-    shown = shots.show(rows, tokenizer, generator.positions)
-    if shown.note():
-        print(f"[score] {shown.note()}", flush=True)
-    passes[FEW_SHOT] = run_pass(FEW_SHOT, generator, shown.rows, limit, options.batch_size)
-    return passes, {
-        "few_shot": options.few_shot,
-        "few_shot_fewer": shown.fewer,
-        "rows_cut": passes[BASE].cut,
-        "max_new_tokens": limit,
-        "training_rows": len(training),
-        "precision": _precision(generator),
-    }
+    weights: str | Path | None = candidate.weights
+    if weights is None:
+        if options.base_model is None:
+            raise JobError(f"{options.model} is an adapter alone; --base-model is what it goes on")
+        weights = find_base(options.base_model, (candidate.training or {}).get("base_commit"))[0]
+    generator = Generator(load_model(weights, candidate.adapter), load_tokenizer(candidate.directory))
+    name = "window_tokens" if kind == "text" else "max_new_tokens"
+    limit, settings = int(base.settings[name]), machine(generator.model)
+    if kind == "text":
+        done = run_text_pass(CANDIDATE, generator, [row["text"] for row in rows], limit, options.batch_size)
+    else:
+        done = run_pass(CANDIDATE, generator, rows, limit, options.batch_size)
+    return done, {**settings, name: limit}
 
 
-def _text_passes(
-    rows: list[TextRow], candidate: Candidate, base: str, options: Options
-) -> tuple[dict[str, Pass], dict[str, Any]]:
-    """As `_passes`, of texts: their losses alone, by both models in the same windows."""
-    from generation import Generator
-
-    tokenizer = load_tokenizer(candidate.directory)
-    texts = [row["text"] for row in rows]
-    generator = Generator(load_model(candidate.weights or base, candidate.adapter), tokenizer)
-    trained = ((candidate.training or {}).get("hyperparameters") or {}).get("max_seq_length")
-    size = window_size(generator.model, trained)
-    tuned = run_text_pass(CANDIDATE, generator, texts, size, options.batch_size)
-    del generator  # one model in memory at a time
-    _free()
-    generator = Generator(load_model(base), tokenizer)
-    plain = run_text_pass(BASE, generator, texts, size, options.batch_size)
-    # What examples there could be has no place before a text.
-    passes = {CANDIDATE: tuned, BASE: plain, FEW_SHOT: plain}
-    return passes, {"window_tokens": size, "precision": _precision(generator)}
+def _champion_name(champion: Scores | None) -> str | None:
+    """None where there is no version to compare with."""
+    return (champion.name or None) if champion else None
 
 
-def _precision(generator: Any) -> str:
-    return str(generator.model.dtype).removeprefix("torch.")
-
-
-def _free() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _names(candidate: Candidate, base: str) -> dict[str, str]:
+def _names(candidate: Candidate, base: Scores, champion: Scores | None) -> dict[str, str]:
     training = candidate.training or {}
-    name = str(training.get("base_model") or Path(base).name)
-    return {"candidate": f"{name}, fine-tuned ({training.get('method', 'method unknown')})", "base": name}
+    name = str(training.get("base_model") or base.name)
+    names = {"candidate": f"{name}, fine-tuned ({training.get('method', 'method unknown')})", "base": name}
+    if champion and champion.name:
+        names["champion"] = champion.name + (f" (not scored: {champion.problem})" if champion.problem else "")
+    return names
 
 
-def _settings(options: Options, passes: dict[str, Pass], seconds: float) -> dict[str, Any]:
-    import torch
-    import transformers
-
-    return {
-        "batch_size": options.batch_size,
-        "max_rows": options.max_rows,
-        "seed": options.seed,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "seconds": {
-            **{
-                name: round(done.seconds, 1)
-                for name, done in passes.items()
-                if name == BASE or done is not passes[BASE]
-            },
-            "all": round(seconds, 1),
-        },
-    }
+def _seconds(passes: Mapping[str, Pass], all_seconds: float) -> dict[str, float]:
+    """Of each model, in whichever step it was asked, and of this step; the few-shot pass of texts is the base's."""
+    asked = {name: done for name, done in passes.items() if name == BASE or done is not passes[BASE]}
+    return {**{name: round(done.seconds, 1) for name, done in asked.items()}, "all": round(all_seconds, 1)}
 
 
 def _write(output: Path, evaluation: dict[str, Any], records: list[dict[str, Any]]) -> None:
@@ -224,31 +239,19 @@ def _write(output: Path, evaluation: dict[str, Any], records: list[dict[str, Any
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    try:
-        evaluation = run(options)
-    except JobError as error:
-        return _fail(str(error), options)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", options)
-    except MemoryError:
-        return _fail("out of memory; use a smaller --batch-size or a larger instance", options)
-    except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename or options.output}", options)
-    except RuntimeError as error:
-        if "out of memory" not in str(error).lower():
-            raise
-        return _fail("the accelerator is out of memory; use a smaller --batch-size or a larger instance", options)
+    return guarded("score.py", lambda: _tell(run(options)), options.message_file)
+
+
+def _tell(evaluation: Mapping[str, Any]) -> None:
     for name, metric in evaluation["metrics"].items():
         print(
-            f"[score] {name} " + " ".join(f"{model}={found['value']:.4f}" for model, found in metric.items()),
-            flush=True,
+            f"[score] {name} "
+            + " ".join(
+                f"{model}={found['value']:.4f}" if isinstance(found, dict) else f"{model}={found}"
+                for model, found in metric.items()
+            )
         )
-    return 0
-
-
-def _fail(problem: str, options: Options) -> int:
-    report_failure("score.py", problem, [options.message_file] if options.message_file else [])
-    return 1
+    print(f"[score] {evaluation['gate']['text']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metrics import leaves, parse_json
+from metrics import leaves
+
+from common.targets import NO_JSON, json_or_nothing
 
 MOST_NAMES = 16
 """Of the names that JSON targets carry, so many of the most frequent get a slice."""
@@ -17,10 +19,9 @@ def find_slices(
     rows: Sequence[Any],
     lengths: Sequence[int],
     targets_in_training: Sequence[str],
-    json_targets: bool,
     long: str = "prompts",
 ) -> list[tuple[str, list[int]]]:
-    """Returns (name, row numbers): by the rows' own `slice`, by length, for JSON by name and by unseen values.
+    """Returns (name, row numbers): by the rows' own `slice`, by length, of JSON targets by name and by unseen values.
 
     `lengths` are those of prompts, or of what `long` says, in tokens. A slice that holds no row, or all of them, is
     left out.
@@ -29,8 +30,14 @@ def find_slices(
     labels = [row.get("slice") for row in rows]
     for label, _ in Counter(str(label) for label in labels if label).most_common(MOST_NAMES):
         found.append((label, [index for index, other in enumerate(labels) if other and str(other) == label]))
-    if json_targets:
-        targets = [parse_json(row["messages"][-1]["content"]) for row in rows]
+    targets = {
+        index: value
+        for index, row in enumerate(rows)
+        if "messages" in row and (value := json_or_nothing(row["messages"][-1]["content"])) is not NO_JSON
+    }
+    if targets:
+        found.append(("a JSON target", list(targets)))
+        found.append(("a target of text", [index for index in range(len(rows)) if index not in targets]))
         found += _by_name(targets)
         found += _by_novelty(targets, targets_in_training)
     return [(name, chosen) for name, chosen in found + _by_length(lengths, long) if 0 < len(chosen) < len(rows)]
@@ -45,11 +52,11 @@ def target_name(target: Any) -> str | None:
     return None
 
 
-def _by_name(targets: Sequence[Any]) -> list[tuple[str, list[int]]]:
-    names = [target_name(target) for target in targets]
+def _by_name(targets: Mapping[int, Any]) -> list[tuple[str, list[int]]]:
+    names = {index: target_name(target) for index, target in targets.items()}
     return [
-        (f"target {name}", [index for index, other in enumerate(names) if other == name])
-        for name, _ in Counter(name for name in names if name).most_common(MOST_NAMES)
+        (f"target {name}", [index for index, other in names.items() if other == name])
+        for name, _ in Counter(name for name in names.values() if name).most_common(MOST_NAMES)
     ]
 
 
@@ -58,15 +65,13 @@ def _texts(target: Any) -> set[tuple[Any, str]]:
     return {(path[-1] if path else None, value) for path, value in leaves(target) if isinstance(value, str)}
 
 
-def _by_novelty(targets: Sequence[Any], targets_in_training: Sequence[str]) -> list[tuple[str, list[int]]]:
+def _by_novelty(targets: Mapping[int, Any], targets_in_training: Sequence[str]) -> list[tuple[str, list[int]]]:
     known: set[tuple[Any, str]] = set()
     for text in targets_in_training:
-        try:
-            known |= _texts(parse_json(text))
-        except ValueError:
-            continue
-    new = [index for index, target in enumerate(targets) if _texts(target) - known]
-    old = sorted(set(range(len(targets))) - set(new))
+        if (value := json_or_nothing(text)) is not NO_JSON:
+            known |= _texts(value)
+    new = [index for index, target in targets.items() if _texts(target) - known]
+    old = sorted(set(targets) - set(new))
     return [("a text value never seen in training", new), ("all text values seen in training", old)] if new else []
 
 

@@ -157,11 +157,13 @@ class Pipeline:
         """
         from fmops.run import Run
         from pipelines import data as rows
-        from pipelines import estimate, executions
+        from pipelines import estimate, executions, power
 
         chosen = {name: str(value) for name, value in (parameters or {}).items()}
         if data is not None:
-            self.say(rows.check(self.config, Path(data)))
+            checked = rows.check(self.config, Path(data))
+            self.say(checked)
+            self.say(power.sentence(self.config, rows.test_rows(checked)))
         if self.local:
             self.upsert()
         if data is not None:

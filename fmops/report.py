@@ -43,13 +43,14 @@ class Report:
         return dict(self.evaluation["metrics"])
 
     def __str__(self) -> str:
-        from pipelines.results import metrics_table
+        from pipelines.results import gate_lines, metrics_table
         from pipelines.terminal import console as new_console
 
         console = new_console(width=100)
         with console.capture() as shown:
             console.print(metrics_table(self.evaluation))
-        return f"{shown.get()}Report: {self.path}"
+        decision = "\n".join(gate_lines(self.evaluation))
+        return f"{shown.get()}{decision}\nReport: {self.path}"
 
     def _repr_html_(self) -> str:
         from fmops.notebook import sandboxed

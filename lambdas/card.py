@@ -1,13 +1,13 @@
 """Gives a registered version what a reviewer needs to judge it. Runs in AWS Lambda (python3.12) as <prefix>-card.
 
-Input, from the pipeline's Describe step; keys with a colon are the gate's bounds, as lambdas/gate.py gets them:
+Input, from the pipeline's Describe step:
     {"model_package_arn": "...", "pipeline_execution_arn": "...", "evaluation_uri": "s3://.../evaluation.json",
-     "data_report_uri": "s3://.../data_report.json", "adapter_uri": "s3://.../adapter/", "exact_match:minimum": 0.5}
+     "data_report_uri": "s3://.../data_report.json", "adapter_uri": "s3://.../adapter/"}
 Output:
-    {"model_package_arn": "...", "gate": "passed 4 of 4 bounds"}
+    {"model_package_arn": "...", "gate": "The gate passed: 4 of 4 rules met over 500 rows."}
 
 It writes, with one UpdateModelPackage: a model card rendered from the run, hashes of data and definition, digests of
-all that the version deploys (digests.py), the gate's decision with each bound beside its value, and the adapter as a
+all that the version deploys (digests.py), the gate's decision with each rule's numbers, and the adapter as a
 specification of its own. A repeat writes the same.
 """
 
@@ -20,14 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from bounds import Evaluation, Training, parse, read_bounds, read_json
 from digests import NAMES, digests
 from documents import Package, Request, Specification, s3_parts
+from reports import Evaluation, Training, read_json
 
 SPECIFICATION = "Adapter"
 MAX_VALUE, MAX_TEXT, MAX_PARAMETER = 256, 1024, 255
 ADAPTER_FILE = "adapter_model.safetensors"
-# A package holds 50 properties; Register writes about 20.
+MOST_PROPERTIES = 50
+"""Of a package; Register writes about 20."""
 PARAMETERS = (
     "task",
     "epochs",
@@ -76,7 +77,6 @@ class Order:
     evaluation_uri: str
     data_report_uri: str
     adapter_uri: str
-    bounds: dict[str, float]
 
 
 def read_order(event: Mapping[str, object]) -> Order:
@@ -87,7 +87,6 @@ def read_order(event: Mapping[str, object]) -> Order:
         evaluation_uri=str(event["evaluation_uri"]),
         data_report_uri=str(event["data_report_uri"]),
         adapter_uri=str(event["adapter_uri"]),
-        bounds=read_bounds(event),
     )
 
 
@@ -108,7 +107,7 @@ def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
         "definition_sha256": hashlib.sha256(definition["PipelineDefinition"].encode()).hexdigest(),
         "data_sha256": (evaluation.get("training") or {}).get("data_sha256", ""),
         "rows": str(data["rows_out"]),
-        **gate_metadata(evaluation, order.bounds),
+        **gate_metadata(evaluation),
         **training_metadata(evaluation),
     }
     has_adapter = _has_adapter(s3, order.adapter_uri)
@@ -121,7 +120,7 @@ def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
     card = model_card(package, evaluation, data, facts, order)
     request: Request = {
         "ModelPackageArn": order.package,
-        "CustomerMetadataProperties": {key: plain(value) for key, value in facts.items() if value},
+        "CustomerMetadataProperties": properties(facts, registered),
         "ModelCard": {"ModelCardContent": json.dumps(card), "ModelCardStatus": "PendingReview"},
     }
     known = {item["Name"] for item in package.get("AdditionalInferenceSpecifications", [])}
@@ -131,19 +130,23 @@ def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
     return {"model_package_arn": order.package, "gate": facts["gate"]}
 
 
-def gate_metadata(evaluation: Evaluation, bounds: Mapping[str, float]) -> dict[str, str]:
-    """`gate` in a sentence, and each metric's values beside its bounds: "0.63 of at least 0.5 and gain 0.4 of ..."."""
+def properties(facts: Mapping[str, str], registered: Mapping[str, str]) -> dict[str, str]:
+    """What is written beside what is registered; of a gate of many metrics as many as a package holds.
+
+    The card has all of them.
+    """
+    others = {key for key in facts if not key.startswith("gate_")}
+    left = MOST_PROPERTIES - len(others | registered.keys() - facts.keys())
+    gate = [key for key in facts if key.startswith("gate_")][: max(left, 0)]
+    return {key: plain(value) for key, value in facts.items() if value and (key in others or key in gate)}
+
+
+def gate_metadata(evaluation: Evaluation) -> dict[str, str]:
+    """`gate` in a sentence, and `gate_<metric>` with what its rules found."""
     found: dict[str, list[str]] = {}
-    passed = 0
-    for name, threshold in sorted(bounds.items()):
-        metric, _, bound = parse(name)
-        value = evaluation["metrics"][metric][bound.leaf]["value"]
-        assert value is not None, f"{name} decided the gate, so it was measured"
-        passed += bound.is_met(value, threshold)
-        text = f"{bound.prefix}{value:.6g} of at {bound.side} {threshold:.6g}"
-        found.setdefault(f"gate_{metric}", []).append(text)
-    decision = f"passed {passed} of {len(bounds)} bounds"
-    return {"gate": decision, **{name: " and ".join(texts) for name, texts in found.items()}}
+    for verdict in evaluation["gate"]["rules"]:
+        found.setdefault(f"gate_{verdict['rule'].split()[0]}", []).append(verdict["text"])
+    return {"gate": evaluation["gate"]["text"], **{name: " and ".join(texts) for name, texts in found.items()}}
 
 
 def training_metadata(evaluation: Evaluation) -> dict[str, str]:
@@ -201,7 +204,7 @@ def model_card(
                 "name": "Held-out test split",
                 "evaluation_observation": (
                     f"{evaluation['rows']} rows in {evaluation.get('groups', evaluation['rows'])} groups, "
-                    f"95% intervals; {facts['gate']}."
+                    f"95% intervals. {facts['gate']}"[:MAX_TEXT]
                 ),
                 "datasets": [],
                 "metric_groups": metric_groups(evaluation),
@@ -232,7 +235,14 @@ def training_job(training: Training, rows: str) -> Request:
 
 def metric_groups(evaluation: Evaluation) -> list[Group]:
     """One group for each compared model; each metric's notes hold its interval."""
-    models = {"candidate": "tuned", "base": "base, zero-shot", "base_few_shot": "base, few-shot", "improvement": "gain"}
+    models = {
+        "candidate": "tuned",
+        "base": "base, zero-shot",
+        "base_few_shot": "base, few-shot",
+        "champion": "champion",
+        "improvement": "gain",
+        "improvement_on_champion": "gain on the champion",
+    }
     groups: list[Group] = []
     for model, title in models.items():
         metrics: list[Metric] = []
@@ -242,7 +252,8 @@ def metric_groups(evaluation: Evaluation) -> list[Group]:
                 continue
             value, low, high = estimate.get("value"), estimate.get("low"), estimate.get("high")
             if value is not None and low is not None and high is not None:
-                notes = f"95% interval {low:.6g} to {high:.6g}"
+                of = f" of {found['rows']} rows" if "rows" in found else ""
+                notes = f"95% interval {low:.6g} to {high:.6g}{of}"
                 metrics.append({"name": name, "type": "number", "value": value, "notes": notes})
         if metrics:
             groups.append({"name": title, "metric_data": metrics})

@@ -1,16 +1,21 @@
-"""Says which metric missed its bound, and by how much. Runs in AWS Lambda (python3.12) as <prefix>-gate.
+"""What the gate compares with, and what it decided. Runs in AWS Lambda (python3.12) as <prefix>-gate.
 
-Input, from the pipeline's ExplainGate step; every key but the first is `<metric>:<kind>` with the threshold:
-    {"evaluation_uri": "s3://bucket/key/evaluation.json", "exact_match:minimum": 0.5, "latency_seconds:maximum": 2.0}
-Output:
-    {"message": "The model missed 1 of 2 bounds: exact_match is 0.41, 0.09 below the minimum 0.5."}
+From the pipeline's Champion step, before the evaluation:
+    {"command": "champion", "model_package_group": "fmops-models", "endpoint_name": "fmops-endpoint",
+     "deployments_uri": "s3://bucket/deployments/", "otherwise": "s3://bucket/code/..."}
+ -> {"model_package_arn": "arn:...", "uri": "s3://bucket/training/.../model.tar.gz"}      ("none", `otherwise`)
+
+From its ExplainGate step, where the gate was missed:
+    {"command": "explain", "evaluation_uri": "s3://bucket/key/evaluation.json"}
+ -> {"message": "The gate was missed by 1 of 3 rules over 500 rows: exact_match improves on the base by 0.01 - ..."}
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bounds import Evaluation, parse, read_bounds, read_json
+from champion import find_champion
+from reports import Evaluation, read_json
 
 # SageMaker keeps this much of a failure's reason.
 MAX_MESSAGE = 1000
@@ -20,30 +25,13 @@ def handler(event: Mapping[str, object], context: object = None) -> dict[str, st
     """Lambda's entry point."""
     import boto3
 
+    if event.get("command") == "champion":
+        return find_champion(boto3.client("sagemaker"), boto3.client("s3"), event)
     evaluation: Evaluation = read_json(boto3.client("s3"), str(event["evaluation_uri"]))
-    return {"message": explain(evaluation, read_bounds(event))}
+    return {"message": explain(evaluation)}
 
 
-def explain(evaluation: Evaluation, bounds: Mapping[str, float]) -> str:
-    """One sentence about every missed bound; `bounds` maps "<metric>:<kind>" to the threshold."""
-    missed = [sentence for name, threshold in bounds.items() if (sentence := _miss(evaluation, name, threshold))]
-    if not missed:
-        return f"All {len(bounds)} bounds are met in evaluation.json; the gate read another report."
-    text = f"The model missed {len(missed)} of {len(bounds)} bounds: {'; '.join(missed)}."
+def explain(evaluation: Evaluation) -> str:
+    """The decision's own text, as long as SageMaker keeps it."""
+    text = evaluation["gate"]["text"]
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
-
-
-def _miss(evaluation: Evaluation, name: str, threshold: float) -> str:
-    """Why a bound is missed, or nothing if it is met."""
-    metric, kind, bound = parse(name)
-    estimate = evaluation.get("metrics", {}).get(metric, {}).get(bound.leaf)
-    value = estimate.get("value") if estimate else None
-    if value is None:
-        return f"evaluation.json has no metrics.{metric}.{bound.leaf}.value"
-    if value != value:
-        return f"metrics.{metric}.{bound.leaf}.value is not a number"
-    if bound.is_met(value, threshold):
-        return ""
-    side = "above" if bound.side == "most" else "below"
-    words = kind.replace("_", " ")
-    return f"{metric} {bound.verb} {value:.6g}, {abs(value - threshold):.6g} {side} the {words} {threshold:.6g}"

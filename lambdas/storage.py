@@ -2,15 +2,17 @@
 
     {"command": "look", "input_data_uri": "s3://...", "base_model": "s3://...", "outlines": "s3://.../outlines/",
      ...all that decides about the training}
- -> {"manifest": "9f86d0...", "run": "4a1c9e...", "objects": "12", "base_model": "s3://.../outlines/5d41.../"}
+ -> {"manifest": "9f86d0...", "base": "60303a...", "run": "4a1c9e...", "objects": "12",
+     "base_model": "s3://.../outlines/5d41.../"}
     {"command": "clear", "uri": "s3://<artifacts bucket>/checkpoints/<pipeline>/<run>/"}
  -> {"cleared": "24 objects"}
 
 SageMaker's step cache compares the names of inputs, not what lies under them: a nightly run over `raw/` would go on
-using last month's rows. `manifest` changes with every object under the input, and is part of Prepare's request. `run`
-names one training: what is under its inputs, its parameters and its code. Checkpoints live under it, so that a job is
-given no other run's, and a run that is started again goes on from its own. `base_model` is where the base model's
-outline lies, which Prepare checks (outline.py); empty for one on a hub.
+using last month's rows. `manifest` changes with every object under the input, and is part of Prepare's request; `base`
+changes with the base model's files, and is part of EvaluateBase's. `run` names one training: what is under its inputs,
+its parameters and its code. Checkpoints live under it, so that a job is given no other run's, and a run that is started
+again goes on from its own. `base_model` is where the base model's outline lies, which Prepare checks (outline.py);
+empty for one on a hub.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ def look(s3: Any, run: Mapping[str, str]) -> dict[str, str]:
     whole = {**run, "rows": rows, "model": model}
     return {
         "manifest": digest_of(rows),
+        "base": digest_of(model),
         "run": digest_of(whole)[:RUN],
         "objects": str(len(rows)),
         "base_model": outline,

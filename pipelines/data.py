@@ -40,6 +40,12 @@ def check(config: Config, path: Path) -> str:
     return result.stdout.strip()
 
 
+def test_rows(checked: str) -> int:
+    """How many rows Prepare's summary line has in the test split; 0 where it looked at the beginning alone."""
+    found = re.search(r", test (\d+)\)(?! \(only)", checked)
+    return int(found.group(1)) if found else 0
+
+
 def upload(config: Config, session: boto3.Session, path: Path) -> str:
     """Upload a data file, or a folder's files, under a key made of the content; returns its S3 URI.
 

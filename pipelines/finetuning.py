@@ -4,14 +4,17 @@
            |
         Prepare            ProcessingStep   raw rows -> checked train, validation and test splits
            |
+           +-- EvaluateBase        ProcessingStep: the base model's scores on the test rows, kept for the next run
+           +-- EvaluateChampion    ProcessingStep: those of the version that serves (Champion, a LambdaStep, finds it)
+           |
          Train             TrainingStep     base model -> tuned model (LoRA or full, spot, checkpoints)
            |     +-- ClearCheckpoints       LambdaStep: a model that is there needs none
            |
-        Evaluate           ProcessingStep   tuned model beside its base -> evaluation.json, report.html
+        Evaluate           ProcessingStep   tuned model beside base and champion -> evaluation.json, report.html
            |
-      QualityGate          ConditionStep    every bound of pipeline.yaml's gate reached?
+      QualityGate          ConditionStep    every rule of pipeline.yaml's gate met?
      yes |     | no
-         |     +-- ExplainGate -- GateFailed    LambdaStep, FailStep: which metric missed, by how much
+         |     +-- ExplainGate -- GateFailed    LambdaStep, FailStep: which rule was missed, by how much
          |
       Register             ModelStep        a version in the model package group, with metrics and origin
          |
@@ -51,11 +54,13 @@ def build_pipeline(config: Config) -> Pipeline:
         from sagemaker.mlops.workflow.pipeline import Pipeline
 
         from conditions.quality_gate import approved_already_step, quality_gate_step
+        from configuration.gate import compares_champion
         from configuration.parameters import Parameters
+        from steps.champion import champion_step
         from steps.common import Build
         from steps.deploy import deploy_step
         from steps.describe import describe_step
-        from steps.evaluate import evaluate_step
+        from steps.evaluate import evaluate_base_step, evaluate_champion_step, evaluate_step
         from steps.explain import explain_step, gate_failed_step
         from steps.prepare import prepare_step
         from steps.register import register_step
@@ -68,7 +73,13 @@ def build_pipeline(config: Config) -> Pipeline:
         prepare = prepare_step(build, inputs)
         train = train_step(build, inputs, prepare)
         clear_checkpoints = clear_checkpoints_step(build, inputs, train)
-        evaluate = evaluate_step(build, prepare, train)
+
+        references = [evaluate_base_step(build, inputs, prepare)]
+        champions = []
+        if compares_champion(config):
+            champions = [champion_step(build)]
+            references.append(evaluate_champion_step(build, champions[0], prepare))
+        evaluate = evaluate_step(build, prepare, train, *references)
 
         register = register_step(build, prepare, train, evaluate)
         describe = describe_step(build, register, prepare, evaluate)
@@ -78,13 +89,11 @@ def build_pipeline(config: Config) -> Pipeline:
         explain = explain_step(build, evaluate)
         gate_failed = gate_failed_step(explain)
 
-        gate = quality_gate_step(
-            build, evaluate, passed=[register, describe, approved_already], failed=[explain, gate_failed]
-        )
+        gate = quality_gate_step(evaluate, passed=[register, describe, approved_already], failed=[explain, gate_failed])
         return Pipeline(
             name=config.name,
             parameters=build.parameters.all(),
-            steps=[inputs, prepare, train, clear_checkpoints, evaluate, gate],
+            steps=[inputs, prepare, *champions, *references, train, clear_checkpoints, evaluate, gate],
             sagemaker_session=build.session,
             pipeline_experiment_config=None,
         )

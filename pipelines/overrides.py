@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from common.dials import DialError
+from common.dials import Dial, DialError
 from configuration.dials import by_parameter
 from configuration.errors import UsageProblem
 from configuration.parameters import APPROVAL, overridable, with_overrides
@@ -29,7 +29,8 @@ def check_overrides(config: Config, given: Mapping[str, str], declared: Mapping[
     `declared`: the parameters of the pipeline as it was upserted, name -> {"Type", "DefaultValue", "EnumValues"?}.
     Raises UsageProblem.
     """
-    problems = [problem for name, value in given.items() for problem in _problems(name, value, declared)]
+    dials = overridable(config)
+    problems = [problem for name, value in given.items() for problem in _problems(name, value, declared, dials)]
     if not problems:
         problems = list(_between(config, given))
     if not problems:
@@ -39,7 +40,9 @@ def check_overrides(config: Config, given: Mapping[str, str], declared: Mapping[
         raise UsageProblem("\n  ".join(["These parameters were refused:", *problems]) + f"\nParameters: {known}")
 
 
-def _problems(name: str, value: str, declared: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _problems(
+    name: str, value: str, declared: Mapping[str, Mapping[str, Any]], dials: Mapping[str, Dial]
+) -> Iterator[str]:
     if name == APPROVAL and name not in declared:
         yield (
             f"{name}: a run can't approve its own version, since pipeline.yaml's registry.approval is not Approved. A "
@@ -50,7 +53,7 @@ def _problems(name: str, value: str, declared: Mapping[str, Mapping[str, Any]]) 
         near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
         yield f"{name}: the pipeline has no such parameter.{f' Did you mean {near[0]}?' if near else ''}"
         return
-    dial = overridable().get(name)
+    dial = dials.get(name)
     cast, noun = _TYPES.get(declared[name].get("Type", "String"), (str, ""))
     try:
         cast(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from common.metric_names import BY_NAME
 from configuration.errors import UserError
 from pipelines.aws import client
 
@@ -122,7 +123,7 @@ def versions_table(rows: list[tuple[dict[str, Any], dict[str, Any], str]]) -> Ta
         table.add_row(
             str(package["ModelPackageVersion"]),
             STATUS.get(package["ModelApprovalStatus"], package["ModelApprovalStatus"]),
-            *(cell(name, report.get("metrics", {}).get(name, {}).get("candidate")) for name in shown),
+            *(cell(BY_NAME[name], report.get("metrics", {}).get(name, {}).get("candidate")) for name in shown),
             f"{package['CreationTime']:%m-%d %H:%M}",
             endpoint or "-",
         )

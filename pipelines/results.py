@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.metric_names import BY_NAME
+from common.metric_names import Metric, metrics_of
 from configuration.errors import UserError
 from pipelines import executions
 from pipelines.aws import s3_parts
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # "gain" is the tuned model beside the better of the two bases.
-_MODELS = {"base": "base", "base_few_shot": "few-shot", "candidate": "tuned", "improvement": "gain"}
+_MODELS = {
+    "base": "base",
+    "base_few_shot": "few-shot",
+    "champion": "champion",
+    "candidate": "tuned",
+    "improvement": "gain",
+}
 
 
 def evaluation_uri(session: boto3.Session, arn: str) -> str:
@@ -99,16 +105,26 @@ def metrics_table(report: dict[str, Any]) -> Table:
     present = [key for key in _MODELS if any(key in models for models in report["metrics"].values())]
     for key in present:
         table.add_column(_MODELS[key], justify="right", no_wrap=True)
+    known = metrics_of(report)
     for metric, models in report["metrics"].items():
-        table.add_row(metric, *(cell(metric, models.get(key)) for key in present))
+        of = f"\n[dim]of {models['rows']} rows[/dim]" if "rows" in models else ""
+        table.add_row(f"{metric}{of}", *(cell(known.get(metric), models.get(key)) for key in present))
     return table
 
 
-def cell(metric: str, estimate: dict[str, Any] | None) -> str:
-    """One value with its interval below it, as the tables show it."""
+def gate_lines(report: dict[str, Any]) -> list[str]:
+    """The gate's decision, a line for each rule, as the step, the card and the page have it."""
+    gate = report["gate"]
+    lines = [gate["text"].partition(": ")[0].rstrip(".") + "." if not gate["passed"] else gate["text"]]
+    lines += [f"  {rule['verdict']}: {rule['text']}" for rule in gate["rules"]]
+    return lines + [f"  worse: {item['text']}" for item in gate["slices"]]
+
+
+def cell(metric: Metric | None, estimate: dict[str, Any] | None) -> str:
+    """One value with its interval below it, as the tables show it; of a metric that isn't known as a plain number."""
     if not estimate or estimate.get("value") is None:
         return "-"
-    share = metric in BY_NAME and BY_NAME[metric].share
+    share = metric is not None and metric.share
     scale, digits, unit = (100, 1, "%") if share else (1, 3, "")
     value = f"{estimate['value'] * scale:.{digits}f}{unit}"
     if estimate.get("low") is None:

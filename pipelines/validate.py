@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from configuration.gate import METRICS
+from common.custom_metrics import CustomMetricError, try_out
+from conditions.quality_gate import PASSED
+from configuration.custom_metrics import read
+from configuration.gate import METRICS, known_metrics
 from pipelines.regions import region_problem
 from pipelines.requests import Later, check_request, check_value, resolve
 
@@ -64,7 +67,18 @@ def validate(config: Config, shape: ModelShape | None = None) -> list[Problem]:
         return [Problem("", "aws.region", unknown)]  # nothing else can be looked up there
     text = definition(config)
     memory = _check_memory(config, shape) if shape else ()
-    return [*_check_size(text), *validate_definition(json.loads(text)), *_check_endpoint(config), *memory]
+    found = validate_definition(json.loads(text), tuple(known_metrics(config)))
+    return [*_check_size(text), *found, *_check_endpoint(config), *_check_own_metrics(config), *memory]
+
+
+def _check_own_metrics(config: Config) -> Iterator[Problem]:
+    """What would end the evaluation hours later: the file is run, and each metric called with sample rows."""
+    path = config.evaluation.custom_metrics
+    if path:
+        try:
+            try_out(read(path), path)
+        except CustomMetricError as error:
+            yield Problem("Evaluate", "evaluation.custom_metrics", str(error))
 
 
 def _check_memory(config: Config, shape: ModelShape) -> Iterator[Problem]:
@@ -84,15 +98,15 @@ def _check_endpoint(config: Config) -> Iterator[Problem]:
             yield Problem("Deploy", "endpoint.fallback_instance_types", message)
 
 
-def validate_definition(definition: dict[str, Any]) -> list[Problem]:
-    """Check a pipeline definition (the parsed JSON)."""
+def validate_definition(definition: dict[str, Any], metrics: Collection[str] = METRICS) -> list[Problem]:
+    """Check a pipeline definition (the parsed JSON); `metrics`: those that evaluation.json may have."""
     defaults = {item["Name"]: item.get("DefaultValue", Later()) for item in definition.get("Parameters", [])}
     steps = list(_all_steps(definition["Steps"]))
     problems = [*_check_parameters(definition.get("Parameters", [])), *_check_names(steps)]
     by_name = {step["Name"]: step for step, _ in steps}
     for step, visible in steps:
         problems += _check_references(step, visible, by_name, defaults)
-        problems += _check_step(step, by_name, defaults)
+        problems += _check_step(step, by_name, defaults, metrics)
     return problems
 
 
@@ -167,7 +181,9 @@ def _references(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _references(item, f"{path}[{index}]")
 
 
-def _check_step(step: dict[str, Any], by_name: dict[str, Any], defaults: dict[str, Any]) -> Iterator[Problem]:
+def _check_step(
+    step: dict[str, Any], by_name: dict[str, Any], defaults: dict[str, Any], metrics: Collection[str]
+) -> Iterator[Problem]:
     name, kind = step["Name"], step["Type"]
     if kind in OPERATIONS:
         operation, supplied = OPERATIONS[kind]
@@ -176,7 +192,7 @@ def _check_step(step: dict[str, Any], by_name: dict[str, Any], defaults: dict[st
             yield Problem(name, path, message)
         yield from _check_combinations(name, request)
     elif kind == "Condition":
-        yield from _check_conditions(step, by_name, defaults)
+        yield from _check_conditions(step, by_name, defaults, metrics)
     elif kind == "Lambda" and not FUNCTION_ARN.fullmatch(step.get("FunctionArn", "")):
         yield Problem(name, "FunctionArn", f"{step.get('FunctionArn')!r} is not the ARN of a Lambda function")
     elif kind not in OTHER_STEPS:
@@ -206,20 +222,22 @@ def _check_combinations(name: str, request: dict[str, Any]) -> Iterator[Problem]
         yield Problem(name, "StoppingCondition", "MaxWaitTimeInSeconds is for spot training only")
 
 
-def _check_conditions(step: dict[str, Any], by_name: dict[str, Any], defaults: dict[str, Any]) -> Iterator[Problem]:
+def _check_conditions(
+    step: dict[str, Any], by_name: dict[str, Any], defaults: dict[str, Any], metrics: Collection[str]
+) -> Iterator[Problem]:
     for index, condition in enumerate(step["Arguments"]["Conditions"]):
         path = f"Conditions[{index}]"
         for side in ("LeftValue", "RightValue"):
             get = condition.get(side, {}).get("Std:JsonGet") if isinstance(condition.get(side), dict) else None
             if get:
-                yield from (Problem(step["Name"], path, message) for message in _check_json_get(get, by_name))
+                yield from (Problem(step["Name"], path, message) for message in _check_json_get(get, by_name, metrics))
         right = resolve(condition.get("RightValue"), defaults)
         ordered = condition["Type"].startswith(("Greater", "Less"))
         if ordered and (isinstance(right, str | bool) or right is None):
             yield Problem(step["Name"], path, f"compares with {right!r}, which is not a number")
 
 
-def _check_json_get(get: dict[str, Any], by_name: dict[str, Any]) -> Iterator[str]:
+def _check_json_get(get: dict[str, Any], by_name: dict[str, Any], metrics: Collection[str]) -> Iterator[str]:
     reference = get.get("PropertyFile", {}).get("Get", "")
     match = re.fullmatch(r"Steps\.([^.]+)\.PropertyFiles\.(.+)", reference)
     step = by_name.get(match.group(1)) if match else None
@@ -236,17 +254,17 @@ def _check_json_get(get: dict[str, Any], by_name: dict[str, Any]) -> Iterator[st
     ]
     if file["OutputName"] not in outputs:
         yield f"{step['Name']} has no output {file['OutputName']!r}; it has: {', '.join(outputs)}"
-    if file["FilePath"] == "evaluation.json" and not known_path(get["Path"]):
-        yield f"{get['Path']!r} is not in evaluation.json; metrics: {', '.join(METRICS)}"
+    if file["FilePath"] == "evaluation.json" and not known_path(get["Path"], metrics):
+        yield f"{get['Path']!r} is not in evaluation.json; it has {PASSED}, and of metrics: {', '.join(metrics)}"
 
 
-def known_path(path: str) -> bool:
+def known_path(path: str, metrics: Collection[str]) -> bool:
     """Whether docs/contracts.md promises this path in evaluation.json."""
     parts = path.split(".")
-    return (
+    return path == PASSED or (
         len(parts) == 4
         and parts[0] == "metrics"
-        and parts[1] in METRICS
+        and parts[1] in metrics
         and parts[2] in ("candidate", "base", "base_few_shot", "improvement")
         and parts[3] in ("value", "low", "high")
     )

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from layouts import NAMED, Columns
+from measurable import refuse
 from readers import read_source
 from reading import Source, find_sources
 from rows import Batch, Converter
@@ -70,6 +71,7 @@ class Options:
     seed: int
     task: str
     answers_for: str
+    needs: str
     check: bool
     check_rows: int
     message_file: Path | None
@@ -89,6 +91,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--answers-for", default="", metavar="WHAT", help="what needs rows with answers: texts are refused, naming it"
     )
+    parser.add_argument(
+        "--needs", default="", metavar="LIST", help="what the gate's metrics need of the test rows: json,labels=50"
+    )
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
         "--check-rows", type=int, default=CHECK_ROWS, help=f"rows to look at with --check (default {CHECK_ROWS})"
@@ -102,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     columns = Columns(**named)
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
-                   given.task, given.answers_for, given.check, given.check_rows, given.message_file,
+                   given.task, given.answers_for, given.needs, given.check, given.check_rows, given.message_file,
                    given.base_model, given)  # fmt: skip
 
 
@@ -120,6 +125,7 @@ def run(options: Options) -> Tally:
         tally, problem = _filled(sources, options, False)
     tally.left_out, tally.notes = left_out, notes
     if options.output is not None:
+        problem = problem or refuse(options.output, options.needs)
         settings = {
             "seed": options.seed,
             "task": options.task,
@@ -234,7 +240,7 @@ def judge(tally: Tally, options: Options) -> str:
         return (
             f"the rows are texts ({tally.texts.first}), of which validation_loss alone is measured, but "
             f"{options.answers_for} asks for more: give rows with answers, or ask for validation_loss alone "
-            "(gate: [{metric: validation_loss, minimum_improvement: 0.05}])."
+            "(gate: {rules: [{metric: validation_loss, against: base, better_by: 0.05}]})."
         )
     rows_in, rows_out, rejected = (tally.total(key) for key in ("rows_in", "rows_out", "rejected"))
     reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(5))

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from common import custom_metrics, judge_labels
 from common.machines import has_local_storage
-from configuration.code import shipped
+from configuration.code import Code, shipped
+from configuration.custom_metrics import read
 from configuration.dials import configured
 from configuration.names import Names
 
@@ -34,9 +36,16 @@ class Build:
     def names(self) -> Names:
         return Names.of(self.config)
 
-    def ship(self, folder: str) -> str:
+    def code(self, folder: str, with_own: bool = True) -> Code:
+        """A shipped folder, the evaluation's with the user's files: metrics of their own, pairs that people judged."""
+        evaluation = self.config.evaluation
+        files = {custom_metrics.FILE: evaluation.custom_metrics, judge_labels.FILE: evaluation.judge.labels}
+        given = files if folder == "evaluation" and with_own else {}
+        return shipped(folder, {name: read(path).encode() for name, path in given.items() if path})
+
+    def ship(self, folder: str, with_own: bool = True) -> str:
         """Collect a shipped folder for the upload; returns its content-addressed S3 prefix."""
-        uri: str = self.session.add_code(shipped(folder))
+        uri: str = self.session.add_code(self.code(folder, with_own))
         return uri
 
     def arguments(self, dials: Iterable[Dial]) -> dict[str, Any]:
@@ -104,11 +113,11 @@ def retries(job: bool) -> list[Any]:
 
 
 def command_line(arguments: Mapping[str, Any]) -> list[Any]:
-    """`{"few-shot": 3}` -> ["--few-shot", "3"]; None leaves an argument out."""
+    """`{"few-shot": 3}` -> ["--few-shot", "3"]; None leaves an argument out, a list gives it several times."""
     words: list[Any] = []
     for name, value in arguments.items():
-        if value is not None:
-            words += [f"--{name}", str(value) if isinstance(value, int | float) else value]
+        for one in value if isinstance(value, list) else [] if value is None else [value]:
+            words += [f"--{name}", str(one) if isinstance(one, int | float) else one]
     return words
 
 
@@ -125,6 +134,7 @@ def processing_arguments(
     outputs: Mapping[str, Any],
     arguments: Mapping[str, Any],
     environment: Mapping[str, Any] | None = None,
+    code: str = "",
 ) -> Any:
     """Step arguments of a processing job that runs `folder/script`.
 
@@ -157,7 +167,7 @@ def processing_arguments(
             subnets=list(vpc.subnets) if vpc else None,
         ),
     )
-    sources = {"code": build.ship(folder), **inputs}
+    sources = {"code": code or build.ship(folder), **inputs}
     return processor.run(
         job_name=folder,  # the pipeline drops it; without it the SDK puts the date into every path
         inputs=[

@@ -6,7 +6,6 @@ from typing import Any
 
 from steps.common import Build, join, output_uri
 from steps.evaluate import ADAPTER_NAME, evaluation_uri
-from steps.explain import thresholds
 from steps.prepare import data_report_uri
 
 
@@ -26,7 +25,6 @@ def describe_step(build: Build, register: Any, prepare: Any, evaluate: Any) -> A
             "evaluation_uri": evaluation_uri(evaluate),
             "data_report_uri": data_report_uri(prepare),
             "adapter_uri": join(output_uri(evaluate, ADAPTER_NAME), "/"),
-            **thresholds(build),
         },
         outputs=[
             LambdaOutput(output_name=name, output_type=LambdaOutputTypeEnum.String)

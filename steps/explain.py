@@ -1,10 +1,9 @@
-"""ExplainGate and GateFailed: end a run whose model missed the gate, saying which metric missed by how much."""
+"""ExplainGate and GateFailed: end a run whose model missed the gate, saying which rule it missed, and by how much."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from configuration.gate import bounds
 from steps.common import Build
 from steps.evaluate import evaluation_uri
 
@@ -16,16 +15,11 @@ def explain_step(build: Build, evaluate: Any) -> Any:
 
     return LambdaStep(
         name="ExplainGate",
-        description="Say which metric missed its bound, and by how much.",
+        description="Read which rule was missed, and by how much.",
         lambda_func=Lambda(function_arn=build.names.function("gate"), session=build.session),
-        inputs={"evaluation_uri": evaluation_uri(evaluate), **thresholds(build)},
+        inputs={"command": "explain", "evaluation_uri": evaluation_uri(evaluate)},
         outputs=[LambdaOutput(output_name="message", output_type=LambdaOutputTypeEnum.String)],
     )
-
-
-def thresholds(build: Build) -> dict[str, Any]:
-    """The gate's bounds as the functions get them: "<metric>:<kind>" -> the threshold."""
-    return {f"{bound.metric}:{bound.kind}": build.parameters[bound.parameter] for bound in bounds(build.config)}
 
 
 def gate_failed_step(explain: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from common.data_dials import DATA
-from common.metric_names import BY_NAME
 from common.task_dial import TASK
 from common.training_dials import OF_THE_MODEL, TRAINING
+from configuration.gate import known_metrics
 from steps.common import (
     INPUT,
     OUTPUT,
@@ -66,19 +66,26 @@ def prepare_step(build: Build, inputs: Any) -> Any:
 
 def prepare_arguments(build: Build) -> dict[str, Any]:
     """The command line of preparation/prepare.py."""
-    found = {"input": f"{INPUT}/data", "output": OUTPUT, **build.arguments(DIALS), **asked_of_answers(build.config)}
+    found = {"input": f"{INPUT}/data", "output": OUTPUT, **build.arguments(DIALS), **asked_by_gate(build.config)}
     if build.config.model.on_hub:
         return found  # Train checks it, when it has a network to look there
     return {**found, BASE_MODEL: f"{INPUT}/{BASE_MODEL}", **build.arguments(MODEL_DIALS)}
 
 
-def asked_of_answers(config: Config) -> dict[str, str]:
-    """Tells Prepare to refuse texts where the gate asks for a metric of answers: before training, not after it.
+def asked_by_gate(config: Config) -> dict[str, str]:
+    """Tells Prepare what the gate's metrics need: rows that can't have them are refused before training, not after it.
 
-    Not which metrics these are: a change of the gate must not make Prepare, and with it training, run again.
+    Not which metrics these are: a change of the gate must not make Prepare, and with it training, run again, but where
+    it asks for something of another kind.
     """
-    needs_answers = any(not BY_NAME[rule.metric].of_texts for rule in config.gate)
-    return {"answers-for": "the gate"} if needs_answers else {}
+    known = known_metrics(config)
+    metrics = [known[rule.metric] for rule in config.gate.rules]
+    kinds = {"json": "json", "labels": f"labels={config.evaluation.labels}"}
+    needs = [kinds[need] for need in sorted({metric.needs for metric in metrics} & kinds.keys())]
+    return {
+        **({"answers-for": "the gate"} if any(not metric.of_texts for metric in metrics) else {}),
+        **({"needs": ",".join(needs)} if needs else {}),
+    }
 
 
 def data_report_uri(prepare: Any) -> Any:
@@ -89,4 +96,4 @@ def data_report_uri(prepare: Any) -> Any:
 def data_arguments(config: Config) -> list[str]:
     """What preparation/prepare.py is told about the rows by default; with it a file can be checked at home."""
     told = {dial.argument: configured_text(config, dial) for dial in DIALS if dial.argument}
-    return command_line({**told, **asked_of_answers(config)})
+    return command_line({**told, **asked_by_gate(config)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from configuration.code import shipped
 from configuration.serving_settings import lmi_environment
 from steps.common import Build, retries
 from steps.deploy import RUN_SETTINGS
@@ -79,7 +78,7 @@ def metadata(build: Build) -> dict[str, Any]:
         "base_model": text("BaseModel"),
         "method": text("FineTuningMethod"),
         "merged": str(build.config.training.merge).lower(),
-        **{f"code_{name}": shipped(name).sha256 for name in ("preparation", "training", "evaluation", "serving")},
+        **{f"code_{name}": build.code(name).sha256 for name in ("preparation", "training", "evaluation", "serving")},
         "evaluation_rows": text("EvaluationRows"),
         **{setting: text(name) for setting, name in RUN_SETTINGS.items()},
         "pipeline_execution": _execution_arn(),

@@ -10,7 +10,7 @@ from common.training_dials import TRAINING, WITHOUT_EFFECT
 from configuration.code import shipped
 from steps.common import Build, join
 
-OUTPUTS = ("manifest", "run", "objects", "base_model")
+OUTPUTS = ("manifest", "base", "run", "objects", "base_model")
 
 
 def inputs_step(build: Build) -> Any:

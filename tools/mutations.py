@@ -19,7 +19,7 @@ class Mutation:
     tests: tuple[str, ...]
 
 
-BOUNDS = ("tests/lambdas/test_bounds.py",)
+GATE = ("tests/evaluation/test_decision.py",)
 PLAN = ("tests/lambdas/test_plan.py",)
 DEPLOY = "tests/lambdas/test_deploy.py"
 DECISIONS = "tests/lambdas/test_decisions.py"
@@ -31,18 +31,18 @@ CACHING = "packages/localcloud/tests/localcloud_pipelines/test_caching.py"
 
 MUTATIONS = (
     Mutation(
-        "gate: a minimum that is reached exactly is missed",
-        "lambdas/bounds.py",
-        "else value >= threshold",
-        "else value > threshold",
-        BOUNDS,
+        "gate: the value decides, not its bound",
+        "evaluation/decision.py",
+        "holds = chances[index] <= level and",
+        "holds = chances[index] < 0.5 and",
+        GATE,
     ),
     Mutation(
-        "gate: a maximum is checked as a minimum",
-        "conditions/quality_gate.py",
-        'ConditionLessThanOrEqualTo if bound.kind == "maximum"',
-        'ConditionGreaterThanOrEqualTo if bound.kind == "maximum"',
-        BOUNDS,
+        "gate: each rule is tested as if it were alone",
+        "evaluation/decision.py",
+        "level = levels[index] / left",
+        "level = levels[index]",
+        GATE,
     ),
     Mutation(
         "settings: the package comes before the input",
@@ -236,8 +236,8 @@ MUTATIONS = (
     Mutation(
         "intervals: the gain is over the worse base",
         "evaluation/intervals.py",
-        "(min if metric.lower_is_better else max)(bases",
-        "(max if metric.lower_is_better else min)(bases",
+        "max(bases, key=lambda model: sign",
+        "min(bases, key=lambda model: sign",
         ("tests/evaluation/test_intervals.py",),
     ),
     Mutation(
@@ -246,6 +246,27 @@ MUTATIONS = (
         "np.unique(range(rows) if groups is None else groups, return_inverse=True)",
         "np.unique(range(rows), return_inverse=True)",
         ("tests/evaluation/test_intervals.py",),
+    ),
+    Mutation(
+        "labels: what wrong answers add to the error is left out",
+        "evaluation/labels.py",
+        "errors[named] -= f1[answer[named]] / size[answer[named]]",
+        "errors[named] -= 0",
+        ("tests/evaluation/test_labels.py",),
+    ),
+    Mutation(
+        "custom metrics: nan is a value as any other",
+        "common/custom_metrics.py",
+        "if not math.isfinite(value) or (",
+        "if (",
+        ("tests/common/test_custom_metrics.py",),
+    ),
+    Mutation(
+        "judge: a verdict counts in one order, too",
+        "evaluation/judge.py",
+        "agreed = said[0] == said[1]",
+        "agreed = True",
+        ("tests/evaluation/test_judge.py::test_a_judge_that_likes_what_stands_first_decides_nothing",),
     ),
     Mutation(
         "prepare: what follows an array is passed over",

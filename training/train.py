@@ -90,14 +90,13 @@ def run(chosen: Hyperparameters) -> None:
     from training_report import build_report
     from transformers import set_seed
     from weights import (
-        base_name,
         base_source,
         check_tokens,
         frozen_dtype,
         resolve_precision,
     )
 
-    from common.base_model import is_composite, load_causal_model, load_config
+    from common.base_model import base_name, is_composite, load_causal_model, load_config
     from common.method_check import targets
     from common.tokenizer import load_tokenizer
 

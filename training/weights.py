@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -42,14 +41,6 @@ def _check(folder: Path, chosen: Hyperparameters, weights: bool = True) -> None:
         raise JobError(reason)
     for finding in found if first() and weights else ():
         print(f"[base] {finding}", flush=True)
-
-
-def base_name(source: str, config: Any, hub_id: str) -> str:
-    """What the base model is called in reports: the hub id without its revision, or the name in its configuration."""
-    if hub_id:
-        return hub_id.partition("@")[0]
-    recorded = json.loads((Path(source) / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
-    return str(recorded or f"{config.model_type} model, {config.hidden_size} wide")
 
 
 def resolve_precision(asked: str, config: Any) -> str:

@@ -24,6 +24,7 @@ def validate(pipeline: Pipeline, model: Path | None) -> None:
     network or GPU is needed.
     """
     from pipelines.fit import NOT_CHECKED
+    from pipelines.power import sentence
 
     for finding in pipeline.check_model(model):
         if finding.level != "refusal":
@@ -40,6 +41,7 @@ def validate(pipeline: Pipeline, model: Path | None) -> None:
     if problems:
         say(f"{len(problems)} problem{'s' * (len(problems) > 1)} found; nothing was sent anywhere.", err=True)
         raise click.exceptions.Exit(2)
+    say(sentence(pipeline.config))
     say(f"{pipeline.path} is valid: every request of the pipeline is one that the API accepts.")
 
 
@@ -88,11 +90,12 @@ def show_config(pipeline: Pipeline, as_json: bool) -> None:
         value = configured(loaded.config, dial)
         shown = "null" if value is None else dial.text(value) or "[]"
         rows.append((dial.key, shown, loaded.sources.get(dial.key, "default")))
-        if dial.key == "evaluation.max_runtime_seconds":
-            for index, rule in enumerate(loaded.config.gate):
-                bounds = {name: value for name, value in rule.model_dump().items() if value is not None}
-                shown = " ".join(f"{name}={value}" for name, value in bounds.items())
-                rows.append((f"gate[{index}]", shown, loaded.sources.get(f"gate[{index}]", "default")))
+        if dial.key == "gate.slice_rows":
+            for index, rule in enumerate(loaded.config.gate.rules):
+                given = {name: value for name, value in rule.model_dump().items() if value is not None}
+                shown = " ".join(f"{name}={value}" for name, value in given.items())
+                key = f"gate.rules[{index}]"
+                rows.append((key, shown, loaded.sources.get(key, "default")))
     key_width, value_width = (min(60, max(len(row[column]) for row in rows)) for column in (0, 1))
     for key, shown, source in rows:
         say(f"{key:{key_width}}  {shown:{value_width}}  {source}")

@@ -49,7 +49,7 @@ def demo(path: str) -> None:
 
 def run(pipeline: Pipeline) -> None:
     """The demo, top to bottom; the same calls as the commands that it names."""
-    from pipelines.results import metrics_table
+    from pipelines.results import gate_lines, metrics_table
     from pipelines.terminal import console as new_console
 
     heading("1  Setup: localcloud, buckets, key, roles, pipeline, base model, example rows")
@@ -63,10 +63,12 @@ def run(pipeline: Pipeline) -> None:
     heading("3  The evidence")
     report = execution.report()
     new_console().print(metrics_table(report.evaluation))
+    for line in gate_lines(report.evaluation):
+        say(line)
 
     heading("4  The reviewer's decision: approving the version deploys it")
     version = execution.version
-    say(f"The gate passed; the run registered version {version.number} of {version.group}.")
+    say(f"The run registered version {version.number} of {version.group}.")
     version.approve("Approved by fmops demo")
 
     heading("5  The endpoint answers")

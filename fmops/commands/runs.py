@@ -102,12 +102,14 @@ def report(pipeline: Pipeline, execution: str | None, output: Path | None) -> No
     """Show an execution's metrics; fetch its HTML report."""
     from pipelines import registry
     from pipelines.deployments import WORDS
-    from pipelines.results import metrics_table
+    from pipelines.results import gate_lines, metrics_table
     from pipelines.terminal import console as new_console
 
     run = pipeline.run(execution)
     found = run.report(output)
     new_console().print(metrics_table(found.evaluation))
+    for line in gate_lines(found.evaluation):
+        say(line)
     version = run.find_version()
     if version:
         mine = version.deployments()

@@ -15,7 +15,7 @@ from configuration.gate import METRICS
 from configuration.layers import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-GATE = "gate: [{metric: exact_match, minimum: 0.5}]\n"
+GATE = "gate: {rules: [{metric: exact_match, against: value, not_worse_than: 0.5}]}\n"
 
 
 def mistakes(tmp_path: Path, text: str) -> ConfigError:
@@ -129,17 +129,47 @@ def test_hub_model_with_network_isolation_is_refused_with_the_reason(tmp_path: P
 
 
 GATES = [
-    ("gate: []", "gate", "at least 1"),
+    ("gate: {rules: []}", "gate.rules", "at least 1"),
     ("name: x", "gate", "is missing"),
-    ("gate: [{metric: bleu, minimum: 1}]", "gate[0].metric", "token_f1"),
-    ("gate: [{metric: exact_match}]", "gate[0].metric", "at least one of minimum"),
-    ("gate: [{metric: preference_accuracy, minimum: 0.6}]", "gate[0].metric", "set training.task: dpo"),
-    ("gate: [{metric: exact_match, minimum: 50}]", "gate[0].minimum", "share from 0 to 1"),
-    ("gate: [{metric: exact_match, minimum: 0.9, maximum: 0.1}]", "gate[0].minimum", "above maximum 0.1"),
+    ("gate: {confidence: 0.9}", "gate.rules", "is missing"),
+    ("gate: [{metric: exact_match, minimum: 0.5}]", "gate", "rules: [{metric: exact_match, against: base"),
+    ("gate: {rules: [{metric: bleu, against: base, better_by: 0}]}", "gate.rules[0].metric", "token_f1"),
     (
-        "gate: [{metric: exact_match, minimum: 0.1}, {metric: exact_match, maximum: 0.9}]",
-        "gate[1].metric",
-        "two rules",
+        "gate: {rules: [{metric: exact_match, against: old, better_by: 0}]}",
+        "gate.rules[0].against",
+        "base, champion, value",
+    ),
+    ("gate: {rules: [{metric: exact_match, against: base}]}", "gate.rules[0].metric", "has neither of better_by"),
+    (
+        "gate: {rules: [{metric: exact_match, against: base, better_by: 0.0, not_worse_than: 0.1}]}",
+        "gate.rules[0].metric",
+        "has both of better_by",
+    ),
+    (
+        "gate: {rules: [{metric: exact_match, against: value, better_by: 0.5}]}",
+        "gate.rules[0].better_by",
+        "write not_worse_than: 0.5",
+    ),
+    (
+        "gate: {rules: [{metric: preference_accuracy, against: base, better_by: 0.1}]}",
+        "gate.rules[0].metric",
+        "set training.task: dpo",
+    ),
+    (
+        "gate: {rules: [{metric: exact_match, against: value, not_worse_than: 50.0}]}",
+        "gate.rules[0].not_worse_than",
+        "share from 0 to 1",
+    ),
+    (
+        "gate: {rules: [{metric: exact_match, against: base, better_by: 0.1, confidence: 1.0}]}",
+        "gate.rules[0].confidence",
+        "a number from 0.5 to 0.999",
+    ),
+    (
+        "gate: {rules: [{metric: exact_match, against: base, better_by: 0.1},"
+        " {metric: exact_match, against: base, better_by: 0.2}]}",
+        "gate.rules[1].metric",
+        "another rule for exact_match base better_by",
     ),
 ]
 
@@ -212,7 +242,7 @@ def test_the_repository_file_spells_out_every_default() -> None:
 
 
 def _keys(value: object, above: str = "") -> set[str]:
-    if not isinstance(value, dict) or above in ("gate", "aws.tags"):
+    if not isinstance(value, dict) or above in ("gate.rules", "aws.tags"):
         return {above}
     return {key for name, child in value.items() for key in _keys(child, f"{above}.{name}".lstrip("."))}
 
@@ -243,7 +273,7 @@ def test_every_field_has_a_description() -> None:
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 sections.append(inner)
             assert field.description, f"{section.__name__}.{name}"
-    assert len(sections) == 16
+    assert len(sections) == 18
 
 
 @pytest.mark.parametrize(
@@ -266,4 +296,4 @@ def test_what_serves_follows_machine_mode_and_model(tmp_path: Path, endpoint: st
 def test_metrics_are_the_contracts() -> None:
     contracts = (ROOT / "docs" / "contracts.md").read_text("utf-8")
     assert all(metric in contracts for metric in METRICS)
-    assert len(METRICS) == 8
+    assert len(METRICS) == 10

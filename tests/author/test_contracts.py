@@ -7,13 +7,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conditions.quality_gate import PASSED
 from configuration.config import Config
-from configuration.gate import METRICS, bounds
+from configuration.gate import METRICS
 from pipelines.requests import Later, resolve
 from steps.prepare import data_arguments
 from steps.train import METRICS as METRIC_LINES
@@ -21,6 +23,7 @@ from tests.support.bundles import bundled
 from tests.support.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
+LEAVES = ("candidate", "base", "base_few_shot", "improvement")
 
 
 def arguments(definition: dict[str, Any], name: str) -> dict[str, Any]:
@@ -50,7 +53,13 @@ def flags(script: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "script"), [("Prepare", "preparation/prepare.py"), ("Evaluate", "evaluation/score.py")]
+    ("name", "script"),
+    [
+        ("Prepare", "preparation/prepare.py"),
+        ("EvaluateBase", "evaluation/reference.py"),
+        ("EvaluateChampion", "evaluation/reference.py"),
+        ("Evaluate", "evaluation/score.py"),
+    ],
 )
 def test_every_container_argument_is_one_that_the_script_knows(
     name: str, script: str, definition: dict[str, Any]
@@ -137,48 +146,69 @@ def test_prepare_writes_what_the_other_steps_read(definition: dict[str, Any], co
     assert looked.returncode == 0, looked.stderr
 
 
-def test_the_gate_finds_its_values_in_a_report_that_score_wrote(
-    definition: dict[str, Any], config: Config, tmp_path: Path
-) -> None:
-    """score.py scores a real tiny model with the step's own arguments; every path of every possible bound resolves.
+def preference(number: int) -> dict[str, Any]:
+    """A row whose chosen answer is JSON."""
+    return {
+        "messages": [{"role": "user", "content": f"say {number}"}],
+        "chosen": {"role": "assistant", "content": json.dumps({"n": number})},
+        "rejected": {"role": "assistant", "content": "no"},
+    }
 
-    Of preferences whose chosen answers are JSON there is every metric.
-    """
-    data = [
-        {
-            "messages": [{"role": "user", "content": f"say {n}"}],
-            "chosen": {"role": "assistant", "content": json.dumps({"n": n})},
-            "rejected": {"role": "assistant", "content": "no"},
-        }
-        for n in range(8)
-    ]
+
+def classification(number: int) -> dict[str, Any]:
+    """A row whose answer is a label."""
+    said = {"role": "user", "content": f"is {number} odd?"}, {"role": "assistant", "content": ("no", "yes")[number % 2]}
+    return {"messages": list(said)}
+
+
+@pytest.mark.parametrize(
+    ("row", "absent"),
+    [
+        (preference, {"label_macro_f1"}),
+        (classification, {"preference_accuracy", "json_valid", "json_field_accuracy"}),
+    ],
+)
+def test_the_gate_finds_its_value_in_a_report_that_score_wrote(
+    row: Callable[[int], dict[str, Any]], absent: set[str], definition: dict[str, Any], tmp_path: Path
+) -> None:
+    """The three steps score a real tiny model with their own arguments; the gate's path resolves, and every metric."""
+    data = [row(number) for number in range(8)]
     text = "".join(json.dumps(row) + "\n" for row in data)
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         (tmp_path / split / f"{split}.jsonl").write_text(text)
     model = make_tiny_model(tmp_path / "model", [json.dumps(row) for row in data])
+    (tmp_path / "none").mkdir()
     places = {
         "/opt/ml/processing/input/model/model.tar.gz": str(model),
         "/opt/ml/processing/input/base-model": str(model),
+        "/opt/ml/processing/input/champion": str(tmp_path / "none"),
+        "/opt/ml/processing/input/base-scores": str(tmp_path / "EvaluateBase"),
+        "/opt/ml/processing/input/champion-scores": str(tmp_path / "EvaluateChampion"),
         "/opt/ml/processing/input/test": str(tmp_path / "test"),
         "/opt/ml/processing/input/train": str(tmp_path / "train"),
         "/opt/ml/processing/output/evaluation": str(tmp_path / "out"),
     }
-    words = arguments(definition, "Evaluate")["AppSpecification"]["ContainerArguments"]
-    words = [places.get(word, word) for word in words]
-    words[words.index("--max-new-tokens") + 1] = "8"
-    words[words.index("--few-shot") + 1] = "1"
-    result = run("evaluation/score.py", *words)
-    assert result.returncode == 0, result.stderr
+    for name in ("EvaluateBase", "EvaluateChampion", "Evaluate"):
+        application = arguments(definition, name)["AppSpecification"]
+        places["/opt/ml/processing/output/scores"] = str(tmp_path / name)
+        words = [places.get(word, word) for word in application["ContainerArguments"]]
+        words[words.index("--max-new-tokens") + 1] = "8"
+        if name != "Evaluate":
+            words[words.index("--few-shot") + 1] = "1"
+        result = run(f"evaluation/{Path(application['ContainerEntrypoint'][-1]).name}", *words)
+        assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
 
-    assert set(report["metrics"]) == set(METRICS)
-    leaves = [f"metrics.{metric}.{leaf}.value" for metric in METRICS for leaf in ("candidate", "improvement")]
-    for path in {*(bound.json_path for bound in bounds(config)), *leaves}:
+    assert set(report["metrics"]) == set(METRICS) - absent
+    for path in (PASSED, *(f"metrics.{metric}.{leaf}.value" for metric in report["metrics"] for leaf in LEAVES)):
         value: Any = report
         for part in path.split("."):
             value = value[part]
         assert isinstance(value, int | float), path
+        assert not isinstance(value, bool), path
+    verdicts = {rule["rule"]: rule["verdict"] for rule in report["gate"]["rules"]}
+    assert verdicts["exact_match champion not_worse_than"] == "not applied"
     assert (tmp_path / "out" / "report.html").stat().st_size > 0
 
 

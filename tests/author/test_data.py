@@ -69,7 +69,7 @@ def test_a_files_name_never_fails_a_run(config: Config, session: boto3.Session, 
         ("training: {task: dpo}", ROW, "line 1: task dpo learns from two answers"),
         ("", '{"prompt": "p%d", "chosen": "a", "rejected": "b"}', "set training.task: dpo"),
         ("", '{"text": "t%d"}', "but the gate asks for more"),
-        ("gate: [{metric: validation_loss, maximum: 9}]", '{"text": "t%d"}', ""),
+        ("gate: {rules: [{metric: validation_loss, against: value, not_worse_than: 9.0}]}", '{"text": "t%d"}', ""),
         (
             "data: {columns: {chosen: x, rejected: y}}\ntraining: {task: dpo}",
             '{"prompt": "p%d", "x": "a", "y": "b"}',
@@ -79,7 +79,8 @@ def test_a_files_name_never_fails_a_run(config: Config, session: boto3.Session, 
 )
 def test_a_file_is_checked_at_home_as_the_pipeline_will(tmp_path: Path, settings: str, row: str, said: str) -> None:
     path, rows = tmp_path / "pipeline.yaml", tmp_path / "rows.jsonl"
-    path.write_text(settings if "gate" in settings else f"{settings}\ngate: [{{metric: token_f1, minimum: 0.1}}]\n")
+    gate = "gate: {rules: [{metric: token_f1, against: base, better_by: 0.1}]}"
+    path.write_text(settings if "gate" in settings else f"{settings}\n{gate}\n")
     rows.write_text("".join(f"{row.strip()}\n" % number for number in range(40)))
     if said:
         with pytest.raises(UsageProblem, match=said):

@@ -15,7 +15,7 @@ import pytest
 from common.training_dials import WITHOUT_EFFECT
 from configuration.code import read_code
 from configuration.config import Config
-from configuration.gate import bounds
+from configuration.gate import parameter, rules
 from configuration.layers import load_config
 from configuration.parameters import defaults
 from pipelines.finetuning import build_definition
@@ -134,8 +134,12 @@ def test_everything_that_the_definition_names_is_there_to_upload(config: Config)
 
 
 def jobs(definition: dict[str, Any]) -> list[dict[str, Any]]:
-    """Prepare, Train and Evaluate."""
+    """The steps that run jobs."""
     return [step for step in definition["Steps"] if step["Type"] in ("Processing", "Training")]
+
+
+def step_of(definition: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(step for step in definition["Steps"] if step["Name"] == name)
 
 
 def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -151,6 +155,9 @@ def test_steps_and_parameters(definition: dict[str, Any], config: Config) -> Non
     assert steps == {
         "Inputs": "Lambda",
         "Prepare": "Processing",
+        "EvaluateBase": "Processing",
+        "Champion": "Lambda",
+        "EvaluateChampion": "Processing",
         "ClearCheckpoints": "Lambda",
         "Train": "Training",
         "Evaluate": "Processing",
@@ -177,9 +184,11 @@ def test_cache_and_retries_are_on(definition: dict[str, Any]) -> None:
 
 def test_what_lies_under_the_inputs_is_part_of_the_cache_keys(definition: dict[str, Any]) -> None:
     """Every run looks, whoever started it: fmops, a notebook, the console or a schedule."""
-    inputs = next(step for step in definition["Steps"] if step["Name"] == "Inputs")
+    inputs, prepare, train, base = (
+        step_of(definition, name) for name in ("Inputs", "Prepare", "Train", "EvaluateBase")
+    )
     assert "CacheConfig" not in inputs
-    prepare, train, _ = jobs(definition)
+    assert base["Arguments"]["Environment"] == {"BASE_MANIFEST": {"Get": "Steps.Inputs.OutputParameters['base']"}}
     assert prepare["Arguments"]["Environment"] == {
         "INPUT_MANIFEST": {"Get": "Steps.Inputs.OutputParameters['manifest']"}
     }
@@ -193,7 +202,7 @@ def test_what_lies_under_the_inputs_is_part_of_the_cache_keys(definition: dict[s
 
 
 def test_a_training_job_is_told_its_time_limit(definition: dict[str, Any]) -> None:
-    _, train, _ = jobs(definition)
+    train = step_of(definition, "Train")
     limit = train["Arguments"]["StoppingCondition"]["MaxRuntimeInSeconds"]
     assert train["Arguments"]["Environment"] == {"FMOPS_MAX_RUNTIME_SECONDS": str(limit)}
 
@@ -203,6 +212,40 @@ def test_what_is_part_of_a_cache_key_holds_no_execution(definition: dict[str, An
     for step in jobs(definition):
         arguments = {key: value for key, value in step["Arguments"].items() if key != "ProcessingOutputConfig"}
         assert "Execution." not in json.dumps(arguments)
+
+
+def test_what_the_base_and_the_champion_score_does_not_wait_for_training(
+    definition: dict[str, Any], config: Config
+) -> None:
+    """They are keyed by the rows and their model, so a new run pays for neither; a threshold is the tuned model's."""
+    for name, model in (("EvaluateBase", "BaseModel"), ("EvaluateChampion", "Steps.Champion.OutputParameters['uri']")):
+        text = json.dumps(step_of(definition, name))
+        assert model in text
+        assert "Steps.Prepare" in text
+        assert "Steps.Train" not in text
+        assert "Gate" not in text
+        assert "Epochs" not in text
+    tree = config.model_dump()
+    tree["gate"]["rules"] = [rule for rule in tree["gate"]["rules"] if rule["against"] != "champion"]
+    alone = json.loads(build_definition(Config.model_validate(tree))[0])
+    assert not [step for step in alone["Steps"] if "Champion" in step["Name"]], "nobody asks for it"
+    inputs = {item["InputName"] for item in step_of(alone, "Evaluate")["Arguments"]["ProcessingInputs"]}
+    assert inputs == {"code", "model", "test", "train", "base-scores"}, "a merged model needs no base beside it"
+
+
+def test_the_gate_reads_one_value_and_its_rules_hold_the_runs_thresholds(definition: dict[str, Any]) -> None:
+    conditions = step_of(definition, "QualityGate")["Arguments"]["Conditions"]
+    assert [(item["Type"], item["LeftValue"]["Std:JsonGet"]["Path"], item["RightValue"]) for item in conditions] == [
+        ("Equals", "gate.passed", 1)
+    ]
+    words = step_of(definition, "Evaluate")["Arguments"]["AppSpecification"]["ContainerArguments"]
+    given = [words[place + 1] for place, word in enumerate(words) if word == "--rule"]
+    assert [rule["Std:Join"]["Values"][0] for rule in given] == [
+        "exact_match base better_by ", "token_f1 base better_by ", "exact_match champion not_worse_than ",
+        "latency_seconds value not_worse_than ",
+    ]  # fmt: skip
+    assert "Parameters.GateExactMatchBaseBetterBy" in json.dumps(given[0])
+    assert all("Parameters.GateConfidence" in json.dumps(rule) for rule in given)
 
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -233,7 +276,7 @@ def test_every_variant_is_one_that_aws_accepts(name: str, changes: dict[str, Any
     variant = Config.model_validate(tree)
     definition = json.loads(build_definition(variant)[0])
     assert [str(problem) for problem in validate_definition(definition)] == []
-    train = jobs(definition)[1]["Arguments"]
+    train = step_of(definition, "Train")["Arguments"]
     channels = {channel["ChannelName"] for channel in train["InputDataConfig"]}
     assert ("model" in channels) == (not variant.model.on_hub)
     assert ("start" in channels) == ("start_from" in train["HyperParameters"]) == (name == "qlora from a version")
@@ -257,12 +300,12 @@ def test_the_sdks_driver_sets_up_efa(definition: dict[str, Any]) -> None:
 
 
 def test_gate_parameters_have_readable_names(config: Config) -> None:
-    names = [bound.parameter for bound in bounds(config)]
+    names = [parameter(rule) for rule in rules(config)]
     assert names == [
-        "GateExactMatchMinimum",
-        "GateExactMatchMinimumImprovement",
-        "GateTokenF1MinimumImprovement",
-        "GateLatencySecondsMaximum",
+        "GateExactMatchBaseBetterBy",
+        "GateTokenF1BaseBetterBy",
+        "GateExactMatchChampionNotWorseThan",
+        "GateLatencySecondsValueNotWorseThan",
     ]
 
 
@@ -282,8 +325,8 @@ def test_tensorboard_and_mlflow_are_configured_where_asked_for(config: Config, d
     server = "arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-ABC"
     tree = config.model_dump()
     tree["training"] |= {"tensorboard": True, "mlflow_tracking_uri": server, "network_isolation": False}
-    _, train, _ = jobs(json.loads(build_definition(Config.model_validate(tree))[0]))
-    _, plain, _ = jobs(definition)
+    train = step_of(json.loads(build_definition(Config.model_validate(tree))[0]), "Train")
+    plain = step_of(definition, "Train")
     place = {"S3OutputPath": plain["Arguments"]["OutputDataConfig"]["S3OutputPath"]}
     place["LocalPath"] = train["Arguments"]["HyperParameters"]["tensorboard_dir"]
     assert train["Arguments"]["TensorBoardOutputConfig"] == place

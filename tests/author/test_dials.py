@@ -19,16 +19,19 @@ from pydantic import BaseModel
 
 from common.data_dials import DATA
 from common.dials import Dial, DialError
-from common.evaluation_dials import EVALUATION
+from common.evaluation_dials import EVALUATION, JUDGE
+from common.gate_dials import GATE
+from common.gate_rules import MEANINGS
+from common.metric_names import BY_NAME
 from common.seed_dial import SEED
 from common.task_dial import TASK
-from common.training_dials import TRAINING
+from common.training_dials import MAX_SEQ_LENGTH, TRAINING
 from configuration import reference
 from configuration.config import Config
 from configuration.config_errors import ConfigError
 from configuration.dials import TABLE, by_key, by_parameter, by_setting
 from configuration.errors import UsageProblem
-from configuration.gate import KINDS, METRICS, threshold
+from configuration.gate import METRICS, threshold
 from configuration.layers import load_config
 from configuration.parameters import defaults, with_overrides
 from pipelines.endpoint_settings import endpoint_settings
@@ -36,6 +39,7 @@ from pipelines.frozen import BUILT_FROM
 from pipelines.overrides import check_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
+RULE = {"metric": "exact_match", "against": "value", "not_worse_than": 0.5}
 
 # What has to change beside a dial so that its extreme value is not refused for what lies between dials.
 COMPANY: dict[str, dict[str, Any]] = {
@@ -46,6 +50,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     "training.max_wait_seconds": {"training.max_runtime_seconds": 60},
     "training.fallback_instance_types": {"training.spot": False},
     "training.mlflow_tracking_uri": {"training.network_isolation": False},
+    "evaluation.judge.model": {"training.network_isolation": False},
+    "evaluation.judge.labels": {"training.network_isolation": False, "evaluation.judge.model": "endpoint:judge"},
     "training.merge": {"endpoint.instance_type": "ml.m5.large"},
     "endpoint.instance_count": {"endpoint.mode": "asynchronous", "endpoint.scaling.maximum": 64},
     "endpoint.scaling.maximum": {"endpoint.instance_count": 1},
@@ -74,6 +80,14 @@ PATTERNS: dict[str, tuple[list[str], list[str]]] = {
         ["arn:aws:sagemaker:us-east-1:111122223333:mlflow-app/app-ABC", "http://127.0.0.1:5000", "https://m.example.com/a"],
         ["arn:aws:sagemaker:us-east-1:111122223333:endpoint/x", "m.example.com", "file:///tmp/x"],
     ),
+    "evaluation.custom_metrics": ([str(ROOT / "tests/support/own_metrics.py")], ["own_metrics.txt", "x" * 498 + ".py"]),
+    "evaluation.judge.model": (
+        ["bedrock:eu.anthropic.claude-x-v1:0", "endpoint:fmops-judge",
+         "bedrock:arn:aws:bedrock:eu-central-1:111122223333:application-inference-profile/abc"],
+        ["claude", "openai:gpt", "bedrock:", "bedrock:a b"],
+    ),
+    "evaluation.judge.criteria": (["Short answers.", "x" * 250], ["x" * 251, "a\x00b"]),
+    "evaluation.judge.labels": ([str(ROOT / "tests/support/judge_labels.jsonl")], ["labels.csv"]),
     "training.start_from": (["s3://bucket/a/model.tar.gz"], ["model.tar.gz", "s3://B/x"]),
     "images.training": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
     "images.inference": (["1.dkr.ecr/x:1"], ["a b", "x" * 256]),
@@ -122,7 +136,7 @@ def bad(dial: Dial) -> list[Any]:
 
 def tree_with(dial: Dial, value: Any) -> dict[str, Any]:
     """pipeline.yaml's tree with a dial, and its company, set."""
-    tree: dict[str, Any] = {"gate": [{"metric": "exact_match", "minimum": 0.5}]}
+    tree: dict[str, Any] = {"gate": {"rules": [RULE]}}
     company = dict(COMPANY.get(dial.key, {}))
     if dial.key.startswith("data.shares.") and isinstance(value, float) and 0 < value < 1:
         others = [name for name in ("train", "validation", "test") if f"data.shares.{name}" != dial.key]
@@ -199,19 +213,24 @@ def parser_of(folder: str, module: str, required: list[str]) -> Callable[[list[s
 
 
 REQUIRED = {
-    "evaluation": ["--model", "m", "--base-model", "b", "--data", "d", "--train-data", "t", "--output", "o"],
-    "preparation": ["--input", "i", "--output", "o"],
+    "score": ["--model", "m", "--base-scores", "b", "--data", "d", "--train-data", "t", "--output", "o"],
+    "reference": ["--as", "base", "--model", "m", "--data", "d", "--train-data", "t", "--output", "o"],
+    "prepare": ["--input", "i", "--output", "o"],
 }
 SCRIPTS: dict[str, tuple[str, list[Dial]]] = {
-    "preparation": ("prepare", [dial for dial in (*DATA, TASK) if dial.argument]),
-    "training": ("hyperparameters", [dial for dial in (*TRAINING, SEED) if dial.argument]),
-    "evaluation": ("score", [dial for dial in (*EVALUATION, SEED) if dial.argument]),
+    "prepare": ("preparation", [dial for dial in (*DATA, TASK) if dial.argument]),
+    "hyperparameters": ("training", [dial for dial in (*TRAINING, SEED) if dial.argument]),
+    "reference": ("evaluation", [dial for dial in (*EVALUATION, SEED, MAX_SEQ_LENGTH) if dial.argument]),
+    "score": (
+        "evaluation",
+        [dial for dial in (*EVALUATION, *JUDGE, *GATE, SEED) if dial.argument and dial.argument != "few-shot"],
+    ),
 }
 
 
-def by_script(folder: str, dial: Dial, value: Any) -> str:
+def by_script(script: str, dial: Dial, value: Any) -> str:
     words = [f"--{dial.argument}={dial.text(value)}"]
-    return parser_of(folder, SCRIPTS[folder][0], REQUIRED.get(folder, []))(words)
+    return parser_of(SCRIPTS[script][0], script, REQUIRED.get(script, []))(words)
 
 
 def by_function(dial: Dial, value: Any, config: Config) -> str:
@@ -235,9 +254,9 @@ def readers(dial: Dial, config: Config, directory: Path) -> Iterator[tuple[str, 
     yield dial.key, lambda value: by_yaml(dial, value, directory)
     if dial.parameter:
         yield f"{dial.parameter}=", lambda value: by_start(dial, value, config)
-    for folder, (_, dials) in SCRIPTS.items():
+    for script, (_, dials) in SCRIPTS.items():
         if dial in dials:
-            yield f"--{dial.argument}", functools.partial(by_script, folder, dial)
+            yield f"--{dial.argument}", functools.partial(by_script, script, dial)
     if dial.setting:
         yield dial.setting, lambda value: by_function(dial, value, config)
 
@@ -265,24 +284,27 @@ def test_lists_are_held_against_length_and_items(key: str, config: Config, tmp_p
     for value, taken_too in ((taken, True), (wrong_length, False), (wrong_item, False)):
         if key.startswith("aws.vpc"):
             vpc = {**whole, by_key()[key].name: value}
-            refusal = refusal_of({"gate": [{"metric": "exact_match", "minimum": 0.5}], "aws": {"vpc": vpc}}, tmp_path)
+            refusal = refusal_of({"gate": {"rules": [RULE]}, "aws": {"vpc": vpc}}, tmp_path)
         else:
             refusal = by_yaml(by_key()[key], value, tmp_path)
         assert (refusal == "") == taken_too, value
         assert taken_too or key in refusal
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("against", "asks"), MEANINGS)
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(metric: str, kind: str, tmp_path: Path) -> None:
-    dial = threshold(metric, kind)
+def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(
+    metric: str, against: str, asks: str, tmp_path: Path
+) -> None:
+    dial, rule = threshold(BY_NAME[metric], against, asks), {"metric": metric, "against": against}
     assert dial.low is not None
     assert dial.high is not None
     task = {"training": {"task": "dpo"}} if metric == "preference_accuracy" else {}
     for value, taken in ((dial.low, True), (dial.high, True), (dial.low - 0.5, False), (dial.high * 1.01, False)):
-        assert (refusal_of({**task, "gate": [{"metric": metric, kind: value}]}, tmp_path) == "") == taken, value
+        tree = {**task, "gate": {"rules": [{**rule, asks: value}]}}
+        assert (refusal_of(tree, tmp_path) == "") == taken, value
     path = tmp_path / "pipeline.yaml"
-    path.write_text(yaml.safe_dump({**task, "gate": [{"metric": metric, kind: 0.0}]}))
+    path.write_text(yaml.safe_dump({**task, "gate": {"rules": [{**rule, asks: 0.0}]}}))
     config = load_config(path)
     declared = {dial.parameter: {"Type": "Float", "DefaultValue": 0.0}}
     check_overrides(config, {dial.parameter: "0.5"}, declared)
@@ -338,7 +360,7 @@ def _fields(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]
             part for part in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(part, type)
         ]
         section = next((part for part in inner if issubclass(part, BaseModel)), None)
-        if key == "gate":
+        if key == "gate.rules":
             continue
         if section:
             yield from _fields(section, key)
@@ -366,24 +388,24 @@ def test_no_range_stands_anywhere_else() -> None:
         *(ROOT / "configuration").glob("*config*.py"), ROOT / "configuration/section.py",
         ROOT / "configuration/parameters.py",
         ROOT / "training/hyperparameters.py", ROOT / "preparation/prepare.py", ROOT / "evaluation/score.py",
+        ROOT / "evaluation/reference.py", ROOT / "evaluation/asking.py",
         ROOT / "lambdas/settings.py", *(ROOT / "steps").glob("*.py"),
     ]  # fmt: skip
     found = {path.name: ranges_in(path.read_text("utf-8")) for path in paths}
+    assert found.pop("reference.py") == ["parser.add_argument(choices=...)"], "what the model is: no dial"
     # The gate's length is no dial: a list of rules.
     assert found.pop("config.py") == ["Field(min_length=...)", "Field(max_length=...)"]
     assert {name: items for name, items in found.items() if items} == {}
     assert len(paths) >= 16
-    for folder, (_, dials) in SCRIPTS.items():
-        source = (ROOT / folder / f"{'prepare' if folder == 'preparation' else SCRIPTS[folder][0]}.py").read_text(
-            "utf-8"
-        )
+    for script, (folder, dials) in SCRIPTS.items():
+        source = (ROOT / folder / f"{script}.py").read_text("utf-8")
         own = {
             node.args[0].value
             for node in ast.walk(ast.parse(source))
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument") and node.args
             if isinstance(node.args[0], ast.Constant)
         }
-        assert not own & {f"--{dial.argument}" for dial in dials}, folder
+        assert not own & {f"--{dial.argument}" for dial in dials}, script
 
 
 @pytest.mark.parametrize("source", ["Field(ge=1)", "x: Literal['a', 'b']", "parser.add_argument('--x', choices=['a'])"])

@@ -11,7 +11,7 @@ from configuration.errors import UsageProblem
 from configuration.layers import environments, load
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE = """gate: [{metric: exact_match, minimum: 0.5}]
+FILE = """gate: {rules: [{metric: exact_match, against: value, not_worse_than: 0.5}]}
 training:
   epochs: 2.0
   max_wait_seconds: 129600

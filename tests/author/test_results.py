@@ -41,5 +41,21 @@ def test_the_tables_show_what_was_measured(kind: Kind) -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_shares_are_percentages(metric: Metric) -> None:
-    assert cell(metric.name, {"value": 0.5}) == ("50.0%" if metric.share else "0.500")
-    assert cell(metric.name, None) == "-"
+    assert cell(metric, {"value": 0.5}) == ("50.0%" if metric.share else "0.500")
+    assert cell(metric, None) == "-"
+
+
+def test_the_terminal_says_of_how_many_rows_and_shows_metrics_of_the_users_own() -> None:
+    estimate = {"value": 0.625, "low": 0.5, "high": 0.75}
+    models = dict.fromkeys(MODELS, estimate)
+    report = {
+        "rows": 12,
+        "own_metrics": {"area_right": {"label": "Area", "lower_is_better": False, "share": True},
+                        "longer_by": {"label": "Longer", "lower_is_better": True, "share": False}},
+        "metrics": {"json_valid": {**models, "rows": 7}, "area_right": models, "longer_by": models, "unknown": models},
+    }  # fmt: skip
+    lines = shown(metrics_table(report)).splitlines()
+    said = {line.split()[0]: line for line in lines if line.split()}
+    assert "of 7 rows" in "\n".join(lines)
+    assert said["area_right"].count("62.5%") == 4
+    assert said["longer_by"].count("0.625") == said["unknown"].count("0.625") == 4

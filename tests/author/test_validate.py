@@ -87,6 +87,11 @@ ARGUMENTS = "Prepare.AppSpecification.ContainerArguments"
 OTHER_BRANCH = {"Get": "Steps.Register.ModelPackageArn"}
 NO_STEP = {"Get": "Steps.Prep.X"}
 SOURCE = "Train.InputDataConfig.0.DataSource.S3DataSource.S3Uri"
+TEXT_AS_THRESHOLD = {
+    "Type": "GreaterThanOrEqualTo",
+    "LeftValue": {"Get": "Parameters.GateConfidence"},
+    "RightValue": {"Get": "Parameters.BaseModel"},
+}
 TOO_MANY = [{"Name": f"P{n}", "Type": "String"} for n in range(200)]
 CASES: list[tuple[str, Callable[[Definition], None], str, str]] = [
     ("integer hyperparameter", change("Train.HyperParameters.epochs", GET_EPOCHS), "Train", "to_string()"),
@@ -118,7 +123,7 @@ CASES: list[tuple[str, Callable[[Definition], None], str, str]] = [
     ("unknown property file", change(FILE, "Steps.Evaluate.PropertyFiles.X"), "QualityGate", "has no property file"),
     ("not a property file", change(FILE, "Steps.Evaluate.X"), "QualityGate", "not the property"),
     ("output renamed", change("Evaluate.ProcessingOutputConfig.Outputs.0.OutputName", "x"), "QualityGate", "no output"),
-    ("text as threshold", parameter("GateExactMatchMinimum", "high"), "QualityGate", "not a number"),
+    ("text as threshold", change("QualityGate.Conditions.0", TEXT_AS_THRESHOLD), "QualityGate", "not a number"),
     ("no function", top("Deploy", "FunctionArn", "deploy"), "Deploy", "Lambda"),
     ("unknown kind", top("Deploy", "Type", "Callback"), "Deploy", "not checked"),
     ("same name", top("Train", "Name", "Prepare"), "Prepare", "two steps"),

@@ -14,7 +14,10 @@ PACKAGE: dict[str, Any] = {
     "ModelPackageGroupName": "fmops-models",
     "ModelApprovalStatus": "Rejected",
     "ApprovalDescription": "<script>alert(1)</script> & more",
-    "CustomerMetadataProperties": {"gate": "passed 1 of 1 bounds", "gate_exact_match": "0.6 of at least 0.5"},
+    "CustomerMetadataProperties": {
+        "gate": "The gate passed: 1 of 1 rules met over 96 rows.",
+        "gate_exact_match": "0.6 of at least 0.5",
+    },
 }
 DEPLOYMENT = {
     "settings": {"endpoint_name": "chat"},

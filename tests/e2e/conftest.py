@@ -19,7 +19,8 @@ from tests.support.command import ROOT, fmops
 
 # A tiny random model learns next to nothing in a few steps, so the gate asks for nothing but a report.
 GATE = """gate:
-  - {metric: exact_match, minimum: 0.0}
+  rules:
+    - {metric: exact_match, against: value, not_worse_than: 0.0}
 """
 
 

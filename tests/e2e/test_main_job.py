@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import House
+from tests.e2e.conftest import House, write_config
 from tests.support.command import ROOT, environment
 from tests.support.waiting import until
 
@@ -74,9 +74,28 @@ def test_approval_deploys_and_the_endpoint_answers(house: House, finished: str) 
 
 def test_an_unchanged_second_start_is_all_cache_hits(house: House, finished: str, csv_file: Path) -> None:
     shown = house.run("start", "--data", str(csv_file), "--wait", *SMALL).stdout
-    for step in ("Prepare", "Train", "Evaluate"):
+    for step in ("Prepare", "EvaluateBase", "Train", "Evaluate"):
         assert re.search(rf"{step}\s+Cache hit", shown), shown
     assert house.run("report").stdout.count("exact_match") == 1, "a cached evaluation is still the run's report"
+
+
+@pytest.mark.slow
+def test_a_new_version_is_held_against_the_one_that_serves(house: House, finished: str, csv_file: Path) -> None:
+    rules = "gate: {rules: [{metric: exact_match, against: champion, not_worse_than: 1.0}]}\n"
+    folder = house.directory / "champion"
+    folder.mkdir()
+    config = write_config(folder, rules)
+    shown = house.run("start", "--config", str(config), "--data", str(csv_file), "--wait", *SMALL).stdout
+    assert re.search(r"EvaluateBase\s+Cache hit", shown), shown
+    assert re.search(r"EvaluateChampion\s+Succeeded", shown), shown
+    found = house.run("report", "--config", str(config)).stdout
+    assert "champion" in found
+    assert re.search(
+        r"met: exact_match improves on the champion by 0 - surely by -0\.\d+ - at least -1 was asked", found
+    )
+    again = house.run("start", "--config", str(config), "--data", str(csv_file), "--wait", *SMALL).stdout
+    for step in ("EvaluateBase", "EvaluateChampion", "Train", "Evaluate"):
+        assert re.search(rf"{step}\s+Cache hit", again), again
 
 
 def test_rejecting_keeps_what_is_deployed(house: House, finished: str) -> None:
@@ -119,14 +138,14 @@ def test_a_base_model_that_can_not_be_trained_so_ends_the_run_before_training(
 
 def test_a_missed_gate_says_which_metric_and_by_how_much(house: House, finished: str, csv_file: Path) -> None:
     failed = house.run(
-        "start", "--data", str(csv_file), "--wait", *SMALL, "-p", "GateExactMatchMinimum=0.9", expect=1
+        "start", "--data", str(csv_file), "--wait", *SMALL, "-p", "GateExactMatchValueNotWorseThan=0.9", expect=1
     ).stderr
     value = json.loads(
         (Path(re.search(r"Report: (.*)report.html", house.run("report").stdout)[1]) / "evaluation.json").read_text()  # type: ignore[index]
     )["metrics"]["exact_match"]["candidate"]["value"]
-    assert "exact_match" in failed
-    assert f"{0.9 - value:.2g}"[:3] in failed
-    assert "0.9" in failed
+    assert "The gate was missed by 1 of 1 rules over" in failed
+    assert f"exact_match is {value:.3f}".rstrip("0").rstrip(".") in failed
+    assert "at least 0.9 was asked" in failed
 
 
 def test_the_aws_cli_works_with_nothing_but_the_endpoint_url(house: House, finished: str, tmp_path: Path) -> None:

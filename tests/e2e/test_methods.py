@@ -20,12 +20,12 @@ ENVIRONMENTS = """environments:
     name: fmops-dpo
     training: {task: dpo, dpo_beta: 0.5}
     registry: {group: fmops-dpo}
-    gate: [{metric: preference_accuracy, minimum: 0.0}]
+    gate: {rules: [{metric: preference_accuracy, against: value, not_worse_than: 0.0}]}
   texts:
     name: fmops-texts
     training: {method: full, learning_rate: 1e-4}
     registry: {group: fmops-texts}
-    gate: [{metric: validation_loss, maximum: 100.0}]
+    gate: {rules: [{metric: validation_loss, against: value, not_worse_than: 100.0}]}
   dora:
     name: fmops-dora
     training: {method: qlora, lora_variant: dora}

@@ -85,7 +85,7 @@ def test_a_kind_of_model_is_trained_merged_scored_and_served(tmp_path: Path, kin
     lively(base)
     life = ModelLife(tmp_path, base)
     assert life.train() == 0, life.job.err
-    assert life.score("--max-new-tokens", str(LIMIT), "--few-shot", "2") == 0, life.err
+    assert life.score(few_shot=2, max_new_tokens=LIMIT) == 0, life.err
     answers, loss = expected(life.job.model_dir, life.test)
     said = [row["answers"]["candidate"] for row in life.predictions]
     assert said == answers

@@ -11,8 +11,9 @@ from tests.e2e.conftest import House, free_port, write_config
 from tests.support.base_model import give_base_model
 
 GATE = """gate:
-  - {metric: json_valid, minimum: 0.5}
-  - {metric: token_f1, minimum_improvement: 0.05}
+  rules:
+    - {metric: json_valid, against: value, not_worse_than: 0.5}
+    - {metric: token_f1, against: base, better_by: 0.05}
 """
 FEW = [
     *("-p", "MaxSteps=24"), *("-p", "BatchSize=5"), *("-p", "LearningRate=0.002"), *("-p", "MaxSeqLength=256"),

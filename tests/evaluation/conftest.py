@@ -98,3 +98,20 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     }
     (directory / "training_report.json").write_text(json.dumps(report))
     return directory
+
+
+def evaluate(model: Path, base: Path, data: Path, training: Path, output: Path, *flags: str) -> int:
+    """EvaluateBase and Evaluate, as the pipeline runs them; the exit code of the first that fails, else 0."""
+    import reference
+    import score
+
+    rows = ["--data", str(data), "--train-data", str(training), "--batch-size", "5"]
+    scores, asked = str(output.parent / "base-scores"), [*rows, *flags]
+    code = reference.main(["--as", "base", "--model", str(base), "--output", scores, *asked])
+    shared, place = [], iter(flags)
+    for flag in place:  # score.py has neither examples nor windows of its own
+        shared += [] if flag in ("--few-shot", "--max_seq_length") else [flag, next(place)]
+        if flag in ("--few-shot", "--max_seq_length"):
+            next(place)
+    return code or score.main(["--model", str(model), "--base-model", str(base), "--base-scores", scores,
+                               "--output", str(output), *rows, *shared])  # fmt: skip

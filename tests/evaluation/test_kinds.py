@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import rows, write_rows
+from .conftest import evaluate, rows, write_rows
 from .test_score import Page
 
 MODELS = ("candidate", "base", "base_few_shot")
@@ -35,13 +34,6 @@ def documents() -> list[dict[str, Any]]:
     ]
 
 
-def score(model: Path, base: Path, data: Path, training: Path, output: Path, *flags: str) -> int:
-    import score as script
-
-    return script.main(["--model", str(model), "--base-model", str(base), "--data", str(data), "--train-data",
-                        str(training), "--output", str(output), "--batch-size", "5", *flags])  # fmt: skip
-
-
 def outcome(output: Path) -> tuple[dict[str, Any], list[dict[str, Any]], Page]:
     evaluation = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
     lines = (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -56,20 +48,16 @@ def preferred(tmp_path_factory: pytest.TempPathFactory, tuned: Path, base: Path)
     """Test rows 0 to 13, of which the tuned model knows the chosen answers of the first ten."""
     folder = tmp_path_factory.mktemp("preferred")
     data, training = write_rows(folder / "test", preferences(14)), write_rows(folder / "train", preferences(10))
-    assert score(tuned, base, data, training, folder / "out", "--few-shot", "2", "--max-new-tokens", "40") == 0
+    assert evaluate(tuned, base, data, training, folder / "out", "--few-shot", "2", "--max-new-tokens", "40") == 0
     return outcome(folder / "out")
 
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory, tuned: Path, base: Path) -> Outcome:
-    """Texts, and a model whose report says that it was trained with windows of 48 tokens."""
+    """Texts, read in windows of 48 tokens, as training read them."""
     folder = tmp_path_factory.mktemp("read")
-    model = shutil.copytree(tuned, folder / "model")
-    report = json.loads((model / "training_report.json").read_text())
-    report["hyperparameters"] = {"max_seq_length": WINDOW}
-    (model / "training_report.json").write_text(json.dumps(report))
     data = write_rows(folder / "test", documents())
-    assert score(model, base, data, folder / "not read", folder / "out") == 0
+    assert evaluate(tuned, base, data, folder / "not read", folder / "out", "--max_seq_length", str(WINDOW)) == 0
     return outcome(folder / "out")
 
 
@@ -94,7 +82,7 @@ def test_preferences_are_counted_by_the_mean_loss_of_both_answers(preferred: Out
     evaluation, records, _ = preferred
     assert evaluation["kind"] == "preference"
     assert list(evaluation["metrics"]) == [
-        "preference_accuracy", "exact_match", "json_field_accuracy", "json_valid", "token_f1", "rouge_l",
+        "preference_accuracy", "exact_match", "json_field_accuracy", "json_valid", "token_f1", "rouge_l", "chrf",
         "validation_loss", "latency_seconds",
     ]  # fmt: skip
     model, tokenizer = loaded(base)
@@ -142,7 +130,7 @@ def test_examples_show_chosen_answers(tmp_path: Path) -> None:
 
     kind, made = load_rows(write_rows(tmp_path / "rows", preferences(10)))
     assert kind == "preference"
-    prompt = FewShot(made, 3, 0, json_targets=True).prompt(made[0])
+    prompt = FewShot(made, 3, 0).prompt(made[0])
     assert [message["role"] for message in prompt] == ["system", *["user", "assistant"] * 3, "user"]
     assert "LightO" in json.dumps(prompt)
     assert "DoorO" not in json.dumps(prompt)
@@ -216,7 +204,7 @@ def test_kinds_are_not_measured_together(
     for number, (test, training, said) in enumerate(cases):
         folder = tmp_path / str(number)
         data, shown = write_rows(folder / "test", test), write_rows(folder / "train", training)
-        assert score(tuned, base, data, shown, folder / "out") == 1
+        assert evaluate(tuned, base, data, shown, folder / "out") == 1
         assert said in capsys.readouterr().err
 
 

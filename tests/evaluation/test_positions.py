@@ -30,7 +30,7 @@ def life(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_examples_and_rows_are_fitted_into_the_positions(life: ModelLife) -> None:
-    assert life.score("--few-shot", "5", "--max-new-tokens", "64", model=life.base) == 0, life.err
+    assert life.score(few_shot=5, max_new_tokens=64, model=life.base) == 0, life.err
     settings = life.evaluation["settings"]
     assert settings["rows_cut"] == 1
     assert settings["few_shot_fewer"] == 4, "five examples fit no row"

@@ -19,11 +19,18 @@ from tests.support.bundles import bundled
 
 from .conftest import rows, write_rows
 
-MODELS = ("candidate", "base", "base_few_shot")
+OWN = Path(__file__).resolve().parents[1] / "support" / "own_metrics.py"
+MODELS = ("candidate", "base", "base_few_shot", "champion")
+RULES = (
+    *("--rule", "exact_match base better_by 0.1 0.95"),
+    *("--rule", "exact_match champion not_worse_than 0.2 0.95"),
+    *("--rule", "latency_seconds value not_worse_than 60 0.95"),
+)
 METRICS = (
     "exact_match",
     "token_f1",
     "rouge_l",
+    "chrf",
     "json_valid",
     "json_field_accuracy",
     "validation_loss",
@@ -31,14 +38,20 @@ METRICS = (
 )
 
 
-def script() -> str:
-    return str(bundled("evaluation") / "score.py")
+def script(name: str) -> str:
+    return str(bundled("evaluation") / f"{name}.py")
 
 
-def run_score(*flags: str | Path) -> subprocess.CompletedProcess[str]:
+def run(name: str, *flags: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", script(), *map(str, flags)]
+    command = [sys.executable, "-W", "error", script(name), *map(str, flags)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +67,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def scored(
     tmp_path_factory: pytest.TempPathFactory, data: tuple[Path, Path], tuned: Path, base: Path
 ) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("scored")
+    folder, output = tmp_path_factory.mktemp("scored"), []
     with tarfile.open(folder / "model.tar.gz", "w:gz") as tar:
         tar.add(tuned, ".")
-    done = run_score("--model", folder / "model.tar.gz", "--base-model", base, "--data", data[0], "--train-data",
-    data[1],
-                     "--output", folder / "out", "--few-shot", 2, "--batch-size", 8, "--seed", 4)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder / "out", done.stdout
+    rows = ("--data", data[0], "--train-data", data[1], "--batch-size", 8, "--seed", 4)
+    for role, place in (("base", base), ("champion", folder)):
+        text = run("reference", "--as", role, "--model", place, "--few-shot", 2, "--output", folder / role, *rows)
+        output.append(said(text))
+    output.append(said(run("score", "--model", folder / "model.tar.gz", "--base-scores", folder / "base",
+                           "--champion-scores", folder / "champion", "--output", folder / "out", *rows,
+                           *RULES)))  # fmt: skip
+    return folder / "out", "".join(output)
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +90,25 @@ def test_evaluation_json_keeps_the_contract(evaluation: dict[str, Any]) -> None:
     assert evaluation["version"] == 1
     assert evaluation["rows"] == 20
     for metric in evaluation["metrics"].values():
-        assert set(metric) == {*MODELS, "improvement"}
+        assert set(metric) == {*MODELS, "improvement", "improvement_on_champion"}
         for estimate in metric.values():
             assert set(estimate) == {"value", "low", "high"}
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
-    assert set(evaluation["models"]) == {"candidate", "base"}
+    assert set(evaluation["models"]) == {"candidate", "base", "champion"}
     assert evaluation["training"]["steps"] >= 20
     assert set(evaluation["majority"]) == {"prediction", "exact_match"}
     assert evaluation["settings"]["few_shot"] == 2
+    assert {rule["verdict"] for rule in evaluation["gate"]["rules"]} == {"met"}
+    assert evaluation["gate"]["passed"] == 1
+    assert evaluation["gate"]["text"] == "The gate passed: 3 of 3 rules met over 20 rows."
+
+
+def test_the_champion_that_is_the_tuned_model_answers_alike(evaluation: dict[str, Any]) -> None:
+    """It is scored in a process of its own, from a file of scores; nothing may get lost on the way."""
+    for name, metric in evaluation["metrics"].items():
+        if name != "latency_seconds":
+            assert metric["champion"] == metric["candidate"], name
+            assert metric["improvement_on_champion"]["value"] == 0
 
 
 def test_what_was_learned_is_right_and_the_rest_is_not(evaluation: dict[str, Any], scored: tuple[Path, str]) -> None:
@@ -167,10 +193,14 @@ def test_an_adapter_alone_is_put_on_the_base_model(tmp_path: Path, data: tuple[P
     model.save_pretrained(model_directory / "adapter")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(base / name, model_directory / name)
-    done = run_score("--model", model_directory, "--base-model", base, "--data", data[0], "--train-data", data[1],
-                     "--output", tmp_path / "out", "--few-shot", 1, "--max-rows", 5, "--max-new-tokens", 4)  # fmt: skip
+    rows = ("--data", data[0], "--train-data", data[1], "--max-rows", 5, "--max-new-tokens", 4)
+    said(run("reference", "--as", "base", "--model", base, "--few-shot", 1, "--output", tmp_path / "base", *rows))
+    done = run("score", "--model", model_directory, "--base-model", base, "--base-scores", tmp_path / "base",
+               "--output", tmp_path / "out", "--custom-metrics", OWN, *rows)  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert found["metrics"]["longer_by"]["candidate"]["value"] < 0, "four tokens are fewer characters than a call"
+    assert found["own_metrics"]["area_right"] == {"label": "Area named", "lower_is_better": False, "share": True}
     assert found["rows"] == 5
     assert found["training"] is None
     loss = found["metrics"]["validation_loss"]
@@ -178,10 +208,21 @@ def test_an_adapter_alone_is_put_on_the_base_model(tmp_path: Path, data: tuple[P
 
 
 def test_errors_are_one_line(
-    tmp_path: Path, data: tuple[Path, Path], tuned: Path, base: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    data: tuple[Path, Path],
+    tuned: Path,
+    base: Path,
+    scored: tuple[Path, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    import reference
     import score
 
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tuned, adapter, ignore=shutil.ignore_patterns("config.json", "*.safetensors"))
+    (adapter / "adapter").mkdir()
+    (adapter / "adapter" / "adapter_config.json").write_text("{}")
+    shutil.copy(tuned / "model.safetensors", adapter / "adapter")
     bare = tmp_path / "bare"
     shutil.copytree(tuned, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     pickled = tmp_path / "pickled"
@@ -189,42 +230,54 @@ def test_errors_are_one_line(
     (pickled / "pytorch_model.bin").write_bytes(b"x")
     broken = write_rows(tmp_path / "broken", [])
     (broken / "rows.jsonl").write_text('{"messages": []}\n')
+    no_table = tmp_path / "own.py"
+    no_table.write_text("x = 1\n")
     empty = tmp_path / "empty"
     empty.mkdir()
-    good: dict[str, Any] = {
-        "model": tuned,
-        "base-model": base,
-        "data": data[0],
-        "train-data": data[1],
-        "output": tmp_path / "out",
-    }
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"model": tmp_path / "absent"}, "no such file"),
-        ({"model": bare}, "no tokenizer"),
-        ({"model": pickled}, "pytorch_model.bin"),
-        ({"model": empty}, "no tokenizer"),
-        ({"base-model": tmp_path / "absent"}, "no such directory"),
-        ({"base-model": empty}, "no model in it"),
-        ({"data": empty}, "no .jsonl file"),
-        ({"data": broken}, "rows.jsonl, line 1: not a canonical row"),
-        ({"train-data": empty}, "no .jsonl file"),
+    scores = scored[0].parent / "base"
+    unread = tmp_path / "unread"
+    unread.mkdir()
+    (unread / "scores.json").write_text('{"version": 1}')
+    rows: dict[str, Any] = {"data": data[0], "train-data": data[1], "output": tmp_path / "out"}
+    asked: dict[str, Any] = {"as": "base", "model": base, **rows}
+    good: dict[str, Any] = {"model": tuned, "base-scores": scores, "seed": 4, **rows}
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (score, {**good, "model": tmp_path / "absent"}, "no such file"),
+        (score, {**good, "model": bare}, "no tokenizer"),
+        (score, {**good, "model": pickled}, "pytorch_model.bin"),
+        (score, {**good, "model": empty}, "no tokenizer"),
+        (score, {**good, "model": adapter}, "an adapter alone; --base-model is what it goes on"),
+        (score, {**good, "model": adapter, "base-model": tmp_path / "absent"}, "no such directory"),
+        (score, {**good, "base-scores": empty}, "no such file; reference.py writes it"),
+        (score, {**good, "base-scores": unread}, "is not what reference.py writes"),
+        (score, {**good, "max-rows": 19}, "are of other rows than --data, --max-rows and --seed give"),
+        (score, {**good, "data": empty}, "no .jsonl file"),
+        (score, {**good, "data": broken}, "rows.jsonl, line 1: not a canonical row"),
+        (score, {**good, "train-data": empty}, "no .jsonl file"),
+        (score, {**good, "custom-metrics": tmp_path / "absent.py"}, "No such file or directory"),
+        (score, {**good, "custom-metrics": no_table}, "own.py: needs one table METRICS"),
+        (reference, {**asked, "model": tmp_path / "absent"}, "no such directory"),
+        (reference, {**asked, "model": empty}, "no model in it"),
+        (reference, {**asked, "data": broken}, "rows.jsonl, line 1: not a canonical row"),
+        (reference, {**asked, "train-data": empty}, "no .jsonl file"),
     ]
-    for number, (changed, said) in enumerate(cases):
+    for number, (program, given, words) in enumerate(cases):
         note = tmp_path / f"message-{number}"
-        flags = [part for name, value in {**good, **changed}.items() for part in (f"--{name}", str(value))]
-        assert score.main([*flags, "--message-file", str(note)]) == 1
+        flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+        assert program.main([*flags, "--message-file", str(note)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert said in line
-        assert line == f"score.py: error: {note.read_text().removesuffix(chr(10))}"
+        assert words in line
+        assert line == f"{program.__name__}.py: error: {note.read_text().removesuffix(chr(10))}"
     assert not (tmp_path / "out").exists()
 
 
-def test_help_answers_in_a_bare_interpreter() -> None:
+@pytest.mark.parametrize(("name", "option"), [("score", "--rule"), ("reference", "--few-shot")])
+def test_help_answers_in_a_bare_interpreter(name: str, option: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-S", "-E", script(), "--help"],
+        [sys.executable, "-S", "-E", script(name), "--help"],
         capture_output=True,
         text=True,
         check=True,
     )
-    for flag in ("--model", "--base-model", "--data", "--train-data", "--few-shot", "--max-new-tokens", "--max-rows"):
+    for flag in ("--model", "--base-model", "--data", "--train-data", "--max-new-tokens", "--max-rows", option):
         assert flag in done.stdout

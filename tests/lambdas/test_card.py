@@ -13,7 +13,6 @@ import pytest
 from tests.lambdas.support import LAMBDAS, load
 
 card = load("card")
-KINDS = load("bounds").KINDS
 DEFINITION = json.dumps(
     {
         "Version": "2020-12-01",
@@ -30,8 +29,16 @@ def estimate(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
+RULES = [
+    {"rule": "exact_match base better_by", "verdict": "met", "text": "exact_match improves on the base by 0.573"},
+    {"rule": "exact_match value not_worse_than", "verdict": "met", "text": "exact_match is 0.635 - surely above 0.54"},
+    {"rule": "latency_seconds value not_worse_than", "verdict": "met", "text": "latency_seconds is 0.2"},
+]
+DECISION = "The gate passed: 3 of 3 rules met over 96 rows in 19 groups."
 EVALUATION = {
     "rows": 96,
+    "groups": 19,
+    "gate": {"passed": 1, "text": DECISION, "rules": RULES},
     "metrics": {
         "exact_match": {"candidate": estimate(0.635), "base": estimate(0.0), "improvement": estimate(0.573)},
         "latency_seconds": {"candidate": estimate(0.2), "base": estimate(0.3), "improvement": estimate(0.1)},
@@ -46,7 +53,6 @@ EVALUATION = {
         "hyperparameters": {"learning_rate": 0.002, "lora_target_modules": "q_proj,v_proj", "checkpoint_dir": "/x"},
     },
 }
-BOUNDS = {"exact_match:minimum": 0.5, "exact_match:minimum_improvement": 0.1, "latency_seconds:maximum": "10.0"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,6 @@ def event(session: boto3.Session, execution: str, register: Callable[..., str]) 
         "evaluation_uri": f"s3://{RESULTS}/run/evaluation/evaluation.json",
         "data_report_uri": f"s3://{DATA}/processed/run/report/data_report.json",
         "adapter_uri": f"s3://{RESULTS}/run/adapter/",
-        **BOUNDS,
     }
 
 
@@ -90,14 +95,14 @@ def test_a_version_gets_card_hashes_decision_and_adapter(session: boto3.Session,
     from sagemaker.core.shapes.model_card_shapes import ModelCardContent
 
     answer = call(session, event)
-    assert answer == {"model_package_arn": event["model_package_arn"], "gate": "passed 3 of 3 bounds"}
+    assert answer == {"model_package_arn": event["model_package_arn"], "gate": DECISION}
     package = session.client("sagemaker").describe_model_package(ModelPackageName=event["model_package_arn"])
     metadata = package["CustomerMetadataProperties"]
     assert metadata["definition_sha256"] == hashlib.sha256(DEFINITION.encode()).hexdigest()
     assert metadata["data_sha256"] == "ab" * 32
-    assert metadata["gate"] == "passed 3 of 3 bounds"
-    assert metadata["gate_exact_match"] == "0.635 of at least 0.5 and gain 0.573 of at least 0.1"
-    assert metadata["gate_latency_seconds"] == "0.2 of at most 10"
+    assert metadata["gate"] == DECISION
+    assert metadata["gate_exact_match"] == f"{RULES[0]['text']} and {RULES[1]['text']}"
+    assert metadata["gate_latency_seconds"] == "latency_seconds is 0.2"
     assert metadata["training_learning_rate"] == "0.002"
     assert metadata["method"] == "lora"  # what Register wrote is kept
     used = {"learning_rate": "0.002", "lora_target_modules": "q_proj,v_proj"}
@@ -108,6 +113,7 @@ def test_a_version_gets_card_hashes_decision_and_adapter(session: boto3.Session,
     assert package["ModelCard"]["ModelCardStatus"] == "PendingReview"
     read = ModelCardContent.model_validate(content)
     assert read.model_dump(exclude_unset=True, mode="json") == content, "a field that the schema does not know is lost"
+    assert DECISION in content["evaluation_details"][0]["evaluation_observation"]
     groups = {group["name"]: group["metric_data"] for group in content["evaluation_details"][0]["metric_groups"]}
     assert list(groups) == ["tuned", "base, zero-shot", "gain"]
     assert groups["tuned"][0]["value"] == 0.635
@@ -141,20 +147,35 @@ def test_a_model_without_adapter_has_no_adapter_specification(session: boto3.Ses
 
 
 def test_the_largest_gate_and_every_parameter_fit_into_a_package(definition_metadata: set[str]) -> None:
-    from configuration.config import METRICS
+    from configuration.gate import METRICS
 
-    everything = {"value": 1.0}
+    rules = [
+        {
+            "rule": f"{name} base better_by",
+            "verdict": "met",
+            "text": f"{name} improves on the base with examples by 0.1",
+        }
+        for name in METRICS
+    ]
     evaluation = {
-        "metrics": {name: {"candidate": everything, "improvement": everything} for name in METRICS},
+        "gate": {"passed": 1, "text": DECISION, "rules": rules},
         "training": {
             "hyperparameters": dict.fromkeys(card.PARAMETERS, 1),
             **dict.fromkeys(card.OUTCOMES, 1),
         },
     }
-    bounds = {f"{name}:{kind}": 0.5 for name in METRICS for kind in KINDS}
-    written = {**card.gate_metadata(evaluation, bounds), **card.training_metadata(evaluation)}
+    written = {**card.gate_metadata(evaluation), **card.training_metadata(evaluation)}
     assert len(written.keys() | definition_metadata | {"definition_sha256", "data_sha256", "rows"}) <= 50
     assert all(len(card.plain(value)) == len(value) for value in written.values())
+
+
+def test_of_more_rules_than_a_package_holds_the_first_are_written() -> None:
+    registered = {f"r{number}": "x" for number in range(30)}
+    facts = {"gate": "passed", "rows": "9", **{f"gate_metric{number}": "met" for number in range(40)}}
+    written = card.properties(facts, registered)
+    assert len(written.keys() | registered.keys()) == 50
+    assert list(written)[:3] == ["gate", "rows", "gate_metric0"]
+    assert card.properties(facts, {**registered, **written}) == written, "a repeat writes the same"
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +211,6 @@ def test_an_evaluation_of_texts_is_described_by_its_loss() -> None:
     loss = {"candidate": estimate(2.0), "base": estimate(3.0), "base_few_shot": estimate(3.0)}
     found = {"kind": "text", "rows": 12, "majority": None, "training": {"hyperparameters": {"task": "sft"}},
              "metrics": {"validation_loss": {**loss, "improvement": estimate(1.0)}}}  # fmt: skip
-    assert card.gate_metadata(found, {"validation_loss:minimum_improvement": 0.05}) == {
-        "gate": "passed 1 of 1 bounds",
-        "gate_validation_loss": "gain 1 of at least 0.05",
-    }
     groups = card.metric_groups(found)
     assert [group["name"] for group in groups] == ["tuned", "base, zero-shot", "base, few-shot", "gain"]
     assert {metric["name"] for group in groups for metric in group["metric_data"]} == {"validation_loss"}

@@ -465,17 +465,6 @@ def test_an_approval_deploys_through_the_rule_and_the_function(
     )
 
 
-def test_the_function_of_the_gate_reads_the_report(session: boto3.Session) -> None:
-    bucket = "fmops-evaluation-results-111122223333-us-east-1"
-    body = json.dumps({"metrics": {"exact_match": {"candidate": {"value": 0.3}}}}).encode()
-    session.client("s3").put_object(Bucket=bucket, Key="x/evaluation/evaluation.json", Body=body)
-    payload = {"evaluation_uri": f"s3://{bucket}/x/evaluation/evaluation.json", "exact_match:minimum": 0.5}
-    response = session.client("lambda").invoke(FunctionName="fmops-gate", Payload=json.dumps(payload).encode())
-    assert json.loads(response["Payload"].read()) == {
-        "message": "The model missed 1 of 1 bounds: exact_match is 0.3, 0.2 below the minimum 0.5."
-    }
-
-
 def test_a_lost_race_at_the_log_is_run_again(clients: Any, environment: dict[str, str]) -> None:
     """Twenty writers add one entry each to one log; none is lost."""
     crowd = ledger.Ledger(clients.s3, environment["DEPLOYMENTS_URI"], "race")

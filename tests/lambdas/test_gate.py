@@ -1,85 +1,86 @@
-"""lambdas/gate.py: the message that a failed run ends with."""
+"""lambdas/gate.py against a real localcloud: which version a new one is compared with, and what a failed run says."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+import time
+from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 
-from configuration.config import Config
-from configuration.gate import bounds
-from configuration.layers import load_config
 from tests.lambdas.support import load
 
-ROOT = Path(__file__).resolve().parents[2]
 gate = load("gate")
-KINDS = load("bounds").KINDS
+RESULTS = "fmops-evaluation-results-111122223333-us-east-1"
+ARTIFACTS = "fmops-model-artifacts-111122223333-us-east-1"
+GROUP = "champion-models"
+OTHERWISE = f"s3://{ARTIFACTS}/code/evaluation/x/"
 
 
-def report(**metrics: tuple[float | None, float | None]) -> dict[str, Any]:
-    return {
-        "metrics": {
-            name: {"candidate": {"value": value}, "improvement": {"value": improvement}}
-            for name, (value, improvement) in metrics.items()
-        }
-    }
+def call(session: boto3.Session, event: dict[str, Any]) -> dict[str, Any]:
+    """The deployed function."""
+    answer = session.client("lambda").invoke(FunctionName="fmops-gate", Payload=json.dumps(event).encode())
+    found: dict[str, Any] = json.loads(answer["Payload"].read())
+    assert "FunctionError" not in answer, found
+    return found
 
 
-CASES = [
-    (
-        {"exact_match:minimum": 0.5},
-        "The model missed 1 of 1 bounds: exact_match is 0.41, 0.09 below the minimum 0.5.",
-    ),
-    (
-        {"exact_match:minimum_improvement": 0.1},
-        "The model missed 1 of 1 bounds: exact_match improves on the base by 0.02, "
-        "0.08 below the minimum improvement 0.1.",
-    ),
-    (
-        {"latency_seconds:maximum": 2.0, "exact_match:minimum": 0.4},
-        "The model missed 1 of 2 bounds: latency_seconds is 3.25, 1.25 above the maximum 2.",
-    ),
-    (
-        {"rouge_l:minimum": 0.5},
-        "The model missed 1 of 1 bounds: evaluation.json has no metrics.rouge_l.candidate.value.",
-    ),
-    (
-        {"token_f1:minimum": 0.5},
-        "The model missed 1 of 1 bounds: evaluation.json has no metrics.token_f1.candidate.value.",
-    ),
-    (
-        {"json_valid:minimum": 0.5},
-        "The model missed 1 of 1 bounds: metrics.json_valid.candidate.value is not a number.",
-    ),
-    (
-        {"exact_match:minimum": 0.4099999, "latency_seconds:maximum": 3.25},
-        "All 2 bounds are met in evaluation.json; the gate read another report.",
-    ),
-]
+def champion(session: boto3.Session, group: str, endpoint: str) -> dict[str, Any]:
+    event = {"command": "champion", "model_package_group": group, "endpoint_name": endpoint, "otherwise": OTHERWISE,
+             "deployments_uri": f"s3://{ARTIFACTS}/deployments/"}  # fmt: skip
+    return call(session, event)
 
 
-@pytest.mark.parametrize(("thresholds", "message"), CASES, ids=[" ".join(case) for case, _ in CASES])
-def test_the_message_names_metric_value_distance_and_bound(thresholds: dict[str, float], message: str) -> None:
-    evaluation = report(
-        exact_match=(0.41, 0.02), latency_seconds=(3.25, -1), token_f1=(None, None), json_valid=(float("nan"), 0)
-    )
-    assert gate.explain(evaluation, thresholds) == message
+def test_the_message_is_the_decisions_own(session: boto3.Session) -> None:
+    text = "The gate was missed by 1 of 2 rules over 96 rows in 19 groups: exact_match improves on the base by 0.02."
+    body = json.dumps({"rows": 96, "metrics": {}, "gate": {"passed": 0, "text": text, "rules": []}})
+    session.client("s3").put_object(Bucket=RESULTS, Key="missed/evaluation.json", Body=body)
+    answer = call(session, {"command": "explain", "evaluation_uri": f"s3://{RESULTS}/missed/evaluation.json"})
+    assert answer == {"message": text}
 
 
 def test_many_misses_fit_into_a_failure_reason() -> None:
-    evaluation = report(**{f"metric_number_{n}": (0.1, 0.1) for n in range(50)})
-    message = gate.explain(evaluation, {f"metric_number_{n}:minimum": 0.5 for n in range(50)})
-    assert len(message) <= 1024
-    assert message.startswith("The model missed 50 of 50 bounds")
+    message = gate.explain({"gate": {"text": "The gate was missed by 20 of 20 rules: " + "x " * 2000}})
+    assert len(message) == gate.MAX_MESSAGE
+    assert message.endswith("...")
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="minimum_improvement"):
-        gate.explain(report(), {"exact_match:least": 1.0})
+def test_without_a_version_there_is_no_champion(session: boto3.Session, register: Callable[..., str]) -> None:
+    none = {"model_package_arn": "none", "uri": OTHERWISE}
+    assert champion(session, "fmops-nobody", "fmops-nothing") == none, "not even a group"
+    session.client("sagemaker").create_model_package_group(ModelPackageGroupName="waiting-models")
+    register("waiting", "PendingManualApproval", group="waiting-models")
+    assert champion(session, "waiting-models", "fmops-nothing") == none, "a version that nobody approved"
 
 
-def test_it_knows_the_kinds_and_paths_of_the_gate() -> None:
-    config: Config = load_config(ROOT / "pipeline.yaml")
-    for bound in bounds(config):
-        assert bound.json_path == f"metrics.{bound.metric}.{KINDS[bound.kind].leaf}.value"
+def test_the_champion_serves_or_was_the_last_to_be_approved(
+    session: boto3.Session, register: Callable[..., str]
+) -> None:
+    sagemaker, s3 = session.client("sagemaker"), session.client("s3")
+    sagemaker.create_model_package_group(ModelPackageGroupName=GROUP)
+    versions = [register(name, "PendingManualApproval", group=GROUP) for name in ("c1", "c2", "c3")]
+    for arn in versions[:2]:
+        sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+        time.sleep(0.01)
+    found = champion(session, GROUP, "fmops-champion")
+    archive = sagemaker.describe_model_package(ModelPackageName=versions[1])
+    assert found["model_package_arn"] == versions[1]
+    assert found["uri"] == archive["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    # A rollback went to the first one.
+    state = {"reason": "", "settings": {}}
+    log = {"version": 1, "endpoint_name": "fmops-champion", "undeploying": False, "deployments": [
+        {"id": "a", "model_package_arn": versions[0], "state": "in_service", **state},
+        {"id": "b", "model_package_arn": versions[1], "state": "rolled_back", **state},
+    ]}  # fmt: skip
+    s3.put_object(Bucket=ARTIFACTS, Key="deployments/fmops-champion.json", Body=json.dumps(log))
+    assert champion(session, GROUP, "fmops-champion")["model_package_arn"] == versions[0]
+    sagemaker.delete_model_package(ModelPackageName=versions[0])
+    assert champion(session, GROUP, "fmops-champion")["model_package_arn"] == versions[1]
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a/adapter.safetensors", ""])
+def test_a_version_without_an_archive_is_not_compared_with(uri: str) -> None:
+    package = {"InferenceSpecification": {"Containers": [{"ModelDataUrl": uri}]}}
+    assert load("champion")._archive(package) == ""

@@ -39,17 +39,26 @@ class ModelLife:
                   "checkpoints_per_run": 1, "precision": "fp32", **hyperparameters}  # fmt: skip
         return self.job.run(**chosen)
 
-    def score(self, *options: str, model: Path | None = None) -> int:
-        """What score.py's exit code is; the report is in `evaluation`, the rows' answers are in `predictions`."""
+    def score(self, few_shot: int, max_new_tokens: int, model: Path | None = None) -> int:
+        """Base and tuned model as EvaluateBase and Evaluate score them; the exit code of the last that ran.
+
+        The report is in `evaluation`, the rows' answers are in `predictions`.
+        """
+        import reference
         import score
 
-        test = write_rows(self.folder / "test", self.test)
-        arguments: Sequence[Any] = ("--model", model or self.job.model_dir, "--base-model", self.base, "--data", test,
-                                    "--train-data", self.job.environment["SM_CHANNEL_TRAIN"], "--output",
-                                    self.folder / "scored", *options)  # fmt: skip
-        out, err = io.StringIO(), io.StringIO()
+        rows = ("--data", write_rows(self.folder / "test", self.test), "--max-new-tokens", max_new_tokens,
+                "--train-data", self.job.environment["SM_CHANNEL_TRAIN"])  # fmt: skip
+        scores = self.folder / "base-scores"
+        steps: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+            (reference, ("--as", "base", "--model", self.base, "--few-shot", few_shot, "--output", scores)),
+            (score, ("--model", model or self.job.model_dir, "--base-scores", scores, "--output",
+                     self.folder / "scored")),
+        )  # fmt: skip
+        out, err, code = io.StringIO(), io.StringIO(), 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = score.main([str(argument) for argument in arguments])
+            for module, arguments in steps:
+                code = code or module.main([str(word) for word in (*arguments, *rows)])
         self.out, self.err = out.getvalue(), err.getvalue()
         return code
 
