@@ -9,6 +9,8 @@ from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, S3_URI, Dial
 from common.seed_dial import SEED
 
 MAX_PROCESSING_SECONDS = 5 * 24 * 3600  # the longest that a processing job may run
+MASKED = ("email", "phone", "iban", "card", "ip", "key")
+"""What can be masked (preparation/masking.py)."""
 _COLUMNS = {
     "messages": "the list of {role, content}: the chat form",
     "prompt": "the prompt or instruction",
@@ -34,6 +36,17 @@ def _share(name: str, share: float, effect: str) -> Dial:
     return Dial(f"data.shares.{name}", share, effect, low=0.001, high=0.998, argument=f"{name}-share")
 
 
+def _limit(name: str, effect: str) -> Dial:
+    return Dial(
+        f"data.filters.{name}", 0, effect, unit="characters", low=0, high=10_000_000, argument=name.replace("_", "-")
+    )
+
+
+def _no_similarity(value: float) -> str | None:
+    """Below a half, rows are alike by chance."""
+    return f"{value} is refused; allowed: 0 (off), or from 0.5 to 1" if 0 < value < 0.5 else None
+
+
 DATA = (
     Dial(
         "data.input_uri", None, "S3 prefix with CSV, JSONL or Parquet; null = raw/ in the training data bucket",
@@ -44,6 +57,23 @@ DATA = (
     _share("train", 0.8, "share of the rows to train on; the three sum to 1, rows with the same prompt stay together"),
     _share("validation", 0.1, "share for early stopping and the choice of the best checkpoint"),
     _share("test", 0.1, "share that only the evaluation sees"),
+    Dial(
+        "data.filters.near_duplicates", 0.0, "a row this similar to an earlier one goes (0.8: edited copies); 0 = off",
+        low=0, high=1, also=_no_similarity, argument="near-duplicates",
+    ),
+    Dial(
+        "data.filters.mask", [], "personal data replaced in all messages, as <EMAIL>; what has no such form stays",
+        kind=list, low=0, high=len(MASKED), pattern="|".join(MASKED), words=f"one of {', '.join(MASKED)}",
+        argument="mask",
+    ),
+    _limit("min_prompt_characters", "rows with a shorter prompt go"),
+    _limit("max_prompt_characters", "rows with a longer prompt go; 0 = any"),
+    _limit("min_answer_characters", "rows with a shorter answer, or text, go"),
+    _limit("max_answer_characters", "rows with a longer answer, or text, go; 0 = any"),
+    Dial(
+        "data.filters.languages", [], "rows in others go (py3langid, which AWS's images lack); [] = any", kind=list,
+        low=0, high=50, pattern="[a-z]{2,3}", words="an ISO 639-1 code such as en", argument="languages",
+    ),
     Dial(
         "data.max_rejected_share", 0.05, "a run with a larger share of bad rows fails", unit="0-1", low=0, high=1,
         parameter="MaxRejectedShare", argument="max-rejected-share",

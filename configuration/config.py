@@ -90,6 +90,19 @@ class Shares(Section):
             )
 
 
+class Filters(Section):
+    """What is masked in good rows, and which of them go; all off by default."""
+
+    place = "data.filters"
+    near_duplicates: float = value_of("data.filters.near_duplicates")
+    mask: list[str] = value_of("data.filters.mask")
+    min_prompt_characters: int = value_of("data.filters.min_prompt_characters")
+    max_prompt_characters: int = value_of("data.filters.max_prompt_characters")
+    min_answer_characters: int = value_of("data.filters.min_answer_characters")
+    max_answer_characters: int = value_of("data.filters.max_answer_characters")
+    languages: list[str] = value_of("data.filters.languages")
+
+
 class Data(Section):
     """The rows, how they are checked and split, and the machine that does it."""
 
@@ -97,6 +110,7 @@ class Data(Section):
     input_uri: str | None = value_of("data.input_uri")
     columns: Columns = Field(default_factory=Columns, description="names of columns that can't be guessed")
     shares: Shares = Field(default_factory=Shares, description="the split")
+    filters: Filters = Field(default_factory=Filters, description="what is masked, and which rows go")
     max_rejected_share: float = value_of("data.max_rejected_share")
     minimum_rows: int = value_of("data.minimum_rows")
     seed: int = value_of("data.seed")

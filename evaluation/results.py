@@ -19,7 +19,7 @@ from common.custom_metrics import Custom, CustomMetricError
 from common.failure import JobError
 from common.metric_names import Metric, measured
 from common.rows import Kind, TextRow
-from common.targets import find_labels
+from common.targets import find_labels, normalised
 
 UNCOUNTED = ("validation_loss", "latency_seconds", "label_macro_f1")
 """Metrics that are no mean over rows."""
@@ -72,14 +72,25 @@ def rows_with(metric: str, scores: Scores, among: Iterable[int]) -> list[int]:
 
 
 def groups_of(rows: Sequence[Any]) -> list[int]:
-    """A number for each row, the same for rows that resemble each other: by their group, else by their prompt."""
+    """A number for each row, the same for rows that resemble each other: by their group, else by how they begin.
+
+    A conversation begins with the system's and the first user's message, as for Prepare, which splits by it.
+    """
     seen: dict[str, int] = {}
-    found = []
-    for row in rows:
-        alike = row.get("messages", [{}])[:-1] or row.get("text")
-        key = f"group {row['group']}" if row.get("group") else json.dumps(alike, sort_keys=True)
-        found.append(seen.setdefault(key, len(seen)))
-    return found
+    return [seen.setdefault(_alike(row), len(seen)) for row in rows]
+
+
+def _alike(row: Any) -> str:
+    if row.get("group"):
+        return f"group {row['group']}"
+    if "messages" not in row:
+        return f"text {normalised(row['text'])}"
+    begin = []
+    for message in row["messages"][:-1]:
+        begin.append(normalised(message["content"] or ""))
+        if message["role"] == "user":
+            break
+    return json.dumps(begin)
 
 
 def per_token(loss: tuple[float, int]) -> float:

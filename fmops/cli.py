@@ -10,7 +10,7 @@ import sys
 import click
 
 from configuration.errors import UserError
-from fmops.commands import definition, demo, deployment, local, registry, runs
+from fmops.commands import data, definition, demo, deployment, local, registry, runs
 from pipelines.terminal import say
 
 
@@ -34,6 +34,7 @@ for command in (
     definition.definition,
     definition.bootstrap,
     definition.upsert,
+    data.data,
     runs.start,
     runs.status,
     runs.logs,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fmops.run import Run
     from fmops.version import Version
     from pipelines.fit import Check
+    from pipelines.look import Look
     from pipelines.publish import Published
     from pipelines.validate import Problem
 
@@ -189,6 +190,19 @@ class Pipeline:
         problems = [str(check) for check in found if not check.fits]
         if problems:
             raise UsageProblem("\n  ".join(["Nothing was started: training would run out of memory.", *problems]))
+
+    def look(self, data: Path | str, model: Path | str | None = None, rows: int | None = None) -> Look:
+        """What Prepare and Train make of a local file or folder of rows; nothing is uploaded or started.
+
+        `model` is the directory of a model, for its tokenizer and template; without it the base model is taken where
+        it is kept on this machine. `rows`: how many are looked at, 10,000 unless said. No account, no network.
+        """
+        from configuration.errors import UsageProblem
+        from pipelines import look
+
+        if not Path(data).exists():
+            raise UsageProblem(f"{data}: there is no such file.")
+        return look.look(self.config, self.home, Path(data), Path(model) if model else None, rows or look.ROWS)
 
     def run(self, execution: str | None = None) -> Run:
         """A run by its execution's id or ARN; without one the latest."""

@@ -26,15 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def check(config: Config, path: Path) -> str:
     """Run Prepare's own check over a local file before anything starts; returns its summary line."""
-    from steps.prepare import data_arguments
-
     if not path.exists():
         raise UsageProblem(f"--data {path}: there is no such file.")
-    command = [sys.executable, str(ROOT / "preparation" / "prepare.py"), "--check", "--input", str(path)]
-    command += data_arguments(config)
-    path_with_common = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path_with_common}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = prepare(config, path, "--check")
     if result.returncode != 0:
         raise UsageProblem((result.stderr or result.stdout).strip().removeprefix("prepare.py: error: "))
     return result.stdout.strip()
@@ -44,6 +38,17 @@ def test_rows(checked: str) -> int:
     """How many rows Prepare's summary line has in the test split; 0 where it looked at the beginning alone."""
     found = re.search(r", test (\d+)\)(?! \(only)", checked)
     return int(found.group(1)) if found else 0
+
+
+def prepare(config: Config, path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run preparation/prepare.py over a local file or folder, told what pipeline.yaml says about the rows."""
+    from steps.prepare import data_arguments
+
+    command = [sys.executable, str(ROOT / "preparation" / "prepare.py"), "--input", str(path), *words]
+    command += data_arguments(config)
+    path_with_common = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path_with_common}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def upload(config: Config, session: boto3.Session, path: Path) -> str:

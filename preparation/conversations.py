@@ -21,12 +21,15 @@ PLAIN = ("role", "content")
 _ROLES = {
     "human": "user",
     "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "bing": "assistant", "model": "assistant",
+    "chatbot": "assistant", "bot": "assistant",
     "developer": "system",
     "function": "tool", "observation": "tool", "tool_response": "tool",
 }  # fmt: skip
 _CALLERS = ("function_call", "tool_call")
 _TEXTS = (None, "text", "input_text", "output_text")
 _KEPT = ("tool_calls", "tool_call_id", "name", "weight")
+_NAMED = ("tool", *(role for role, canonical in _ROLES.items() if canonical == "tool"))
+_READ = frozenset((*_KEPT, *PLAIN, "from", "value", "function_call"))
 
 
 Turns = list[tuple[str, str]]
@@ -41,6 +44,8 @@ def read_conversation(value: Any, tools: Any, system: str) -> tuple[Turns, list[
         turns, messages = check_messages(value), None
     else:
         messages = [canonical(message, f"message {number}") for number, message in enumerate(_list(value), 1)]
+        if messages and isinstance(messages[0], dict) and _says_nothing(messages[0]):
+            del messages[0]
         tools = _tools(tools)
         check_conversation({"messages": messages, **({"tools": tools} if tools else {})})
         if messages[-1].get("tool_calls"):
@@ -56,6 +61,33 @@ def read_conversation(value: Any, tools: Any, system: str) -> tuple[Turns, list[
     return turns, messages, tools
 
 
+def _says_nothing(message: dict[str, Any]) -> bool:
+    """Whether it is a blank system message, as data sets have that keep a place for one."""
+    content = message.get("content")
+    return message.get("role") == "system" and (content is None or (isinstance(content, str) and not content.strip()))
+
+
+def unread(value: Any) -> set[str]:
+    """Keys of messages that hold something and aren't read, such as an assistant's `thinking`."""
+    if not isinstance(value, list):
+        return set()
+    return {
+        str(key)
+        for message in value
+        if isinstance(message, Mapping)
+        for key, item in message.items()
+        if (key not in _READ or (key == "name" and message.get("role", message.get("from")) not in _NAMED))
+        and item not in (None, "", [], {})
+    }
+
+
+def joined(prompt: list[Any], completion: Any) -> list[Any]:
+    """A conversation that is kept as the messages of its prompt, and its answer: messages, one of them or a text."""
+    if isinstance(completion, str):
+        return [*prompt, {"role": "assistant", "content": completion}]
+    return [*prompt, *completion] if isinstance(completion, list) else [*prompt, completion]
+
+
 def _is_plain(value: Any) -> bool:
     """Whether these are messages of a role and a text, as most are: they need no second look."""
     if not isinstance(value, list):
@@ -65,7 +97,7 @@ def _is_plain(value: Any) -> bool:
             return False
         if type(message.get("content")) is not str:
             return False
-    return True
+    return not (value and _says_nothing(value[0]))
 
 
 def canonical(message: Any, where: str) -> Any:
@@ -76,7 +108,10 @@ def canonical(message: Any, where: str) -> Any:
     content = message["content"] if "content" in message else message.get("value")
     if role in _CALLERS:
         return {"role": "assistant", "content": "", "tool_calls": [_call(_parsed(content, "a call", where), where)]}
-    found: dict[str, Any] = {"role": _ROLES.get(role, role) if isinstance(role, str) else role}
+    if isinstance(role, str) and role not in ROLES:
+        named = role.strip().lower()  # Cohere's are System, User and Chatbot
+        role = _ROLES.get(named, named if named in ROLES else role)
+    found: dict[str, Any] = {"role": role}
     found["content"] = _text(content, where)
     found |= {key: message[key] for key in _KEPT if message.get(key) is not None}
     if found["role"] != "tool":

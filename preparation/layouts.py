@@ -70,6 +70,10 @@ class Layout:
     slice: str | None = None
     group: str | None = None
 
+    def read(self) -> dict[str, str]:
+        """The columns that something is read from, by the part that comes from them."""
+        return {part: str(column) for part, column in vars(self).items() if column is not None}
+
     def ignored(self, names: Sequence[str]) -> list[str]:
         """The columns that no part of a row comes from."""
         used = set(vars(self).values())
@@ -82,6 +86,11 @@ def find_layout(names: Sequence[str], columns: Columns, task: str = "sft") -> La
     Raises RowError if a part is missing, with the reason OTHER_TASK for a row of another task.
     """
     return _Finder(names, columns).layout(task)
+
+
+def usual_group(names: Sequence[str]) -> str:
+    """The column with a usual name for groups, empty without one."""
+    return _Finder(names, Columns()).find("", GROUPS) or ""
 
 
 class _Finder:
@@ -194,7 +203,7 @@ def text_at(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
     if value is None:
         return ""
-    if isinstance(value, (int, float)) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
     if not isinstance(value, str):
         raise RowError("wrong type", f"field {name!r} must be text, not {kind(value)}")

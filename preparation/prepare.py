@@ -1,22 +1,24 @@
 """Checks, de-duplicates and splits raw rows for fine-tuning. Runs in the Prepare step's processing container (CPU).
 
     python prepare.py --input data.csv --output prepared
-    python prepare.py --check --input data.csv
+    python prepare.py --check --input data.csv                       only says whether the data can be used
+    python prepare.py --look --input data.csv --output found         the same, with all that was found (fmops data look)
 
 Reads CSV (comma, semicolon, tab), JSON (lines, arrays, wrapped or one object below the other) and Parquet; rows as
 instruction/input/output, prompt/completion, conversations (conversations.py) or texts, with --task dpo as preferences
 (preferences.py). Writes under --output:
 
     train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row per line (see rows.py)
-    report/data_report.json                                        counts: rows_in = rows_out + rejected + duplicates
-    report/rejected.jsonl                                          {"file", "line", "reason", "row"}
-    report/model_check.json                                        with --base-model: what was found about it
+    report/data_report.json                  counts: rows_in = rows_out + rejected + duplicates + what filters take out
+    report/rejected.jsonl                    {"file", "line", "reason", "row"}, also of what filters take out
+    report/model_check.json                  with --base-model: what was found about it
 
-Rows with the same prompt or text, or the same value in --group-column, never stand in two splits. Memory stays flat but
-for 8 bytes per row. With --base-model (its small files, and the headers of its weights) it is checked whether that
-model can be trained on these rows, before a GPU is paid (common/model_check.py). Exit codes: 0 done, 1 the data or the
-base model can't be used (the report and the rejected rows are written), 2 bad usage. Not covered: near-duplicates,
-secrets and personal data.
+Rows that begin with the same prompt, or have the same value in --group-column, never stand in two splits (splits.py),
+and none of these stays empty. Memory stays flat but for 16 bytes per row. With --base-model (its small files, and the
+headers of its weights) it is checked whether that model can be trained on these rows, before a GPU is paid
+(common/model_check.py). Exit codes: 0 done, 1 the data or the base model can't be used (the report and the rejected
+rows are written), 2 bad usage. Near-duplicates go, and personal data are masked, where that is asked for (filters.py).
+Not covered: personal data without a form of their own, such as names.
 """
 
 from __future__ import annotations
@@ -28,17 +30,19 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from filters import Filters
+from judging import can_fill, empty, empty_problem, judge, of_no_use, uneven
 from layouts import NAMED, Columns
 from measurable import refuse
 from readers import read_source
 from reading import Source, find_sources
 from rows import Batch, Converter
-from splits import SPLITS, TRACKED_GROUPS, Shares, Splitter, fill_empty_splits
+from splits import SPLITS, Shares, Splitter, fill_empty_splits
 from writing import Tally, Writer, write_report
 
 from common.base_model import model_directory
@@ -52,6 +56,7 @@ from common.task_dial import TASK
 from common.training_dials import OF_THE_MODEL, TRAINING
 
 CHECK_ROWS = 200_000
+FILTERS = tuple(field.name for field in fields(Filters))
 MODEL_DIALS = tuple(dial for dial in TRAINING if dial.argument in OF_THE_MODEL)
 MODEL_CHECK = "report/model_check.json"
 MODEL_ROWS = 20_000
@@ -72,7 +77,9 @@ class Options:
     task: str
     answers_for: str
     needs: str
+    filters: Filters
     check: bool
+    look: bool
     check_rows: int
     message_file: Path | None
     base_model: Path | None = None
@@ -96,7 +103,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
-        "--check-rows", type=int, default=CHECK_ROWS, help=f"rows to look at with --check (default {CHECK_ROWS})"
+        "--look", action="store_true", help="as --check, but write what was found, even if the data can't be used"
+    )
+    parser.add_argument(
+        "--check-rows", type=int, default=CHECK_ROWS, help=f"rows for --check and --look (default {CHECK_ROWS})"
     )
     parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
     given = parser.parse_args(arguments)
@@ -105,25 +115,32 @@ def parse(arguments: list[str] | None = None) -> Options:
         parser.error("--output is missing: the directory to write to")
     named: dict[str, Any] = {name: (getattr(given, f"{name}_column") or "").strip() for name in NAMED}
     columns = Columns(**named)
+    asked: dict[str, Any] = {name: getattr(given, name) for name in FILTERS}
+    asked |= {name: tuple(value) for name, value in asked.items() if isinstance(value, list)}
+    filters = Filters(**asked)
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
-                   given.task, given.answers_for, given.needs, given.check, given.check_rows, given.message_file,
-                   given.base_model, given)  # fmt: skip
+                   given.task, given.answers_for, given.needs, filters, given.check, given.look, given.check_rows,
+                   given.message_file, given.base_model, given)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
     """Does the whole job; raises JobError if the data can't be used (the report is written before)."""
+    options.filters.check()
     left_out: dict[str, str] = {}
     sources = find_sources(options.input, options.columns, options.task, left_out)
     group = "" if options.columns.group else automatic_group(sources, options)
     tally, problem = _filled(sources, options, bool(group))
+    if not (options.columns.group or group) and tally.usual_group:
+        group = tally.usual_group  # it begins later than the rows that were looked at first
+        tally, problem = _filled(sources, options, True)
     notes = []
-    if group and (why := _of_no_use(tally)):
+    if group and (why := of_no_use(tally)):
         notes.append(
             f"the column {group!r} does not keep rows together: {why}; name it under data.columns.group to insist"
         )
         tally, problem = _filled(sources, options, False)
-    tally.left_out, tally.notes = left_out, notes
+    tally.left_out, tally.notes = left_out, [*notes, *uneven(tally, options.shares)]
     if options.output is not None:
         problem = problem or refuse(options.output, options.needs)
         settings = {
@@ -131,6 +148,7 @@ def run(options: Options) -> Tally:
             "task": options.task,
             "group_column": options.columns.group or (group if not notes else ""),
             **vars(options.shares),
+            "filters": vars(options.filters),
         }
         write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
@@ -176,49 +194,48 @@ def automatic_group(sources: list[Source], options: Options) -> str:
     return ""
 
 
-def _of_no_use(tally: Tally) -> str:
-    """Why a group column that nobody named does harm; empty if it does none."""
-    if tally.leaks:
-        return f"{tally.leaks} rows have a prompt that also stands under another of its values, in another split"
-    if tally.total("rows_out") and len(tally.groups) < len(tally.splits):
-        return f"{len(tally.groups)} of its values can't fill {len(tally.splits)} splits"
-    return ""
-
-
 def _filled(sources: list[Source], options: Options, find_group: bool) -> tuple[Tally, str]:
     """A pass over all rows, and another where a split stayed empty that can be filled."""
     options = replace(options, columns=replace(options.columns, find_group=find_group))
     tally, problem = _pass(sources, options, {})
-    if options.output is not None and tally.total("rows_out") and len(tally.groups) <= TRACKED_GROUPS and not problem:
+    if not problem and empty(tally) and can_fill(tally):
         overrides = fill_empty_splits(tally.groups, options.shares)
-        if overrides:
-            print("[prepare] a split would stay empty: moving the smallest groups into it", flush=True)
-            tally, problem = _pass(sources, options, overrides)
+        print("[prepare] a split would stay empty: moving the smallest groups into it", flush=True)
+        tally, problem = _pass(sources, options, overrides)
     return tally, problem
 
 
 def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) -> tuple[Tally, str]:
-    """The counts of a pass over all rows, and why they can't be used, or an empty text."""
+    """The counts of a pass over all rows, and why they can't be used, or an empty text.
+
+    Without overrides an empty split that can be filled is no problem yet.
+    """
     tally = Tally(sources)
-    writer = Writer(options.output, tally, bool(options.columns.group or options.columns.find_group))
-    converter = Converter(options.columns, Splitter(options.shares, options.seed, overrides), options.task)
+    writer = Writer(options.output, tally, bool(options.columns.group or options.columns.find_group), options.filters)
+    splitter = Splitter(options.shares, options.seed, overrides)
+    converter = Converter(options.columns, splitter, options.task, options.filters)
     reported = time.monotonic()
     try:
         for source, batch in _batches(sources, converter):
             writer.add(source, batch)
-            if options.check and tally.total("rows_in") >= options.check_rows:
+            if (options.check or options.look) and tally.total("rows_in") >= options.check_rows:
+                tally.whole = False
                 break
             if time.monotonic() - reported > 5:
                 reported = time.monotonic()
                 print(f"[prepare] file={source.name} rows={tally.total('rows_in')}", flush=True)
         problem = judge(tally, options)
+        if not problem and (overrides or not can_fill(tally)):
+            problem = empty_problem(tally, options)
     except JobError as error:
         problem = str(error)
     except BaseException:
         writer.close(complete=False)
         raise
-    writer.close(complete=not problem)
-    tally.ignored = converter.ignored()
+    writer.close(complete=not problem or options.look)
+    tally.masked = dict(converter.masker.counts.most_common())
+    tally.usual_group = converter.usual_group
+    tally.ignored, tally.columns = converter.ignored(), converter.columns_read()
     return tally, problem
 
 
@@ -226,40 +243,6 @@ def _batches(sources: list[Source], converter: Converter) -> Iterator[tuple[Sour
     for source in sources:
         for batch in read_source(source, converter):
             yield source, batch
-
-
-def judge(tally: Tally, options: Options) -> str:
-    """Returns why the rows can't be used, or an empty text."""
-    if tally.texts.rows and tally.conversations.rows:
-        rarer, other = sorted((tally.texts, tally.conversations), key=lambda kind: kind.rows)
-        return (
-            f"{rarer.rows} {rarer.name} among {other.rows} {other.name}, the first in {rarer.first}: a data set holds "
-            "one kind of rows, since one measure has to be right for all; take the others out into one of their own."
-        )
-    if tally.texts.rows and options.answers_for:
-        return (
-            f"the rows are texts ({tally.texts.first}), of which validation_loss alone is measured, but "
-            f"{options.answers_for} asks for more: give rows with answers, or ask for validation_loss alone "
-            "(gate: {rules: [{metric: validation_loss, against: base, better_by: 0.05}]})."
-        )
-    rows_in, rows_out, rejected = (tally.total(key) for key in ("rows_in", "rows_out", "rejected"))
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(5))
-    where = f" The first: {tally.first}." if tally.first else ""
-    where += " All of them, with their reasons: report/rejected.jsonl." if options.output and rejected else ""
-    share = rejected / rows_in if rows_in else 0.0
-    if rows_in and share > options.max_rejected_share:
-        return (
-            f"{rejected} of {rows_in} rows rejected ({share:.1%}), more than the allowed "
-            f"{options.max_rejected_share:.1%}: {reasons}.{where} Repair the rows or raise --max-rejected-share."
-        )
-    if rows_out < options.minimum_rows:
-        lost = (
-            f" ({rejected} rejected: {reasons}; {tally.total('duplicates')} duplicates)" if rows_in > rows_out else ""
-        )
-        return f"{rows_out} good rows{lost}, fewer than the {options.minimum_rows} of --minimum-rows.{where}"
-    if options.columns.group and not tally.grouped:
-        return f"no row has a value in the column {options.columns.group!r} (named by --group-column)."
-    return ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -275,15 +258,18 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory; give the job a larger instance", options)
     splits = ", ".join(f"{name} {count}" for name, count in tally.splits.items())
-    looked = f" (only the first {tally.total('rows_in')} rows were looked at)" if options.check and (
-        tally.total("rows_in") >= options.check_rows) else ""  # fmt: skip
+    looked = "" if tally.whole else f" (only the first {tally.total('rows_in')} rows were looked at)"
     print(
         f"[prepare] rows={tally.total('rows_in')} good={tally.total('rows_out')} rejected={tally.total('rejected')} "
-        f"duplicates={tally.total('duplicates')} ({splits}){looked}",
+        f"duplicates={tally.total('duplicates')}{_taken(tally, options.filters)} ({splits}){looked}",
         flush=True,
     )
     for reason, count in tally.reasons.most_common(5):
         print(f"[prepare] rejected: {reason} ({count})", flush=True)
+    for reason, count in tally.taken.most_common():
+        print(f"[prepare] taken out: {reason} ({count})", flush=True)
+    if tally.masked:
+        print(f"[prepare] masked: {', '.join(f'{kind} {n}' for kind, n in tally.masked.items())}", flush=True)
     if tally.first:
         print(f"[prepare] the first rejected row: {tally.first}", flush=True)
     for name, why in tally.left_out.items():
@@ -295,6 +281,12 @@ def main(arguments: list[str] | None = None) -> int:
     for note in tally.notes:
         print(f"[prepare] {note}", flush=True)
     return 0
+
+
+def _taken(tally: Tally, filters: Filters) -> str:
+    """What the filters that are on took out."""
+    near = f" near_duplicates={tally.total('near_duplicates')}" if filters.near_duplicates else ""
+    return near + (f" filtered={tally.total('filtered')}" if filters.bounds_rows else "")
 
 
 def _fail(problem: str, options: Options) -> int:

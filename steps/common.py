@@ -66,9 +66,9 @@ class Build:
 
 
 def configured_text(config: Config, dial: Dial) -> str | None:
-    """pipeline.yaml's value of a dial as text; None where it is null."""
+    """pipeline.yaml's value of a dial as text; None where it is null, or a list without items."""
     value = configured(config, dial)
-    return None if value is None else dial.text(value)
+    return None if value is None or value == [] else dial.text(value)
 
 
 def cache(build: Build) -> Any:

@@ -194,7 +194,7 @@ MUTATIONS = (
     Mutation(
         "splits: a prompt of two groups crosses",
         "preparation/writing.py",
-        "leaks = np.flatnonzero(kept & other.contains(prompts)).tolist()",
+        "leaks = np.flatnonzero(kept & there).tolist()",
         "leaks: list[int] = []",
         (f"{SPLITS}::test_a_group_never_crosses_and_neither_does_its_prompt",),
     ),

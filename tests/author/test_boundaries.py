@@ -14,9 +14,9 @@ from tests.support.bundles import bundled
 ROOT = Path(__file__).resolve().parents[2]
 
 # What each runtime brings beside the standard library, the folder's own modules and its part of common/, whose modules
-# import nothing but each other and, late, torch and transformers.
+# import nothing but each other and, late, torch, transformers and (where it is installed) py3langid.
 ALLOWED = {
-    "common": {"huggingface_hub", "torch", "transformers"},
+    "common": {"huggingface_hub", "py3langid", "torch", "transformers"},
     "preparation": {"numpy", "orjson", "pyarrow"},
     "training": {"accelerate", "flash_attn", "mlflow", "numpy", "peft", "safetensors", "torch", "transformers"},
     "evaluation": {

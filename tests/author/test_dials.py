@@ -97,6 +97,8 @@ COLUMNS = {key for key in by_key() if key.startswith("data.columns.")}
 LISTS = {
     "aws.vpc.subnets": (["subnet-01234567"], [], ["subnet-1"]),
     "aws.vpc.security_group_ids": (["sg-01234567"], [], ["sg-1"]),
+    "data.filters.mask": (["email", "key"], ["ip"] * 7, ["name"]),
+    "data.filters.languages": (["en", "de"], ["en"] * 51, ["english"]),
     "endpoint.alarms.names": ([], ["a"] * 9, ["a,b"]),
     "training.fallback_instance_types": (FALLBACKS, [*FALLBACKS, "ml.g6.16xlarge"], ["g5.xlarge"]),
     "endpoint.fallback_instance_types": (FALLBACKS, [*FALLBACKS, "ml.g6.16xlarge"], ["ml.g5"]),

@@ -11,8 +11,9 @@ import pytest
 from tests.support.command import ROOT, fmops, fmops_cold
 
 COMMANDS = [
-    "demo", "validate", "config", "definition", "bootstrap", "upsert", "start", "status", "logs", "stop", "report",
-    "versions", "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy", "local",
+    "demo", "validate", "config", "definition", "bootstrap", "upsert", "data", "start", "status", "logs", "stop",
+    "report", "versions", "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy",
+    "local",
 ]  # fmt: skip
 
 # A frozen list: an option that disappears breaks somebody's script.
@@ -23,6 +24,7 @@ OPTIONS = {
     "definition": {"--config", "--env", "--local", "--check"},
     "bootstrap": {"--config", "--env", "--local"},
     "upsert": {"--config", "--env", "--local"},
+    "data look": {"--config", "--env", "--local", "--html", "--model", "--rows"},
     "start": {"--config", "--env", "--local", "--parameter", "--data", "--wait"},
     "status": {"--config", "--env", "--local", "--wait"},
     "logs": {"--config", "--env", "--local", "--step", "--follow"},
@@ -50,7 +52,7 @@ def test_help_names_every_command_whole_on_80_columns() -> None:
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_options_are_frozen(command: str) -> None:
-    result = fmops(command, "--help")
+    result = fmops(*command.split(), "--help")
     assert result.returncode == 0
     assert set(re.findall(r"(--[a-z-]+)", result.stdout.split("Options:")[1])) - {"--help"} == OPTIONS[command]
 
@@ -147,7 +149,7 @@ def test_local_status_and_down_when_nothing_runs(tmp_path: Path) -> None:
     assert (down.returncode, down.stdout) == (0, "localcloud was not running.\n")
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS, "local up"} - {"demo", "local"}))
+@pytest.mark.parametrize("command", sorted({*COMMANDS, "local up", "data look"} - {"demo", "local", "data"}))
 def test_a_folder_without_a_pipeline_stays_as_it_is(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,9 +164,14 @@ def test_a_folder_without_a_pipeline_stays_as_it_is(
     monkeypatch.setenv("FMOPS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LOCALCLOUD_PARENT", str(os.getpid()))
     arguments = [*command.split(), *([] if command == "local up" else ["--local"])]
-    needed = {"approve": ["1"], "reject": ["1"], "deploy": ["1"], "invoke": ["a prompt"], "lineage": ["1"]}.get(
-        command, []
-    )
+    needed = {
+        "approve": ["1"],
+        "reject": ["1"],
+        "deploy": ["1"],
+        "invoke": ["a prompt"],
+        "lineage": ["1"],
+        "data look": [str(ROOT)],
+    }.get(command, [])
     result = CliRunner().invoke(cli, [*arguments, *needed])
     assert isinstance(result.exception, UserError), result
     assert "there is no such file; name it with --config" in str(result.exception)

@@ -225,3 +225,42 @@ def test_check_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert script.main(["--check", "--input", str(path), "--minimum-rows", "50"]) == 1
     assert "fewer than the 50" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_kinds_that_share_a_line_are_told_with_it(tmp_path: Path, prepare: Prepare) -> None:
+    """An array needs no line breaks: a text and a conversation of one line ended in a traceback."""
+    rows = [{"text": "t"}, {"prompt": "p", "completion": "c"}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    done = prepare(tmp_path / "rows.json")
+    assert done.code == 1
+    assert "1 texts among 1 conversations, the first in rows.json, line 1" in done.err
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 4000])
+def test_a_number_that_no_float_holds_is_read_as_it_stands(number: str, tmp_path: Path, prepare: Prepare) -> None:
+    (tmp_path / "rows.jsonl").write_text(f'{{"prompt": {number}, "completion": "c"}}')
+    done = prepare(tmp_path / "rows.jsonl")
+    assert done.code == 0, done.err
+    assert done.rows[0]["messages"][0]["content"] == number
+
+
+def test_a_rejected_row_too_deep_to_be_masked_is_not_shown(tmp_path: Path, prepare: Prepare) -> None:
+    deep = "[" * 900 + '"a@example.com"' + "]" * 900
+    (tmp_path / "rows.json").write_text(
+        f'[{{"prompt": "p", "completion": "c"}}, {{"prompt": {deep}, "completion": "c"}}]'
+    )
+    done = prepare(tmp_path / "rows.json", "--mask", "email", "--max-rejected-share", "1")
+    assert done.code == 0, done.err
+    assert "a@example.com" not in json.dumps(done.rejected)
+
+
+def test_rows_whose_keys_all_differ_are_counted_in_bounded_memory(tmp_path: Path, prepare: Prepare) -> None:
+    """How many rows had a set of keys was kept for every set there was."""
+    from layouts import Columns
+    from rows import MOST_LAYOUTS, Batch, Converter
+    from splits import Shares, Splitter
+
+    converter = Converter(Columns(), Splitter(Shares(0.8, 0.1, 0.1), 1, {}))
+    for number in range(3 * MOST_LAYOUTS):
+        converter.add(Batch(), number, {"prompt": "p", "completion": "c", f"k{number}": 1})
+    assert len(converter._rows) == len(converter._layouts) == MOST_LAYOUTS

@@ -31,6 +31,13 @@ def said(*turns: tuple[str, str]) -> list[dict[str, str]]:
 PLAIN = said(("user", "hi"), ("assistant", "hello"))
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "conversations": ({"conversations": PLAIN}, {"messages": PLAIN}),
+    "Cohere": ({"messages": said(("User", "hi"), ("Chatbot", "hello"))}, {"messages": PLAIN}),
+    "a blank system message": ({"messages": [*said(("system", " ")), *PLAIN]}, {"messages": PLAIN}),
+    "TRL's prompt and completion": ({"prompt": PLAIN[:1], "completion": PLAIN[1:]}, {"messages": PLAIN}),
+    "Nemotron": (
+        {"input": PLAIN[:1], "output": "hello", "system_prompt": "Think."},
+        {"messages": [*said(("system", "Think.")), *PLAIN]},
+    ),
     "ShareGPT": (
         {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
         {"messages": PLAIN},
@@ -193,7 +200,9 @@ def test_a_nested_parquet_column_is_read(tmp_path: Path, prepare: Prepare) -> No
 def test_what_can_not_be_learned_is_kept_with_its_reason(
     row: dict[str, Any], reason: str, tmp_path: Path, prepare: Prepare
 ) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": PLAIN}) + "\n" + json.dumps(row))
+    more = [[{"role": "user", "content": asked}, PLAIN[-1]] for asked in ("b", "c")]
+    made = [{"messages": PLAIN}, row, *({"messages": messages} for messages in more)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, made)))
     done = prepare(tmp_path / "rows.jsonl", "--max-rejected-share", "1")
     assert done.code == 0, done.err
     done.check_counts()
@@ -335,6 +344,19 @@ def test_what_people_and_programs_leave_in_a_folder_is_left_out_and_named(tmp_pa
     for path in (folder / "rows.xlsx", folder / "part-00000-5f.c000.json"):
         path.unlink()
     assert "holds nothing but" in prepare(folder).err
+
+
+def test_what_messages_hold_beside_is_named(tmp_path: Path, prepare: Prepare) -> None:
+    """An assistant's thinking was left out without a word."""
+    more: dict[str, Any] = {"thinking": "because", "refusal": None, "annotations": []}
+    made = [
+        {"messages": [{**ASKED, "content": f"q {n}", "name": "Ann"}, {**ANSWERED, **(more if n < 3 else {})}]}
+        for n in range(40)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    done = prepare(tmp_path / "rows.jsonl")
+    assert done.report["ignored_columns"] == {"name of messages": 40, "thinking of messages": 3}
+    assert "thinking of messages (3 rows)" in done.out
 
 
 def test_columns_that_nothing_is_read_from_are_named(tmp_path: Path, prepare: Prepare) -> None:

@@ -85,16 +85,135 @@ def test_more_data_never_moves_a_row(tmp_path: Path, prepare: Prepare) -> None:
     assert other != before
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 10])
-def test_small_sets_fill_every_split_that_they_can(count: int, tmp_path: Path, prepare: Prepare) -> None:
+@pytest.mark.parametrize("count", [3, 4, 5, 10])
+def test_small_sets_fill_every_split(count: int, tmp_path: Path, prepare: Prepare) -> None:
     rows = [{"prompt": f"p{number}", "completion": f"c{twin}"} for number in range(count) for twin in range(3)]
     for seed in range(6):
-        done = prepare(write(tmp_path / "rows.jsonl", rows), "--seed", str(seed))
+        done = prepare(write(tmp_path / "rows.jsonl", rows), "--seed", str(seed), few=False)
         assert done.code == 0, done.err
         done.check_counts()
-        sizes = done.report["splits"]
-        assert sizes["train"] > 0
-        assert sum(size > 0 for size in sizes.values()) == min(count, 3)
+        assert all(done.report["splits"].values())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_split_that_must_stay_empty_is_refused_before_training(
+    named: bool, count: int, tmp_path: Path, prepare: Prepare
+) -> None:
+    """Train has an epoch's validation, Evaluate a test: an empty one would fail them on a paid GPU."""
+    rows = [{"prompt": f"p{n if named else n % count}", "completion": f"c{n}", "family": n % count} for n in range(60)]
+    flags = ["--group-column", "family"] if named else []
+    done = prepare(write(tmp_path / "rows.jsonl", rows), *flags, few=False)
+    assert done.code == 1
+    assert "the 60 good rows leave " in done.err
+    assert f"only {count} group" in done.err
+    assert ("data.columns.group" in done.err) == named
+    assert done.report["problem"] in done.err.strip()
+    assert not list(done.directory.rglob("train.jsonl"))
+    checked = prepare(tmp_path / "rows.jsonl", *flags, "--check", few=False)
+    assert (checked.code, checked.err) == (1, done.err)
+
+
+def test_of_the_first_rows_alone_no_empty_split_is_told(tmp_path: Path, prepare: Prepare) -> None:
+    rows = [{"prompt": f"p{max(0, n - 2500)}", "completion": f"c{n}"} for n in range(5000)]
+    data = write(tmp_path / "rows.jsonl", rows)
+    assert prepare(data, "--check", "--check-rows", "1000", few=False).code == 0
+    assert prepare(data, few=False).code == 0
+
+
+def chat(*texts: str, system: str = "") -> list[dict[str, str]]:
+    turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+    return [*([{"role": "system", "content": system}] if system else []), *turns]
+
+
+BLANKS = ["{}", "{} ", " {}", "{}\n", "{}\t\u00a0", "{}"]
+
+
+@pytest.mark.parametrize("system", ["", "Be brief."])
+@pytest.mark.parametrize("task", ["sft", "dpo", "text"])
+def test_prompts_that_differ_in_blanks_alone_never_cross(
+    task: str, system: str, tmp_path: Path, prepare: Prepare
+) -> None:
+    """Of 24 prompts with and without a blank at their end 16 stood in two splits."""
+    rows: list[dict[str, Any]] = []
+    for number in range(80):
+        for place, form in enumerate(BLANKS):
+            asked = form.format(f"caf{'é' if place % 2 else 'e' + chr(0x301)} {number}")
+            if task == "text":
+                rows.append({"text": asked, "slice": str(number)})
+            elif task == "dpo":
+                rows.append({"messages": chat(asked, system=system), "chosen": str(place), "rejected": "no",
+                             "slice": str(number)})  # fmt: skip
+            else:
+                rows.append({"prompt": asked, "completion": str(place), "system": system, "slice": str(number)})
+    data = write(tmp_path / "rows.jsonl", rows)
+    done = prepare(data, *(["--task", "dpo"] if task == "dpo" else []))
+    assert done.code == 0, done.err
+    done.check_counts()
+    assert done.report["rows_out"] == 480
+    assert done.report["groups"] == 80
+    assert all(len(names) == 1 for names in places(done, lambda row: row["slice"]).values())
+
+
+def conversations() -> list[dict[str, Any]]:
+    """60 conversations of up to four exchanges, of each its beginnings too, as logs hold them."""
+    rows = []
+    for number in range(60):
+        texts = [f"{'question' if place % 2 == 0 else 'answer'} {number} {place}" for place in range(8)]
+        rows += [
+            {"messages": chat(*texts[:length], system="" if number % 2 else "Be brief."), "slice": str(number)}
+            for length in (2, 4, 8)
+        ]
+    return rows
+
+
+def test_a_conversation_and_what_goes_on_from_it_never_cross(tmp_path: Path, prepare: Prepare) -> None:
+    """Of 29 conversations 17 stood in one split with their beginning in another."""
+    done = prepare(write(tmp_path / "rows.jsonl", conversations()))
+    assert done.code == 0, done.err
+    done.check_counts()
+    assert done.report["rows_out"] == 180
+    assert all(len(names) == 1 for names in places(done, lambda row: row["slice"]).values())
+
+
+def test_with_a_group_column_what_goes_on_from_another_groups_row_is_left_out(tmp_path: Path, prepare: Prepare) -> None:
+    """Conversations that only begin alike stay: the group's owner knows what belongs together."""
+    rows = conversations()
+    random.Random(3).shuffle(rows)
+    for number, row in enumerate(rows):
+        row["family"] = f"f{number % 9}"
+    greeted = [
+        {"messages": chat("hi", "hello", f"question {n}", "answer"), "family": f"f{n % 9}", "slice": f"hi {n}"}
+        for n in range(60)
+    ]
+    data = write(tmp_path / "rows.jsonl", [*rows, *greeted])
+    done = prepare(data, "--group-column", "family", "--max-rejected-share", "1")
+    assert done.code == 0, done.err
+    done.check_counts()
+    assert all(len(names) == 1 for names in places(done, lambda row: row["slice"]).values())
+    assert sum(row["slice"].startswith("hi ") for row in done.rows) == 60
+    assert done.report["reasons"]["prompt in two groups"] > 20
+
+
+def test_a_group_column_that_begins_late_keeps_rows_together(tmp_path: Path, prepare: Prepare) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"p{number}", "completion": "c"} for number in range(2500)]
+    rows += [{"prompt": f"q{number}", "completion": "c", "group": f"g{number % 50}"} for number in range(1000)]
+    done = prepare(write(tmp_path / "rows.jsonl", rows))
+    assert done.code == 0, done.err
+    assert done.report["settings"]["group_column"] == "group"
+    grouped = places(done, lambda row: row.get("group"))
+    assert len(grouped) == 51
+    assert all(len(names) == 1 for group, names in grouped.items() if group)
+
+
+def test_uneven_splits_are_told(tmp_path: Path, prepare: Prepare) -> None:
+    rows = [{"messages": chat("Begin.", f"a{n}", f"b{n}", "c")} for n in range(90)]
+    rows += [{"messages": chat(f"Begin {n}.", "c")} for n in range(30)]
+    done = prepare(write(tmp_path / "rows.jsonl", rows))
+    assert done.code == 0, done.err
+    (note,) = done.report["notes"]
+    assert "of the rows, not" in note
+    assert "these 120 rows form 31 groups" in note
 
 
 def test_a_share_of_zero_is_refused_since_training_and_evaluation_need_rows(tmp_path: Path, prepare: Prepare) -> None:
