@@ -36,13 +36,13 @@ from pathlib import Path
 from typing import Any
 
 from filters import Filters
-from judging import can_fill, empty, empty_problem, judge, of_no_use, uneven
 from layouts import NAMED, Columns
 from measurable import refuse
 from readers import read_source
 from reading import Source, find_sources
 from rows import Batch, Converter
 from splits import SPLITS, Shares, Splitter, fill_empty_splits
+from usable import can_fill, empty, empty_problem, judge, of_no_use, uneven
 from writing import Tally, Writer, write_report
 
 from common.base_model import model_directory
