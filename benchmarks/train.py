@@ -137,9 +137,10 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, bool]:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
-    from weights import load_tokenizer, resolve_precision
+    from weights import resolve_precision
 
     from common.base_model import load_config
+    from common.tokenizer import load_tokenizer
 
     set_seed(SEED)
     bf16 = resolve_precision("auto", load_config(options.model)) == "bf16"

@@ -38,5 +38,7 @@ def report_failure(script: str, message: str, files: Iterable[Path]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that isn't ours, or its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error that isn't ours, with the next where it ends in a colon; its type where it says
+    nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__

@@ -1,6 +1,6 @@
 """The dials of pipeline.yaml's `training:`; those with an `argument` are train.py's hyperparameters.
 
-Runs in the GPU training container, and on the author's machine.
+Runs in the containers of Prepare and Train, and on the author's machine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ WITHOUT_EFFECT = frozenset(
         "activation_checkpointing", "sharding",
     }
 )  # fmt: skip
+
+# Which models can be trained so depends on these alone: Prepare checks the base model with them.
+OF_THE_MODEL = frozenset({"method", "lora_target_modules", "max_seq_length", "merge"})
 
 MAX_SEQ_LENGTH = Dial(
     "training.max_seq_length", 1024, "per row; long_rows says what becomes of longer ones", unit="tokens",

@@ -3,16 +3,22 @@
 system: Answer with one JSON object and nothing else. ... HassTurnOn(domain, area, name) ...
 user: set the kitchen lights to 40 percent   assistant: {"name":"HassLightSet", ...}   (k examples from training)
 user: the row's own prompt
+
+Where the chat template takes no such turns, the examples are written into the system message. A row whose prompt would
+not fit into the model's positions gets as many examples as fit.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from data import Case
 from slices import target_name
 
+from common.prompts import PromptError, render_each, text_ids
 from common.rows import Message, Row
 from common.targets import NO_JSON, find_labels, json_or_nothing
 
@@ -22,6 +28,24 @@ MOST_FIELDS = 12
 CONTAINERS = ("arguments", "parameters", "args", "input", "slots")
 LABELS_PREAMBLE = "Answer each message with one of these labels, and with nothing else:\n"
 PLAIN_PREAMBLE = "Answer each message in the same way as in the examples, and with nothing else."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Rows with the examples before them; `fewer` of them have fewer than the others, since no more fit."""
+
+    rows: list[Case]
+    fewer: int
+    in_turns: bool
+
+    def note(self) -> str:
+        """What the log says, mostly nothing."""
+        said = []
+        if self.fewer:
+            said.append(f"{self.fewer} of {len(self.rows)} rows get fewer examples: no more fit the model's positions")
+        if not self.in_turns:
+            said.append("the chat template takes no examples as turns: they are written into the system message")
+        return "; ".join(said)
 
 
 class FewShot:
@@ -36,14 +60,51 @@ class FewShot:
         kinds = targets if labels else [(value is NO_JSON, target_name(value)) for value in values]
         self.examples = choose(training, kinds, examples, seed)
 
-    def prompt(self, row: Row) -> list[Message]:
-        """Returns the messages to complete for a test row."""
+    def prompt(self, row: Row, count: int | None = None, in_turns: bool = True) -> list[Message]:
+        """Returns the messages to complete for a test row, after the first `count` examples (None: all)."""
         own = row["messages"][:-1]
         system = self.preamble
         if own and own[0]["role"] == "system":
             system, own = f"{own[0]['content']}\n\n{self.preamble}", own[1:]
-        shown = [message for example in self.examples for message in example["messages"] if message["role"] != "system"]
+        shown = [
+            message
+            for example in self.examples[:count]
+            for message in example["messages"]
+            if message["role"] != "system"
+        ]
+        if shown and not in_turns:
+            told = "\n".join(f"{message['role']}: {message['content']}" for message in shown)
+            system, shown = f"{system}\n\nExamples:\n{told}", []
         return [{"role": "system", "content": system}, *shown, *own]
+
+    def show(self, rows: Sequence[Case], tokenizer: Any, room: int | None) -> Shown:
+        """The rows with as many examples before them as leave their prompts within `room` tokens (None: any)."""
+        in_turns = self._takes_turns(rows, tokenizer)
+        found: list[Case] = []
+        fewer = 0
+        for row in rows:
+            count = len(self.examples)
+            while count and not self._fits(row, count, in_turns, tokenizer, room):
+                count -= 1
+            fewer += count < len(self.examples)
+            found.append({**row, "messages": [*self.prompt(row, count, in_turns), row["messages"][-1]]})
+        return Shown(found, fewer, in_turns)
+
+    def _takes_turns(self, rows: Sequence[Case], tokenizer: Any) -> bool:
+        """Whether the template takes the examples as turns before a row that it takes without them."""
+        with_examples, alone = (
+            render_each(tokenizer, [self.prompt(rows[0], count)], rows[0].get("tools") or ())[0] for count in (None, 0)
+        )
+        return not isinstance(with_examples, PromptError) or isinstance(alone, PromptError)
+
+    def _fits(self, row: Case, count: int, in_turns: bool, tokenizer: Any, room: int | None) -> bool:
+        if room is None:
+            return True
+        text = render_each(tokenizer, [self.prompt(row, count, in_turns)], row.get("tools") or ())[0]
+        if isinstance(text, PromptError):
+            return True  # whoever asks the row says so
+        wanted = text_ids(tokenizer, [row["messages"][-1]["content"]])[0]
+        return len(text_ids(tokenizer, [text])[0]) + len(wanted) < room
 
 
 def choose(training: Sequence[Row], kinds: Sequence[Any], count: int, seed: int) -> list[Row]:

@@ -1,8 +1,8 @@
 """Generates greedy answers in batches and measures completion losses. Runs in the Evaluate step's processing container.
 
 Rows are sorted by length, padded on the left, and leave the batch when they have ended. The tokens with which all
-prompts begin are computed once (shared_prefix.py) where the model's attention allows it; that is checked against the
-plain model first.
+prompts begin are computed once (shared_prefix.py) where the model's attention allows it. Both are checked against the
+plain model first; where it doesn't give the same, everything is left to the library (plain_model.py).
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from plain_model import MOST_LOGITS, PlainModel, Steps, alike, same_steps, tried
 from shared_prefix import attending_to
 
+from common.base_model import positions
 from common.prompts import end_tokens
 
 SHORTEST_PREFIX = 16
 """Tokens; a shorter common beginning is not worth the trouble."""
-TOLERANCE = 0.08
-"""Largest mean difference of logits, in standard deviations, that still counts as rounding."""
 COMPACT_BELOW = 0.8
 """Rows that have ended are taken out when fewer than this part of the batch is still going."""
-MOST_LOGITS = 150_000_000
-"""Logits held at once when losses are computed: 300 MB in bfloat16."""
 UNUSUAL = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size", "linear_attention", "layers_block_type")
 
 Progress = Callable[[int, int], None]
@@ -38,23 +36,37 @@ class Generator:
         self._kept: tuple[list[int], list[tuple[Any, Any]]] = ([], [])
         """The shared tokens of last time and their state: generation and losses see the same prompts."""
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
-        self.plain = any(getattr(model.config, name, None) for name in UNUSUAL)
-        """Whether to leave everything to the library, for models whose attention is not the usual one."""
+        self.positions = positions(model.config)
+        """The most tokens that a row may have, prompt and answer together; None: any."""
+        self.library = PlainModel(model, self.ends, self.pad)
+        self.plain: bool | None = True if any(getattr(model.config, name, None) for name in UNUSUAL) else None
+        """Whether to leave everything to the library, for models whose attention is not the usual one; None: not tried.
+        """
 
     def generate(
         self, prompts: Sequence[list[int]], max_new_tokens: int, batch_size: int, progress: Progress | None = None
     ) -> list[str]:
-        """Returns the greedy continuation of each prompt as text, up to an end token, at most `max_new_tokens` long."""
+        """Returns the greedy continuation of each prompt as text, up to an end token, at most `max_new_tokens` long.
+
+        An answer that comes to the end of the model's positions ends there.
+        """
         import torch
 
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        room = [max_new_tokens if self.positions is None else self.positions - len(prompt) for prompt in prompts]
         texts = [""] * len(prompts)
         with torch.inference_mode():
+            self._try(prompts)
             prefix, state = self._share(prompts)
             done = 0
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                answers = self._safely([prompts[index][prefix:] for index in chosen], max_new_tokens, prefix, state)
+            while done < len(order):
+                chosen = order[done : done + batch_size]
+                whole = [index for index in chosen if room[index] >= max_new_tokens]
+                # The longest have less room than the others; those of one length have the same.
+                chosen = whole or [index for index in chosen if room[index] == room[chosen[0]]]
+                limit = min(max_new_tokens, room[chosen[0]])
+                rows = [prompts[index][prefix:] for index in chosen]
+                answers = self._safely(rows, limit, prefix, state) if limit > 0 else [[] for _ in rows]
                 for index, answer in zip(chosen, answers, strict=True):
                     texts[index] = self.tokenizer.decode(answer, skip_special_tokens=True)
                 done += len(chosen)
@@ -71,6 +83,8 @@ class Generator:
         order = sorted(range(len(prompts)), key=lambda index: (len(completions[index]), len(prompts[index])))
         found: list[tuple[float, int]] = [(0.0, 0)] * len(prompts)
         with torch.inference_mode():
+            if self._try([prompt + answer for prompt, answer in zip(prompts, completions, strict=True)]):
+                return self.library.losses(prompts, completions, batch_size, self.vocabulary)
             prefix, state = self._share(prompts)
             start = 0
             while start < len(order):
@@ -88,6 +102,35 @@ class Generator:
                     own = logits[place, -1 - len(wanted) : -1].float()
                     found[index] = (float(torch.nn.functional.cross_entropy(own, wanted, reduction="sum")), len(wanted))
         return found
+
+    def _try(self, given: Sequence[list[int]]) -> bool:
+        """Whether everything is left to the library: where the way below isn't right for the longest row and the end of
+        it."""
+        if self.plain is None:
+            rows = tried(max(given, key=len))
+            expected = [self.library.alone(row) for row in rows]
+            try:
+                found = self._steps(rows, expected)
+                self.plain = not all(map(same_steps, found, expected))
+                why = "padding or its cache changes what it answers" if self.plain else ""
+            except Exception as error:  # a model may refuse our mask or cache with anything
+                self.plain, why = True, f"{type(error).__name__}: {error}"
+            if self.plain:
+                print(f"[score] {type(self.model).__name__} is left to the library: {why}", flush=True)
+        return self.plain
+
+    def _steps(self, rows: list[list[int]], expected: list[Steps]) -> list[Steps]:
+        """The first two steps of each row's answer in a batch; the second after the expected token."""
+        import torch
+
+        logits, cache, seen = self._forward(rows, 0, keep=1)
+        tokens = torch.tensor([[steps[0][0]] for steps in expected], device=logits.device)
+        positions = torch.tensor([[len(row)] for row in rows], device=logits.device)
+        seen = torch.cat([seen, seen.new_ones(len(rows), 1)], dim=1)
+        after = self._next(tokens, positions, seen, cache)
+        if any(getattr(layer, "keys", None) is None for layer in cache.layers):
+            raise TypeError("its cache holds other things than keys and values")
+        return [[(int(tokens[place, 0]), logits[place, -1]), (0, after[place, -1])] for place in range(len(rows))]
 
     def _share(self, prompts: Sequence[list[int]]) -> tuple[int, list[tuple[Any, Any]]]:
         """Returns how many tokens all prompts begin with and the keys and values of these, or 0 and nothing."""
@@ -114,7 +157,7 @@ class Generator:
             shared = self._forward([prompt[length:] for prompt in tried], length, keep=1)[0][:, -1].float()
         for row, prompt in enumerate(tried):
             plain = self.model(input_ids=self._tensor([prompt]), logits_to_keep=1).logits[0, -1].float()
-            if float((plain - shared[row]).abs().mean()) > TOLERANCE * float(plain.std()):
+            if not alike(shared[row], plain):
                 return False
         return True
 
@@ -124,7 +167,7 @@ class Generator:
 
         try:
             if self.plain:
-                return self._library(rows, limit)
+                return self.library.answers(rows, limit)
             with attending_to(state, self.model):
                 return self._batch(rows, limit, prefix)
         except torch.cuda.OutOfMemoryError:
@@ -164,16 +207,20 @@ class Generator:
                     [going[place] for place in stay],
                 )
             seen = torch.cat([seen, seen.new_ones(len(going), 1)], dim=1)
-            logits = self.model(
-                input_ids=tokens[:, None],
-                attention_mask=self._mask(seen[:, None, None, :]),
-                position_ids=positions[:, None],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
+            logits = self._next(tokens[:, None], positions[:, None], seen, cache)
             positions = positions + 1
         return answers
+
+    def _next(self, tokens: Any, positions: Any, seen: Any, cache: Any) -> Any:
+        """Logits after one more token of each row; `seen` says which tokens of a row are real, this one among them."""
+        return self.model(
+            input_ids=tokens,
+            attention_mask=self._mask(seen[:, None, None, :]),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
 
     def _forward(self, rows: list[list[int]], prefix: int, keep: int) -> tuple[Any, Any, Any]:
         """Runs whole rows, padded on the left. Returns the last `keep` logits, the cache and which tokens are real."""
@@ -205,19 +252,6 @@ class Generator:
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
             ~visible, torch.finfo(dtype).min
         )
-
-    def _library(self, rows: list[list[int]], limit: int) -> list[list[int]]:
-        import torch
-
-        width = max(len(row) for row in rows)
-        ids = self._tensor([[self.pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
-        output = self.model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=limit,
-                                     eos_token_id=self.ends, pad_token_id=self.pad)  # fmt: skip
-        return [self._until_end(answer) for answer in output[:, width:].tolist()]
-
-    def _until_end(self, answer: list[int]) -> list[int]:
-        return answer[: next((place for place, token in enumerate(answer) if token in self.ends), len(answer))]
 
     def _tensor(self, rows: list[list[int]]) -> Any:
         import torch

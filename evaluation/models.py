@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from common.base_model import (
 from common.failure import JobError, first_line
 from common.precision import dtype
 from common.prompts import PLAIN_TEMPLATE
+from common.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -86,24 +85,6 @@ def find_base(base: str, commit: str | None = None) -> tuple[str, str]:
         found, commit = hub_model(base if "@" in base or not commit else f"{base}@{commit}")
         return str(found), commit
     return str(model_directory(path)), ""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the libraries' progress bars and advice off the job's log."""
-    import warnings
-
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def load_tokenizer(directory: str | Path, plain: bool = False) -> Any:

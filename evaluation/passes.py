@@ -15,6 +15,7 @@ from typing import Any
 from data import Case
 from generation import Generator
 
+from common.base_model import positions
 from common.failure import JobError
 from common.prompts import PromptError, answer_ids, prompt_and_answer, text_ids
 
@@ -43,6 +44,8 @@ class Pass:
     latencies: list[float] = field(default_factory=list)
     rejected: Losses = field(default_factory=list)
     """Of preferences the losses of the rejected answers."""
+    cut: int = 0
+    """Rows that don't fit into the model's positions, whose prompts lost their beginnings."""
 
 
 def token_limit(tokenizer: Any, completions: Sequence[str], asked: int) -> int:
@@ -62,7 +65,13 @@ def run_pass(
 ) -> Pass:
     """Generates, measures losses and latencies, with progress lines `[score] model=NAME rows=32/96 seconds=4`."""
     started = time.monotonic()
-    ids, wanted = _tokens(generator.tokenizer, rows)
+    ids, wanted, cut = _fitted(*_tokens(generator.tokenizer, rows), generator.positions)
+    if cut:
+        print(
+            f"[score] model={name}: {cut} of {len(rows)} rows are longer, with their answers, than the model's "
+            f"{generator.positions} positions: their prompts lose their beginnings",
+            flush=True,
+        )
 
     def progress(done: int, of: int) -> None:
         print(f"[score] model={name} rows={done}/{of} seconds={time.monotonic() - started:.0f}", flush=True)
@@ -73,7 +82,10 @@ def run_pass(
     others: list[Case] = [
         {**row, "messages": [*row["messages"][:-1], row["rejected"]]} for row in rows if "rejected" in row
     ]
-    rejected = generator.losses(*_tokens(generator.tokenizer, others), batch_size) if others else []
+    rejected = []
+    if others:
+        prompts, refused, _ = _fitted(*_tokens(generator.tokenizer, others), generator.positions)
+        rejected = generator.losses(prompts, refused, batch_size)
     latencies = []
     for prompt in ids[:LATENCY_ROWS]:
         before = time.perf_counter()
@@ -81,13 +93,26 @@ def run_pass(
         latencies.append(time.perf_counter() - before)
     seconds = _ended(name, losses, started)
     _mean(name, rejected)
-    return Pass(losses, seconds, [len(prompt) for prompt in ids], answers, latencies, rejected)
+    return Pass(losses, seconds, [len(prompt) for prompt in ids], answers, latencies, rejected, cut)
+
+
+def _fitted(
+    prompts: list[list[int]], answers: list[list[int]], most: int | None
+) -> tuple[list[list[int]], list[list[int]], int]:
+    """Prompts and answers that together have up to `most` tokens (None: any), and how many had to be cut for it."""
+    if most is None:
+        return prompts, answers, 0
+    cut = sum(len(prompt) + len(answer) > most for prompt, answer in zip(prompts, answers, strict=True))
+    answers = [answer[: most - 1] for answer in answers]
+    kept = [prompt[-(most - len(answer)) :] for prompt, answer in zip(prompts, answers, strict=True)]
+    return kept, answers, cut
 
 
 def run_loss_pass(name: str, generator: Generator, rows: Sequence[Case], batch_size: int) -> Losses:
     """Measures the losses of answers alone."""
     started = time.monotonic()
-    losses = generator.losses(*_tokens(generator.tokenizer, rows), batch_size)
+    prompts, wanted, _ = _fitted(*_tokens(generator.tokenizer, rows), generator.positions)
+    losses = generator.losses(prompts, wanted, batch_size)
     _ended(name, losses, started)
     return losses
 
@@ -121,8 +146,7 @@ def _mean(name: str, losses: Losses) -> float:
 
 def window_size(model: Any, trained: Any) -> int:
     """Tokens of a text that are read at once: as many as training read (None: not known), if the model can."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    return min(int(size) for size in (trained, context, LONGEST_WINDOW) if size)
+    return min(int(size) for size in (trained, positions(model.config), LONGEST_WINDOW) if size)
 
 
 def run_text_pass(name: str, generator: Generator, texts: Sequence[str], size: int, batch_size: int) -> Pass:

@@ -97,12 +97,15 @@ def _score_base(kind: Kind, rows: list[Any], options: Options) -> Scores:
     if not takes_system(generator.tokenizer):
         print("[score] the chat template takes no system message: its text begins the first message", flush=True)
     limit = token_limit(generator.tokenizer, targets, options.max_new_tokens)
-    shown: list[Any] = [{**row, "messages": [*shots.prompt(row), row["messages"][-1]]} for row in rows]
+    shown = shots.show(rows, generator.tokenizer, generator.positions)
+    if shown.note():
+        print(f"[score] {shown.note()}", flush=True)
     passes = {
         BASE: run_pass(BASE, generator, rows, limit, options.batch_size),
-        FEW_SHOT: run_pass(FEW_SHOT, generator, shown, limit, options.batch_size),
+        FEW_SHOT: run_pass(FEW_SHOT, generator, shown.rows, limit, options.batch_size),
     }
     settings |= {"few_shot": options.few_shot, "training_rows": len(training), "max_new_tokens": limit}
+    settings |= {"few_shot_fewer": shown.fewer, "rows_cut": passes[BASE].cut}
     return Scores(kind, digest(rows), name, settings, passes, _fixed(BASE, generator, options, limit))
 
 

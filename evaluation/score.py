@@ -82,6 +82,10 @@ class Options:
     message_file: Path | None
 
 
+FROM_BASE = ("few_shot", "few_shot_fewer", "rows_cut", "training_rows")
+"""Settings that EvaluateBase has found."""
+
+
 def parse(arguments: list[str] | None = None) -> Options:
     """Reads the command line; ends the program with exit code 2 where it is wrong."""
     parser = argparse.ArgumentParser(description="Scores a tuned model on unseen rows, and decides whether it goes on.")
@@ -150,7 +154,7 @@ def run(options: Options) -> dict[str, Any]:
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base, champion)
     evaluation["settings"] = {
-        **{name: base.settings[name] for name in ("few_shot", "training_rows") if name in base.settings},
+        **{name: base.settings[name] for name in FROM_BASE if name in base.settings},
         **settings,
         "batch_size": options.batch_size,
         "max_rows": options.max_rows,

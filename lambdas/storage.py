@@ -1,7 +1,9 @@
 """Looks at what a run reads, and clears what it needs no more. Runs in AWS Lambda (python3.12) as <prefix>-storage.
 
-    {"command": "look", "input_data_uri": "s3://...", "base_model": "s3://...", ...all that decides about the training}
- -> {"manifest": "9f86d0...", "base": "60303a...", "run": "4a1c9e...", "objects": "12"}
+    {"command": "look", "input_data_uri": "s3://...", "base_model": "s3://...", "outlines": "s3://.../outlines/",
+     ...all that decides about the training}
+ -> {"manifest": "9f86d0...", "base": "60303a...", "run": "4a1c9e...", "objects": "12",
+     "base_model": "s3://.../outlines/5d41.../"}
     {"command": "clear", "uri": "s3://<artifacts bucket>/checkpoints/<pipeline>/<run>/"}
  -> {"cleared": "24 objects"}
 
@@ -9,7 +11,8 @@ SageMaker's step cache compares the names of inputs, not what lies under them: a
 using last month's rows. `manifest` changes with every object under the input, and is part of Prepare's request; `base`
 changes with the base model's files, and is part of EvaluateBase's. `run` names one training: what is under its inputs,
 its parameters and its code. Checkpoints live under it, so that a job is given no other run's, and a run that is started
-again goes on from its own.
+again goes on from its own. `base_model` is where the base model's outline lies, which Prepare checks (outline.py);
+empty for one on a hub.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 
 from aws import list_keys, stored
 from documents import digest_of, s3_parts
+from outline import write_outline
 
 RUN = 32
 """Hex characters of a run's name, which is part of a key."""
@@ -39,16 +43,25 @@ def handler(event: Mapping[str, object], context: object = None) -> dict[str, st
 
 def look(s3: Any, run: Mapping[str, str]) -> dict[str, str]:
     """Digests of what lies under the inputs, alone and together with everything else that decides about a training."""
-    rows, model = _found(s3, run["input_data_uri"]), {}
+    run = dict(run)
+    outlines = run.pop("outlines", "")
+    rows, model, outline = _found(s3, run["input_data_uri"]), {}, ""
     if not rows:
         raise ValueError(f"There is nothing under {run['input_data_uri']}, so there is nothing to train on.")
     if run["base_model"].startswith("s3://"):  # else it is on a hub
         model = _found(s3, run["base_model"])
         if not model:
             raise ValueError(f"There is no base model under {run['base_model']}; upload one in Hugging Face layout.")
+        if outlines:
+            outline = write_outline(s3, run["base_model"], model, outlines)
     whole = {**run, "rows": rows, "model": model}
-    run_name = digest_of(whole)[:RUN]
-    return {"manifest": digest_of(rows), "base": digest_of(model), "run": run_name, "objects": str(len(rows))}
+    return {
+        "manifest": digest_of(rows),
+        "base": digest_of(model),
+        "run": digest_of(whole)[:RUN],
+        "objects": str(len(rows)),
+        "base_model": outline,
+    }
 
 
 def _found(s3: Any, uri: str) -> dict[str, list[object]]:

@@ -11,21 +11,27 @@ instruction/input/output, prompt/completion, conversations (conversations.py) or
     train/train.jsonl  validation/validation.jsonl  test/test.jsonl  one canonical row per line (see rows.py)
     report/data_report.json                  counts: rows_in = rows_out + rejected + duplicates + what filters take out
     report/rejected.jsonl                    {"file", "line", "reason", "row"}, also of what filters take out
+    report/model_check.json                  with --base-model: what was found about it
 
 Rows that begin with the same prompt, or have the same value in --group-column, never stand in two splits (splits.py),
-and none of these stays empty. Memory stays flat but for 16 bytes per row. Exit codes: 0 done, 1 the data can't be used
-(the report and the rejected rows are written), 2 bad usage. Near-duplicates go, and personal data are masked,
-where that is asked for (filters.py). Not covered: personal data without a form of their own, such as names.
+and none of these stays empty. Memory stays flat but for 16 bytes per row. With --base-model (its small files, and the
+headers of its weights) it is checked whether that model can be trained on these rows, before a GPU is paid
+(common/model_check.py). Exit codes: 0 done, 1 the data or the base model can't be used (the report and the rejected
+rows are written), 2 bad usage. Near-duplicates go, and personal data are masked, where that is asked for (filters.py).
+Not covered: personal data without a form of their own, such as names.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +41,26 @@ from measurable import refuse
 from readers import read_source
 from reading import Source, find_sources
 from rows import Batch, Converter
-from splits import Shares, Splitter, fill_empty_splits
+from splits import SPLITS, Shares, Splitter, fill_empty_splits
 from usable import can_fill, empty, empty_problem, judge, of_no_use, uneven
 from writing import Tally, Writer, write_report
 
+from common.base_model import model_directory
 from common.data_dials import DATA
 from common.dials import add_arguments
 from common.failure import JobError, report_failure
+from common.findings import as_json, refusal
+from common.method_check import Wanted
+from common.rows import SHAPES, read_rows
 from common.task_dial import TASK
+from common.training_dials import OF_THE_MODEL, TRAINING
 
 CHECK_ROWS = 200_000
 FILTERS = tuple(field.name for field in fields(Filters))
+MODEL_DIALS = tuple(dial for dial in TRAINING if dial.argument in OF_THE_MODEL)
+MODEL_CHECK = "report/model_check.json"
+MODEL_ROWS = 20_000
+"""Rows of each split that the base model's chat template is held against."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,9 @@ class Options:
     look: bool
     check_rows: int
     message_file: Path | None
+    base_model: Path | None = None
+    trained: argparse.Namespace | None = None
+    """The dials of training that the base model is checked with."""
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -75,6 +93,8 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--input", type=Path, required=True, help="a file, or a directory of files")
     parser.add_argument("--output", type=Path, help="directory to write to (not needed with --check)")
     add_arguments(parser, [dial for dial in (*DATA, TASK) if dial.argument])
+    parser.add_argument("--base-model", type=Path, help="the base model's directory, or its outline: checked, too")
+    add_arguments(parser, MODEL_DIALS)
     parser.add_argument(
         "--answers-for", default="", metavar="WHAT", help="what needs rows with answers: texts are refused, naming it"
     )
@@ -101,7 +121,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
                    given.task, given.answers_for, given.needs, filters, given.check, given.look, given.check_rows,
-                   given.message_file)  # fmt: skip
+                   given.message_file, given.base_model, given)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
@@ -133,7 +153,29 @@ def run(options: Options) -> Tally:
         write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
         raise JobError(problem)
+    if options.base_model is not None and options.output is not None:
+        check_base_model(options.base_model, options.output, Wanted.of(options.trained))
     return tally
+
+
+def check_base_model(place: Path, output: Path, wanted: Wanted) -> None:
+    """Holds the base model against the run and the prepared rows; writes model_check.json. Raises JobError."""
+    from common.model_check import check_model
+
+    directory = model_directory(place)
+    rows = chain.from_iterable(
+        islice(read_rows(file, tuple(SHAPES)), MODEL_ROWS)
+        for file in (output / split / f"{split}.jsonl" for split in SPLITS)
+    )
+    found = check_model(directory, wanted, rows, name="the base model")
+    for finding in found:
+        print(f"[prepare] base model: {finding}", flush=True)
+    path = output / MODEL_CHECK
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(as_json(found), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    if reason := refusal(found):
+        raise JobError(reason)
 
 
 def automatic_group(sources: list[Source], options: Options) -> str:

@@ -10,6 +10,7 @@ from batching import OneByOne, Sampling, Ticket, make_batched
 from chat_request import Request
 from encoding import CONTEXT, encode
 
+from common.base_model import positions
 from common.prompts import end_tokens
 
 
@@ -21,7 +22,7 @@ class TextModel:
         self._ends = end_tokens(model, tokenizer)
         self._one_by_one = OneByOne(model, self._ends, tokenizer.pad_token_id)
         self._batched = make_batched(model, self._ends, tokenizer.pad_token_id)
-        self.context = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+        self.context = positions(model.config) or 2**31
         self._limit = CONTEXT
         if self._batched is not None and self._batched.room < self.context:
             self.context, self._limit = self._batched.room, "what this server keeps at once"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.data_dials import DATA
 from common.task_dial import TASK
+from common.training_dials import OF_THE_MODEL, TRAINING
 from configuration.gate import known_metrics
 from steps.common import (
     INPUT,
@@ -20,6 +21,7 @@ from steps.common import (
     processing_arguments,
     retries,
 )
+from steps.storage import outline_uri
 
 if TYPE_CHECKING:
     from configuration.config import Config
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 MANIFEST = "INPUT_MANIFEST"
 SPLITS = ("train", "validation", "test")
 DIALS = (*DATA, TASK)
+MODEL_DIALS = tuple(dial for dial in TRAINING if dial.argument in OF_THE_MODEL)
+BASE_MODEL = "base-model"
 
 
 def prepare_step(build: Build, inputs: Any) -> Any:
@@ -34,10 +38,13 @@ def prepare_step(build: Build, inputs: Any) -> Any:
     from sagemaker.mlops.workflow.steps import ProcessingStep
 
     data, parameters = build.config.data, build.parameters
+    sources = {"data": parameters["InputDataUri"]}
+    if not build.config.model.on_hub:
+        sources[BASE_MODEL] = outline_uri(inputs)
     place = f"s3://{build.names.training_data_bucket}/processed/"
     return ProcessingStep(
         name="Prepare",
-        description="Check every row, drop duplicates, split by prompt or group.",
+        description="Check every row and the base model, drop duplicates, split by prompt or group.",
         cache_config=cache(build),
         retry_policies=retries(job=True),
         step_args=processing_arguments(
@@ -48,7 +55,7 @@ def prepare_step(build: Build, inputs: Any) -> Any:
             default_instance_type=data.instance_type,
             volume_gb=data.volume_gb,
             max_runtime_seconds=data.max_runtime_seconds,
-            inputs={"data": parameters["InputDataUri"]},
+            inputs=sources,
             outputs={name: join(place, execution_id(), f"/{name}") for name in (*SPLITS, "report")},
             arguments=prepare_arguments(build),
             # Part of the cache key, as the input's name is, so that new rows under the same name are read.
@@ -59,7 +66,10 @@ def prepare_step(build: Build, inputs: Any) -> Any:
 
 def prepare_arguments(build: Build) -> dict[str, Any]:
     """The command line of preparation/prepare.py."""
-    return {"input": f"{INPUT}/data", "output": OUTPUT, **build.arguments(DIALS), **asked_by_gate(build.config)}
+    found = {"input": f"{INPUT}/data", "output": OUTPUT, **build.arguments(DIALS), **asked_by_gate(build.config)}
+    if build.config.model.on_hub:
+        return found  # Train checks it, when it has a network to look there
+    return {**found, BASE_MODEL: f"{INPUT}/{BASE_MODEL}", **build.arguments(MODEL_DIALS)}
 
 
 def asked_by_gate(config: Config) -> dict[str, str]:

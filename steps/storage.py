@@ -10,7 +10,7 @@ from common.training_dials import TRAINING, WITHOUT_EFFECT
 from configuration.code import shipped
 from steps.common import Build, join
 
-OUTPUTS = ("manifest", "base", "run", "objects")
+OUTPUTS = ("manifest", "base", "run", "objects", "base_model")
 
 
 def inputs_step(build: Build) -> Any:
@@ -33,9 +33,14 @@ def inputs_step(build: Build) -> Any:
         name="Inputs",
         description="Look at what lies under the rows and the base model.",
         lambda_func=_function(build),
-        inputs={"command": "look", **decides},
+        inputs={"command": "look", "outlines": f"s3://{build.names.training_data_bucket}/outlines/", **decides},
         outputs=_outputs(OUTPUTS),
     )
+
+
+def outline_uri(inputs: Any) -> Any:
+    """Where the base model's small files and the headers of its weights lie, for Prepare; not for one on a hub."""
+    return inputs.properties.Outputs["base_model"]
 
 
 def checkpoints_uri(build: Build, inputs: Any) -> Any:

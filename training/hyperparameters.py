@@ -18,7 +18,6 @@ from common.failure import JobError
 from common.seed_dial import SEED
 from common.training_dials import TRAINING
 
-ALL_LINEAR = "all-linear"
 DIALS = tuple(dial for dial in (*TRAINING, SEED) if dial.argument)
 DEFAULTS: dict[str, Any] = {dial.argument: dial.default for dial in DIALS}
 # What no dial says: where things are.

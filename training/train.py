@@ -80,7 +80,7 @@ def run(chosen: Hyperparameters) -> None:
     stop.install()
     _quiet()
     import torch
-    from adapters import check_method, targets
+    from adapters import check_chosen
     from building import Building
     from saving import check_space, save_model
     from sharding import collect
@@ -93,19 +93,20 @@ def run(chosen: Hyperparameters) -> None:
         base_source,
         check_tokens,
         frozen_dtype,
-        load_tokenizer,
         resolve_precision,
     )
 
     from common.base_model import base_name, is_composite, load_causal_model, load_config
+    from common.method_check import targets
+    from common.tokenizer import load_tokenizer
 
     train_channel, validation_channel = _channel("TRAIN"), _channel("VALIDATION", required=False)
     model_dir = Path(os.environ.get("SM_MODEL_DIR") or "model")
+    check_chosen(chosen)
     source, commit = base_source(chosen)
     config = load_config(source)
-    check_method(chosen, config, source)
     name = base_name(source, config, chosen.model_id if commit else "")
-    layers = targets(chosen, config) if chosen.method != "full" else []
+    layers = targets(chosen.lora_target_modules, config) if chosen.method != "full" else []
     start = find_start(chosen)
     if start is not None:
         check_start(start, chosen, config, name, layers)
@@ -254,7 +255,9 @@ def _announce(
     chosen: Hyperparameters,
     precision: str,
 ) -> None:
-    from adapters import count, experts
+    from adapters import count
+
+    from common.method_check import experts
 
     parameters, trained = count(model)
     frozen = f"frozen_experts={experts(model.config)} " * bool(experts(model.config))

@@ -9,27 +9,38 @@ from typing import Any
 import torch
 from adapters import quantization
 from hyperparameters import Hyperparameters
-from ranks import local_rank
+from ranks import first, local_rank
 from tokenized import TokenizedRows
 
-from common.base_model import check_tokenizer, hub_model, load_causal_model, model_directory
-from common.failure import JobError, first_line
+from common.base_model import hub_model, load_causal_model, model_directory
+from common.failure import JobError
+from common.findings import refusal
+from common.method_check import Wanted
+from common.model_check import check_model
 from common.precision import precision as precision_for
-from common.prompts import PLAIN_TEMPLATE
+from common.tokenizer import check_token
 
 
 def base_source(chosen: Hyperparameters) -> tuple[str, str]:
     """The directory of the model channel, or of what the hub has where there is no such channel; and the hub's commit
-    ("" without one). Checks what the directory holds."""
+    ("" without one). Raises JobError unless the model can be trained so; a hub's before its weights are downloaded."""
     channel = os.environ.get("SM_CHANNEL_MODEL")
     if not channel:
         if not chosen.model_id:
             raise JobError("no base model: give a model channel (a Hugging Face directory in S3) or model_id")
-        folder, commit = hub_model(chosen.model_id)
-        return str(folder), commit
-    folder = model_directory(Path(channel))
-    check_tokenizer(folder)
-    return str(folder), ""
+        folder, commit = hub_model(chosen.model_id, lambda small: _check(small, chosen, weights=False))
+    else:
+        folder, commit = model_directory(Path(channel)), ""
+    _check(folder, chosen)
+    return str(folder), commit
+
+
+def _check(folder: Path, chosen: Hyperparameters, weights: bool = True) -> None:
+    found = check_model(folder, Wanted.of(chosen), weights=weights)
+    if reason := refusal(found):
+        raise JobError(reason)
+    for finding in found if first() and weights else ():
+        print(f"[base] {finding}", flush=True)
 
 
 def resolve_precision(asked: str, config: Any) -> str:
@@ -37,32 +48,10 @@ def resolve_precision(asked: str, config: Any) -> str:
     return precision_for(config) if asked == "auto" else asked
 
 
-def load_tokenizer(source: str) -> Any:
-    """The tokenizer with an eos token, a pad token and a chat template."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:
-        raise JobError(f"the tokenizer of {source} cannot be loaded: {first_line(error)}") from error
-    if tokenizer.eos_token_id is None:
-        raise JobError(f"the tokenizer of {source} has no end-of-sequence token: completions could never end")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-    return tokenizer
-
-
 def check_tokens(config: Any, tokenizer: Any, *channels: TokenizedRows | None) -> None:
     """Raises JobError if a row, or the padding, has a token that the model has no embedding for."""
-    vocabulary = int(config.vocab_size)
     largest = max(tokenizer.pad_token_id, *(rows.largest_token() for rows in channels if rows is not None))
-    if largest >= vocabulary:
-        raise JobError(
-            f"token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}) has no embedding: the model has "
-            f"{vocabulary}; tokenizer and weights don't belong together, or tokens were added to the tokenizer alone"
-        )
+    check_token(tokenizer, largest, int(config.vocab_size))
 
 
 def load_model(source: str, config: Any, chosen: Hyperparameters, precision: str) -> Any:

@@ -14,17 +14,21 @@ from pipelines.terminal import say
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path, exists=True), metavar="DIR_OR_CONFIG_JSON",
-              help="The base model's directory, or its config.json: for the memory that training needs.")  # fmt: skip
+              help="The base model's directory (checked as in a run), or its config.json (memory alone).")  # fmt: skip
 @target_options
 def validate(pipeline: Pipeline, model: Path | None) -> None:
-    """Check the configuration, every request and memory, offline.
+    """Check configuration, requests, memory and base model, offline.
 
-    Each step's request is held against the API's own model; memory is estimated from the base model's config.json. No
-    account, region, network or GPU is needed.
+    Each step's request is held against the API's own model; memory is estimated from the base model's config.json. With
+    its directory, weights, tokens, template, layers and licence are looked at as Prepare will. No account, region,
+    network or GPU is needed.
     """
     from pipelines.fit import NOT_CHECKED
     from pipelines.power import sentence
 
+    for finding in pipeline.check_model(model):
+        if finding.level != "refusal":
+            say(f"base model: {finding}")
     found = pipeline.fit(model)
     for check in found:
         if check.fits:

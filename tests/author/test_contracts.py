@@ -121,21 +121,29 @@ def test_prepare_writes_what_the_other_steps_read(definition: dict[str, Any], co
     """Prepare's own command line, run for real; its folders are the step's outputs."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"question {n}", "completion": str(n)}) + "\n" for n in range(200)))
+    places = {
+        "/opt/ml/processing/input/data": str(rows),
+        "/opt/ml/processing/input/base-model": str(make_tiny_model(tmp_path / "base", ["question"])),
+        "/opt/ml/processing/output": str(tmp_path / "out"),
+    }
     words = [
-        {"/opt/ml/processing/input/data": str(rows), "/opt/ml/processing/output": str(tmp_path / "out")}.get(word, word)
-        for word in arguments(definition, "Prepare")["AppSpecification"]["ContainerArguments"]
+        places.get(word, word) for word in arguments(definition, "Prepare")["AppSpecification"]["ContainerArguments"]
     ]
     result = run("preparation/prepare.py", *words)
     assert result.returncode == 0, result.stderr
     outputs = arguments(definition, "Prepare")["ProcessingOutputConfig"]["Outputs"]
+    checked = json.loads((tmp_path / "out" / "report" / "model_check.json").read_text())
+    assert set(checked) == {"version", "refusals", "warnings", "facts"}
+    assert (checked["version"], checked["refusals"]) == (1, [])
+    assert checked["facts"]["positions"] == {"message": "1024 tokens, prompt and answer together", "value": 1024}
     written = {path.parent.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.json*")}
     assert written == {output["OutputName"] for output in outputs}
     report = json.loads((tmp_path / "out" / "report" / "data_report.json").read_text())
     assert report["rows_in"] == 200 == report["rows_out"] + report["rejected"] + report["duplicates"]
     assert all(report["splits"][split] for split in ("train", "validation", "test"))
 
-    checked = run("preparation/prepare.py", "--check", "--input", str(rows), *data_arguments(config))
-    assert checked.returncode == 0, checked.stderr
+    looked = run("preparation/prepare.py", "--check", "--input", str(rows), *data_arguments(config))
+    assert looked.returncode == 0, looked.stderr
 
 
 def preference(number: int) -> dict[str, Any]:

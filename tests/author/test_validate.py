@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from configuration.config import Config
 from pipelines.validate import validate, validate_definition
+from tests.support.command import fmops
 
 Definition = dict[str, Any]
 
@@ -141,3 +144,23 @@ def test_each_fault_is_found(
     problems = validate_definition(definition)
     assert problems
     assert any(problem.step == where and words in str(problem) for problem in problems), list(map(str, problems))
+
+
+def test_a_base_model_is_checked_as_the_run_will(tmp_path: Path) -> None:
+    from tests.support.tiny_model import make_tiny_model
+
+    base = make_tiny_model(tmp_path / "base", ["turn on the light"])
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    result = fmops("validate", "--model", str(base))
+    assert result.returncode == 0, result.stderr
+    assert "base model: licence: apache-2.0 (says README.md)" in result.stdout
+    assert "base model: positions: 1024 tokens" in result.stdout
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    result = fmops("validate", "--model", str(base))
+    assert result.returncode == 2
+    assert f"Prepare: base model (weights): {base}: weights that a model of the type 'llama' has" in result.stderr
+    (base / "model.safetensors").unlink()
+    result = fmops("validate", "--model", str(base))
+    assert result.returncode == 0, result.stderr
+    assert f"warning: weights: there are none in {base}, so they were not checked" in result.stdout

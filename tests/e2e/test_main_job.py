@@ -126,6 +126,16 @@ def test_a_bad_data_file_is_refused_before_anything_starts(house: House, finishe
     assert executions() == before
 
 
+def test_a_base_model_that_can_not_be_trained_so_ends_the_run_before_training(
+    house: House, finished: str, csv_file: Path
+) -> None:
+    failed = house.run("start", "--data", str(csv_file), "--wait", *SMALL[:-1], "MaxSeqLength=4096", expect=1).stderr
+    assert "training.max_seq_length is 4096, but the model has 1024 positions" in failed
+    shown = house.run("status").stdout
+    assert re.search(r"Prepare\S*\s+Failed", shown), shown
+    assert not re.search(r"Train\S*\s+(Succeeded|Failed|Executing)", shown), shown
+
+
 def test_a_missed_gate_says_which_metric_and_by_how_much(house: House, finished: str, csv_file: Path) -> None:
     failed = house.run(
         "start", "--data", str(csv_file), "--wait", *SMALL, "-p", "GateExactMatchValueNotWorseThan=0.9", expect=1

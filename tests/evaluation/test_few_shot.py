@@ -12,7 +12,8 @@ from slices import find_slices
 
 from common.prompts import render_prompt
 from common.targets import NO_JSON
-from tests.support.chat_templates import templated
+from tests.support.chat_templates import TEMPLATES, templated
+from tests.support.tiny_model import train_tokenizer
 
 from .conftest import rows
 
@@ -94,3 +95,45 @@ def test_slices_leave_out_what_says_nothing() -> None:
     assert names == []
     thirds = [chosen for name, chosen in find_slices(made, list(range(12)), []) if "prompts" in name]
     assert sorted(index for chosen in thirds for index in chosen) == list(range(12))
+
+
+def test_examples_that_do_not_fit_are_left_out_row_by_row() -> None:
+    tokenizer = templated("chatml")
+    shots = FewShot(rows(20), 3, 0)
+    short, long = rows(1, start=30)[0], rows(1, start=31)[0]
+    long["messages"][0]["content"] += " please" * 40
+
+    def length(row: Any, count: int) -> int:
+        return len(tokenizer(render_prompt(tokenizer, shots.prompt(row, count)))["input_ids"])
+
+    room = length(long, 1) + 80
+    assert length(long, 2) > room > length(short, 3)
+    shown = shots.show([short, long], tokenizer, room)
+    assert [len(row["messages"]) for row in shown.rows] == [2 * 3 + 3, 2 * 1 + 3]
+    assert shown.fewer == 1
+    assert shown.note() == "1 of 2 rows get fewer examples: no more fit the model's positions"
+    assert shots.show([short, long], tokenizer, None).note() == ""
+    assert [len(row["messages"]) for row in shots.show([long], tokenizer, 20).rows] == [3]
+
+
+def test_examples_are_written_out_where_the_template_takes_one_turn_alone() -> None:
+    template = "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + TEMPLATES["chatml"]
+    tokenizer = train_tokenizer(["turn on the light"], chat_template=template)
+    shown = FewShot(rows(20), 2, 0).show(rows(2, start=30), tokenizer, None)
+    assert not shown.in_turns
+    assert "written into the system message" in shown.note()
+    for row in shown.rows:
+        text = render_prompt(tokenizer, row["messages"][:-1])
+        assert text.count("assistant: {") == 2
+        assert text.count("<|im_start|>user") == 1
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_template_gets_all_examples(name: str) -> None:
+    asked = rows(2, start=30)
+    asked[0]["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    shown = FewShot(rows(20), 2, 0).show(asked, templated(name), 100_000)
+    assert shown.note() == ""
+    for row in shown.rows:
+        text = render_prompt(templated(name), row["messages"][:-1])
+        assert all(message["content"] in text for message in row["messages"][1:-1])

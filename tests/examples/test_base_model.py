@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from common.method_check import Wanted
+from common.model_check import check_model
 from examples import base_model
 from tests.support.base_model import shared_base_model
 
@@ -22,6 +24,9 @@ def test_the_converted_model_answers() -> None:
     assert [path.name for path in cache.iterdir() if path.name.startswith(".Smol")] == []
     assert json.loads((directory / "config.json").read_text())["_name_or_path"] == "SmolLM2-135M-Instruct"
     assert (directory / "model.safetensors").stat().st_size < 300e6
+    found = check_model(directory, Wanted("lora", "all-linear", 8192, True))
+    assert [str(item) for item in found if item.level != "fact"] == []
+    assert next(item.value for item in found if item.about == "licence") == "apache-2.0"
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForCausalLM.from_pretrained(directory)
     assert model.dtype == torch.bfloat16

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
 from tests.lambdas.support import load
+from tests.support.tiny_model import make_tiny_model
 
 storage = load("storage")
 DATA = "fmops-training-data-111122223333-us-east-1"
@@ -84,6 +86,74 @@ def test_a_base_model_that_is_not_there_ends_the_run_too(session: boto3.Session,
     uri = f"s3://{ARTIFACTS}/base-models/absent/"
     event = {"command": "look", "input_data_uri": f"s3://{DATA}/raw-modelless/", "base_model": uri}
     assert f"There is no base model under {uri}" in call(session, event)
+
+
+def test_an_outline_says_of_a_base_model_what_its_files_would(session: boto3.Session, s3: Any, tmp_path: Path) -> None:
+    from common.findings import refusal
+    from common.method_check import Wanted
+    from common.model_check import check_model
+
+    base = make_tiny_model(tmp_path / "base", ["turn on the light"])
+    (base / "README.md").write_text("---\nlicense: mit\n---\n")
+    place = "base-models/outlined/"
+    for file in base.iterdir():
+        s3.put_object(Bucket=ARTIFACTS, Key=place + file.name, Body=file.read_bytes())
+    s3.put_object(Bucket=ARTIFACTS, Key=f"{place}original/deep/params.json", Body=b"{}")
+    s3.put_object(Bucket=ARTIFACTS, Key=f"{place}modeling_x.py", Body=b"import os")
+    s3.put_object(Bucket=DATA, Key="raw-outlined/0.jsonl", Body=b"one")
+    event = {
+        "command": "look",
+        "input_data_uri": f"s3://{DATA}/raw-outlined/",
+        "base_model": f"s3://{ARTIFACTS}/{place}",
+    }
+    plain = call(session, event)
+    assert plain["base_model"] == ""
+    event["outlines"] = f"s3://{DATA}/outlines/"
+    found = call(session, event)
+    assert found["run"] == plain["run"], "where outlines lie decides nothing"
+    assert found == call(session, event)
+
+    def outline(uri: str, folder: Path) -> Path:
+        prefix = uri.removeprefix(f"s3://{DATA}/")
+        assert prefix.startswith("outlines/")
+        folder.mkdir()
+        for item in s3.list_objects_v2(Bucket=DATA, Prefix=prefix)["Contents"]:
+            s3.download_file(DATA, item["Key"], str(folder / item["Key"].removeprefix(prefix)))
+        return folder
+
+    copied = outline(found["base_model"], tmp_path / "copied")
+    small = {file.name for file in base.iterdir()} - {"model.safetensors"}
+    assert {file.name for file in copied.iterdir()} == small | {"weights.json", "outline.json"}
+    wanted = Wanted("lora", "all-linear", 1024, True)
+    assert check_model(copied, wanted) == check_model(base, wanted)
+
+    whole = (base / "model.safetensors").read_bytes()
+    for number, (body, said) in enumerate(
+        [
+            (whole[:-1], "it isn't whole, and must be copied again"),
+            (b"version https://git-lfs.github.com/spec/v1", "not a whole safetensors file (42 bytes)"),
+            (b"", "not a whole safetensors file (0 bytes)"),
+        ]
+    ):
+        s3.put_object(Bucket=ARTIFACTS, Key=f"{place}model.safetensors", Body=body)
+        other = call(session, event)["base_model"]
+        assert other != found["base_model"]
+        assert said in refusal(check_model(outline(other, tmp_path / f"other-{number}"), wanted))
+
+
+def test_a_long_header_is_read_to_its_end(session: boto3.Session, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    outline = load("outline")
+    monkeypatch.setattr(outline, "FIRST_READ", 16)
+    header = json.dumps(
+        {f"layer.{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(9)}
+    )
+    body = len(header).to_bytes(8, "little") + header.encode()
+    s3.put_object(Bucket=ARTIFACTS, Key="base-models/long/model.safetensors", Body=body)
+    found = storage.stored(s3, f"s3://{ARTIFACTS}/base-models/long/")
+    uri = outline.write_outline(s3, f"s3://{ARTIFACTS}/base-models/long/", found, f"s3://{DATA}/outlines/")
+    key = f"{uri.removeprefix(f's3://{DATA}/')}weights.json"
+    written = json.loads(s3.get_object(Bucket=DATA, Key=key)["Body"].read())
+    assert written["files"]["model.safetensors"] == {"bytes": len(body), "header": header}
 
 
 def test_a_finished_training_leaves_no_checkpoints_and_nobody_elses_are_touched(

@@ -56,6 +56,15 @@ TEMPLATES: dict[str, str] = {
         "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}"
         "{% endfor %}"
     ),
+    # The system message within the first user message, by itself; no generation prompt.
+    "llama2": (
+        "{% if messages[0].role == 'system' %}{% set told = '<<SYS>>\\n' ~ messages[0].content ~ '\\n<</SYS>>\\n\\n' %}"
+        "{% set messages = messages[1:] %}{% else %}{% set told = '' %}{% endif %}"
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate user/assistant') }}{% endif %}"
+        "{% if m.role == 'user' %}{{ bos_token }}[INST] {{ told if loop.first else '' }}{{ m.content | trim }} [/INST]"
+        "{% else %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}"
+    ),
     # System text and tools stand at the last user message.
     "mistral3": (
         "{{ bos_token }}{% if messages[0].role == 'system' %}{% set told = messages[0].content %}"

@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("MixtralConfig", WIDE | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2": ("Qwen2Config", WIDE),
     "qwen3": ("Qwen3Config", WIDE),
+    "qwen2_moe": ("Qwen2MoeConfig", WIDE | EXPERTS | {"shared_expert_intermediate_size": 32}),
     "qwen3_moe": ("Qwen3MoeConfig", WIDE | EXPERTS),
     "phi3": ("Phi3Config", WIDE),
     "gemma": ("GemmaConfig", WIDE),
@@ -42,6 +43,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("Starcoder2Config", WIDE),
     "olmo2": ("Olmo2Config", WIDE),
     "granite": ("GraniteConfig", WIDE),
+    "cohere": ("CohereConfig", WIDE),
     "cohere2": ("Cohere2Config", WIDE | {"sliding_window": 16}),
     "smollm3": ("SmolLM3Config", WIDE),
     "lfm2": ("Lfm2Config", WIDE | {"layer_types": ["conv", "full_attention"]}),
@@ -53,6 +55,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gpt_oss": ("GptOssConfig", WIDE | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16}),
+    "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
     "mamba2": (
         "Mamba2Config",
         {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1,

@@ -98,7 +98,7 @@ def test_damaged_weights(new_job: NewJob, base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, broken)
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    fails(new_job(base=broken), "cannot be loaded")
+    fails(new_job(base=broken), "it isn't whole, and must be copied again")
 
 
 def test_unknown_hyperparameter(new_job: NewJob) -> None:

@@ -20,7 +20,7 @@ RUN = {
     "max_steps": STEPS, "batch_size": len(ROWS), "learning_rate": 0.02, "lora_rank": 4, "lora_dropout": 0.0,
     "precision": "fp32", "checkpoints_per_run": 1,
 }  # fmt: skip
-EXPERTS = ("mixtral", "qwen3_moe", "qwen3_next", "gpt_oss")
+EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next", "gpt_oss")
 
 
 @pytest.fixture(scope="session")

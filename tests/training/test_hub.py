@@ -54,11 +54,28 @@ def test_only_what_is_read_is_fetched() -> None:
     from common.base_model import HUB_FILES, HUB_IGNORED
 
     read = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.model",
-            "merges.txt", "chat_template.jinja", "tokenizer.json"]  # fmt: skip
+            "merges.txt", "chat_template.jinja", "tokenizer.json", "README.md", "LICENSE.md"]  # fmt: skip
     others = ["pytorch_model.bin", "modeling_x.py", "original/consolidated.00.pth", "consolidated.safetensors",
-              "onnx/model.json", "original/model.safetensors", "README.md"]  # fmt: skip
+              "onnx/model.json", "original/model.safetensors", "usage.md"]  # fmt: skip
     found = filter_repo_objects([*read, *others], allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED)
     assert list(found) == read
+
+
+def test_a_model_is_checked_before_its_weights_are_fetched(
+    hub: Path, new_job: Callable[..., TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    fetched: list[list[str]] = []
+    download = huggingface_hub.snapshot_download
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *a, **k: fetched.append(k["allow_patterns"]) or download(*a, **k)
+    )
+    job = new_job(base=None)
+    assert job.run(model_id="org/tiny", lora_target_modules="q_proj,nope", **RUN) == 1
+    assert "llama has no layer nope" in job.failure()
+    assert fetched
+    assert not any("*.safetensors" in patterns for patterns in fetched)
 
 
 def test_training_is_that_of_the_same_files_in_a_channel(hub: Path, new_job: Callable[..., TrainingJob]) -> None:

@@ -14,7 +14,7 @@ ROWS = lamp_rows(7)
 
 @pytest.fixture(scope="module")
 def tokenizer(base: Path) -> Any:
-    from weights import load_tokenizer
+    from common.tokenizer import load_tokenizer
 
     return load_tokenizer(str(base))
 

@@ -65,7 +65,7 @@ def test_full_fine_tuning_learns_and_ends_its_answers(new_job: NewJob, tmp_path:
     assert [int(match[1]) for match in evaluated] == [30, 60, 90, 120, 150]
     assert trained[0][1] == "1"
     assert trained[-1][1] == "150"
-    begins = ("[data]", "[setup]", "[memory]", "[train]", "[eval]", "[done]")
+    begins = ("[base]", "[data]", "[setup]", "[memory]", "[train]", "[eval]", "[done]")
     known = [line for line in lines if line.startswith(begins)]
     assert known == lines, "nothing else is printed"
 
