@@ -1,4 +1,4 @@
-"""The base model's tokenizer, as training sets it up. Runs in the containers of Prepare and Train."""
+"""The base model's tokenizer, as training sets it up. Runs in the containers of Prepare, Train and EvaluateBase."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from common.base_model import (
 )
 from common.failure import JobError, first_line
 from common.precision import dtype
-from common.prompts import PLAIN_TEMPLATE
 from common.quiet import quiet
 
 
@@ -87,11 +86,8 @@ def find_base(base: str, commit: str | None = None) -> tuple[str, str]:
     return str(model_directory(path)), ""
 
 
-def load_tokenizer(directory: str | Path, plain: bool = False) -> Any:
-    """Loads a tokenizer; raises JobError if it has no chat template or no end token.
-
-    `plain`: where it has no template it gets the one that training gives it, which a tuned model is saved with.
-    """
+def load_tokenizer(directory: str | Path) -> Any:
+    """Loads a tuned model's tokenizer; raises JobError if it has no chat template or no end token."""
     from transformers import AutoTokenizer
 
     with quiet():
@@ -99,8 +95,6 @@ def load_tokenizer(directory: str | Path, plain: bool = False) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise JobError(f"{directory}: the tokenizer can't be loaded: {first_line(error)}") from None
-    if not tokenizer.chat_template and plain:
-        tokenizer.chat_template = PLAIN_TEMPLATE
     if not tokenizer.chat_template:
         raise JobError(f"{directory}: the tokenizer has no chat template; training saves one with the tokenizer")
     if tokenizer.eos_token_id is None:

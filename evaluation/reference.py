@@ -30,6 +30,7 @@ from models import find_base, find_candidate, load_model, load_tokenizer
 from passes import Pass, run_pass, run_text_pass, token_limit, window_size
 from scores import Scores, digest, save
 
+from common import tokenizer
 from common.base_model import base_name, load_config
 from common.dials import add_arguments
 from common.prompts import takes_system
@@ -85,7 +86,7 @@ def run(options: Options) -> Scores:
 
 def _score_base(kind: Kind, rows: list[Any], options: Options) -> Scores:
     directory, commit = find_base(options.model)
-    generator = Generator(load_model(directory), load_tokenizer(directory, plain=True))
+    generator = Generator(load_model(directory), tokenizer.load_tokenizer(directory))
     settings: dict[str, Any] = {**machine(generator.model), "base_commit": commit}
     name = base_name(directory, load_config(directory), options.model if commit else "")
     if kind == "text":

@@ -51,9 +51,9 @@ def look(rows: Path, model: str, asked: Asked) -> dict[str, Any]:
     """Tokenizes the splits that hold rows; raises JobError for a row that can't be."""
     # Training's own modules, flat as in its container.
     from preference import LONGEST  # type: ignore[import-not-found]
-    from weights import load_tokenizer  # type: ignore[import-not-found]
 
     from common.failure import JobError
+    from common.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(model)
     found: dict[str, Any] = {"lengths": [], "first": [], "notes": [], "problem": ""}

@@ -296,4 +296,4 @@ def test_what_serves_follows_machine_mode_and_model(tmp_path: Path, endpoint: st
 def test_metrics_are_the_contracts() -> None:
     contracts = (ROOT / "docs" / "contracts.md").read_text("utf-8")
     assert all(metric in contracts for metric in METRICS)
-    assert len(METRICS) == 10
+    assert len(METRICS) == 12

@@ -303,7 +303,12 @@ def test_a_gates_thresholds_are_the_same_in_the_file_and_at_start(
     dial, rule = threshold(BY_NAME[metric], against, asks), {"metric": metric, "against": against}
     assert dial.low is not None
     assert dial.high is not None
-    task = {"training": {"task": "dpo"}} if metric == "preference_accuracy" else {}
+    company = {
+        "preference_accuracy": {"training": {"task": "dpo"}},
+        "general_loss": {"evaluation": {"general_uri": "s3://bucket/general"}},
+        "probe_failures": {"evaluation": {"probes_uri": "s3://bucket/probes"}},
+    }
+    task = company.get(metric, {})
     for value, taken in ((dial.low, True), (dial.high, True), (dial.low - 0.5, False), (dial.high * 1.01, False)):
         tree = {**task, "gate": {"rules": [{**rule, asks: value}]}}
         assert (refusal_of(tree, tmp_path) == "") == taken, value

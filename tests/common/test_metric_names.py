@@ -8,9 +8,10 @@ from configuration import gate
 
 def test_the_gate_knows_the_same_metrics() -> None:
     assert set(BY_NAME) == set(gate.METRICS)
-    assert len(METRICS) == 10
-    assert {metric.name for metric in METRICS if metric.lower_is_better} == {"validation_loss", "latency_seconds"}
-    assert all(metric.share != metric.lower_is_better for metric in METRICS)
+    assert len(METRICS) == 12
+    lower = {metric.name for metric in METRICS if metric.lower_is_better}
+    assert lower == {"validation_loss", "latency_seconds", "general_loss", "probe_failures"}
+    assert {metric.name for metric in METRICS if not metric.share} == lower - {"probe_failures"}
 
 
 def test_what_is_measured_follows_the_rows() -> None:
@@ -18,5 +19,5 @@ def test_what_is_measured_follows_the_rows() -> None:
     assert {metric.name for metric in measured("messages")} == answers
     assert {metric.name for metric in measured("messages", {"json"})} == {*answers, "json_valid", "json_field_accuracy"}
     assert {metric.name for metric in measured("preference")} == {*answers, "preference_accuracy"}
-    assert {metric.name for metric in measured("preference", {"json", "labels"})} == set(BY_NAME)
+    assert {metric.name for metric in measured("preference", {"json", "labels", "general", "probes"})} == set(BY_NAME)
     assert [metric.name for metric in measured("text")] == ["validation_loss"]
