@@ -67,6 +67,8 @@ class Found:
         # All groups say the same. Others may exist: a share q of them stays unseen in (1 - q)^groups of all draws.
         if gain <= 0:
             return 1.0
+        if not math.isfinite(self.lowest):
+            return 0.0  # the same number in every group, of a loss: two models that are one
         return float((1 - min(1.0, gain / (self.value - self.lowest))) ** self.groups)
 
     def bound(self, level: float) -> float:
@@ -161,7 +163,7 @@ def holm(chances: Sequence[float], levels: Sequence[float]) -> list[tuple[bool, 
     left = len(order)
     for index in order:
         level = levels[index] / left
-        holds = chances[index] <= level and all(result[other][0] for other in order[: len(order) - left])
+        holds = chances[index] < level and all(result[other][0] for other in order[: len(order) - left])
         result[index] = (holds, level)
         left -= holds
     return result

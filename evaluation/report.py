@@ -327,6 +327,8 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
                     (title, str(settings[name]))
                     for title, name in (
                         ("Examples shown to the base model", "few_shot"),
+                        ("Rows for which fewer fitted", "few_shot_fewer"),
+                        ("Rows that were cut to the model's positions", "rows_cut"),
                         ("Most tokens of an answer", "max_new_tokens"),
                         ("Tokens of a text read at once", "window_tokens"),
                     )

@@ -44,8 +44,8 @@ def prepare(config: Config, path: Path, *words: str) -> subprocess.CompletedProc
     """Run preparation/prepare.py over a local file or folder, told what pipeline.yaml says about the rows."""
     from steps.prepare import data_arguments
 
-    command = [sys.executable, str(ROOT / "preparation" / "prepare.py"), "--input", str(path), *words]
-    command += data_arguments(config)
+    command = [sys.executable, str(ROOT / "preparation" / "prepare.py"), "--input", str(path)]
+    command += [*data_arguments(config), *words]  # what is asked here goes before what the file says
     path_with_common = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path_with_common}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -39,6 +39,8 @@ MOST_REJECTED = 5
 REFUSED = "look_tokens.py: error: "
 TOKENS, CHARACTERS = "tokens", "characters"
 SPLITS = ("train", "validation", "test")
+NEARLY = 0.8
+"""From this similarity on rows are told as near-duplicates where pipeline.yaml doesn't take them out."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Look:
     by_script: bool = False
     max_seq_length: int = 0
     long_rows: str = ""
+    nearly: int | None = None
+    """Near-duplicates that stay, since the filter is off; None where it is on."""
     shares: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -105,6 +109,8 @@ def look(config: Config, home: Path, path: Path, model: Path | None = None, rows
         known |= {"report": report, "problem": problem, "rejected": _rejected(place)}
         if not report["rows_out"]:
             return Look(why_not=why_not, **known)
+        if not report["settings"]["filters"]["near_duplicates"]:
+            known["nearly"] = _nearly(config, path, Path(scratch), rows)
         known |= _languages(place, report["rows_out"])
         found: dict[str, Any] = {}
         if tokenizer:
@@ -120,6 +126,13 @@ def look(config: Config, home: Path, path: Path, model: Path | None = None, rows
             notes=found["notes"],
             **known,
         )
+
+
+def _nearly(config: Config, path: Path, scratch: Path, rows: int) -> int:
+    """How many rows Prepare would take out as near-duplicates, asked to."""
+    asked = ("--near-duplicates", str(NEARLY), "--check-rows", str(rows), "--output", str(scratch / "near"))
+    prepare(config, path, "--look", *asked)
+    return int(json.loads((scratch / "near" / "report" / "data_report.json").read_text("utf-8"))["near_duplicates"])
 
 
 def _tokenizer(config: Config, home: Path, given: Path | None) -> tuple[Path | None, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.look import SPLITS, TOKENS, Look
+from pipelines.look import NEARLY, SPLITS, TOKENS, Look
 
 TEMPLATE = "look.html.j2"
 BAR = 40
@@ -117,7 +117,10 @@ def counts(look: Look) -> list[tuple[str, int]]:
     """(what, how many); what filters take only where they are on."""
     filters = look.report["settings"]["filters"]
     on = {"near_duplicates": bool(filters["near_duplicates"]), "filtered": bool(look.report["filtered"])}
-    return [(name, look.report[key]) for key, name in COUNTED if on.get(key, True)]
+    found = [(name, look.report[key]) for key, name in COUNTED if on.get(key, True)]
+    if look.nearly is not None:
+        found.append((f"near-duplicates left in ({NEARLY} alike)", look.nearly))
+    return found
 
 
 def splits(look: Look) -> Iterator[tuple[str, int, float, float]]:

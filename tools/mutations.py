@@ -33,7 +33,7 @@ MUTATIONS = (
     Mutation(
         "gate: the value decides, not its bound",
         "evaluation/decision.py",
-        "holds = chances[index] <= level and",
+        "holds = chances[index] < level and",
         "holds = chances[index] < 0.5 and",
         GATE,
     ),

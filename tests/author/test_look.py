@@ -115,6 +115,19 @@ def test_without_a_tokenizer_messages_and_characters_are_shown(tmp_path: Path) -
     assert "Lengths in characters (60 examples" in done.output
 
 
+def test_near_duplicates_are_told_and_left_in(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"question {number * 7919} of the day", "completion": f"answer {number}"} for number in range(60)
+    ]
+    said = "please turn all the lights in the living room to forty percent right now"
+    rows += [{"prompt": said + ending, "completion": "done"} for ending in ("", "!", "!!")]
+    found = Pipeline(ROOT / "pipeline.yaml").look(write(tmp_path / "rows.jsonl", rows))
+    assert found.nearly is not None
+    assert found.nearly >= 2
+    assert found.report["rows_out"] == 63
+    assert f"near-duplicates left in (0.8 alike) {found.nearly}" in "\n".join(lines(found))
+
+
 def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
     data = write(tmp_path / "rows.jsonl", [chat(number) for number in range(9000)])
     found = Pipeline(ROOT / "pipeline.yaml").look(data, rows=3000)

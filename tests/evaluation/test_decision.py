@@ -161,6 +161,20 @@ def test_a_share_is_held_against_a_value_by_wilsons_bound() -> None:
     assert rule["verdict"] == "met"
 
 
+def test_two_models_that_are_one_lose_nothing() -> None:
+    """A version that is trained again to the same weights: no loss differs, and no number of rows would show more."""
+    same = {"validation_loss": means_of({"candidate": [10.0, 20.0, 5.0], "champion": [10.0, 20.0, 5.0]}, [5, 10, 3])}
+    for text, passed in (("not_worse_than 0.01", 1), ("better_by 0", 0)):
+        rule = read_rule(f"validation_loss champion {text} 0.95")
+        assert decide([rule], same, 3, 3, champion="v1")["passed"] == passed
+
+
+def test_no_gain_is_not_more_than_nothing() -> None:
+    rows = [1.0] * 10 + [0.0] * 10
+    decision = decide([read_rule("exact_match base better_by 0 0.5")], means(candidate=rows, base=rows[::-1]), 20, 20)
+    assert decision["passed"] == 0
+
+
 def test_nothing_is_below_nothing() -> None:
     decision = decide([read_rule("exact_match value not_worse_than 0 0.95")], means([0, 0], candidate=[0, 0]), 2, 1)
     assert decision["passed"] == 1
