@@ -62,7 +62,7 @@ def test_usable_rows_are_shown_as_training_sees_them(tmp_path: Path, model: Path
         "rows.jsonl: jsonl, utf-8; 62 rows",
         "61 rows: messages = 'messages'",
         "nothing is read from: 'note'",
-        "rows 62, good 60, rejected 1, duplicates 1\n",
+        "rows 62, good 60, rejected 1, duplicates 1, near-duplicates left in",
         "the first rejected row: rows.jsonl, line 62: invalid JSON",
         "Splits (60 groups",
         "<|im_start|>assistant\n⟦word word word<|im_end|>⟧",
