@@ -85,6 +85,7 @@ def test_a_new_version_is_held_against_the_one_that_serves(house: House, finishe
     folder = house.directory / "champion"
     folder.mkdir()
     config = write_config(folder, rules)
+    house.run("approve", "1", "--wait")
     shown = house.run("start", "--config", str(config), "--data", str(csv_file), "--wait", *SMALL).stdout
     assert re.search(r"EvaluateBase\s+Cache hit", shown), shown
     assert re.search(r"EvaluateChampion\s+Succeeded", shown), shown
