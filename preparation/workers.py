@@ -17,6 +17,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 from batches import Batch, Piece
@@ -133,6 +134,7 @@ def _workers(settings: Settings, processes: int) -> Iterator[deque[_Worker]]:
     workers: list[_Worker] = []
     try:
         # Ctrl-C reaches every process of a terminal; this one answers for all, so that the others are born deaf to it.
+        resource_tracker.ensure_running()  # as starting the first of them would do, which ends with hearing it again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             workers.extend(_Worker(settings) for _ in range(processes))

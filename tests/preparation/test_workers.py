@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def rows(seed: int = 1) -> list[dict[str, Any]]:
     dice = random.Random(seed)
     made: list[dict[str, Any]] = []
     for number in range(ROWS):
-        row: dict[str, Any] = {"prompt": f"prompt {number}", "completion": f"answer {number}", "group": f"g{number % 50}"}
+        row = {"prompt": f"prompt {number}", "completion": f"answer {number}", "group": f"g{number % 50}"}
         if made and number % 7 == 0:
             row = {**dice.choice(made), "group": f"g{dice.randrange(50)}"}
         if number % 31 == 0:
@@ -50,12 +49,9 @@ def lines(made: list[dict[str, Any]]) -> bytes:
 
 
 def chats(made: list[dict[str, Any]]) -> bytes:
-    return b"\n".join(
-        json.dumps({
-            "messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
-        }).encode()
-        for row in made
-    )  # fmt: skip
+    roles = {"user": "prompt", "assistant": "completion"}
+    turned = [[{"role": role, "content": row[name]} for role, name in roles.items()] for row in made]
+    return b"\n".join(json.dumps({"messages": turns}).encode() for turns in turned)
 
 
 def table(made: list[dict[str, Any]]) -> bytes:
@@ -105,7 +101,8 @@ def test_two_processes_write_the_same_bytes(name: str, tmp_path: Path, prepare: 
     (tmp_path / name).write_bytes(FORMS[name](rows()))
     one, two = (prepare(tmp_path / name, "--max-rejected-share", "1", "--processes", count) for count in "12")
     assert one.code == (1 if name.startswith("cut") else 0), one.err
-    assert one.report["rejected"] and one.report["duplicates"]
+    assert one.report["rejected"]
+    assert one.report["duplicates"]
     same(one, two)
 
 
@@ -206,10 +203,7 @@ def test_a_killed_run_leaves_no_process(signal_: signal.Signals, running: Any) -
     until(lambda: ended(others))
 
 
-def test_what_a_worker_stumbles_over_is_one_message(
-    tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A fault of ours in a worker names the file and the row near it; what the reader says of damage stays as it is."""
+def test_what_is_damaged_is_said_in_the_same_words(tmp_path: Path, prepare: Prepare) -> None:
     good = parquet(rows())
     place = good.rindex(b"answer 6")
     (tmp_path / "rows.parquet").write_bytes(good[: place - 400] + bytes(300) + good[place - 100 :])
