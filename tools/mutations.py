@@ -194,8 +194,8 @@ MUTATIONS = (
     Mutation(
         "splits: a prompt of two groups crosses",
         "preparation/writing.py",
-        "leaks = np.flatnonzero(kept & there).tolist()",
-        "leaks: list[int] = []",
+        "found = np.flatnonzero(kept & there)",
+        "found = np.flatnonzero(kept & ~kept)",
         (f"{SPLITS}::test_a_group_never_crosses_and_neither_does_its_prompt",),
     ),
     Mutation(
@@ -274,6 +274,13 @@ MUTATIONS = (
         "if rest := self._peek():",
         "if (rest := self._peek()) and not shape:",
         ("tests/preparation/test_forms.py::test_nothing_behind_the_rows_vanishes",),
+    ),
+    Mutation(
+        "prepare: batches are taken from the last process first",
+        "preparation/workers.py",
+        "first = waiting.popleft()",
+        "first = waiting.pop()",
+        ("tests/preparation/test_workers.py::test_a_folder_is_read_in_order_by_three_processes",),
     ),
     Mutation(
         "preferences: the likelier answer counts as the other",
