@@ -276,13 +276,6 @@ MUTATIONS = (
         ("tests/preparation/test_forms.py::test_nothing_behind_the_rows_vanishes",),
     ),
     Mutation(
-        "prepare: batches are taken from the last process first",
-        "preparation/workers.py",
-        "first = waiting.popleft()",
-        "first = waiting.pop()",
-        ("tests/preparation/test_workers.py::test_a_folder_is_read_in_order_by_three_processes",),
-    ),
-    Mutation(
         "preferences: the likelier answer counts as the other",
         "evaluation/results.py",
         "float(chosen < rejected)",
