@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.rows import ROLES, RowError, check_conversation, check_messages, kind
+from common.rows import ROLES, RowError, check_conversation, kind
 
 PLAIN = ("role", "content")
 _ROLES = {
@@ -40,21 +40,16 @@ def read_conversation(value: Any, tools: Any, system: str) -> tuple[Turns, list[
 
     Then, where these don't tell all, the canonical messages, and the definitions of the tools that they may call.
     """
-    if tools is None and _is_plain(value):
-        turns, messages = check_messages(value), None
-    else:
-        messages = [canonical(message, f"message {number}") for number, message in enumerate(_list(value), 1)]
-        if messages and isinstance(messages[0], dict) and _says_nothing(messages[0]):
-            del messages[0]
-        tools = _tools(tools)
-        check_conversation({"messages": messages, **({"tools": tools} if tools else {})})
-        if messages[-1].get("tool_calls"):
-            raise RowError(
-                "ends in a tool call", "the last message calls a tool; only answers that are texts are compared"
-            )
-        turns = [(message["role"], message["content"]) for message in messages]
-        if not tools and not any(message.keys() - PLAIN for message in messages):
-            messages = None
+    messages: Any = [canonical(message, f"message {number}") for number, message in enumerate(_list(value), 1)]
+    if messages and isinstance(messages[0], dict) and _says_nothing(messages[0]):
+        del messages[0]
+    tools = _tools(tools)
+    check_conversation({"messages": messages, **({"tools": tools} if tools else {})})
+    if messages[-1].get("tool_calls"):
+        raise RowError("ends in a tool call", "the last message calls a tool; only answers that are texts are compared")
+    turns = [(message["role"], message["content"]) for message in messages]
+    if not tools and not any(message.keys() - PLAIN for message in messages):
+        messages = None
     if system.strip() and turns[0][0] != "system":
         turns.insert(0, ("system", system))
         messages = messages and [{"role": "system", "content": system}, *messages]
@@ -67,18 +62,19 @@ def _says_nothing(message: dict[str, Any]) -> bool:
     return message.get("role") == "system" and (content is None or (isinstance(content, str) and not content.strip()))
 
 
-def unread(value: Any) -> set[str]:
-    """Keys of messages that hold something and aren't read, such as an assistant's `thinking`."""
+def unread(value: Any) -> list[str]:
+    """Keys of messages that hold something and aren't read, such as an assistant's `thinking`, each once."""
     if not isinstance(value, list):
-        return set()
-    return {
+        return []
+    found = [
         str(key)
         for message in value
         if isinstance(message, Mapping)
         for key, item in message.items()
         if (key not in _READ or (key == "name" and message.get("role", message.get("from")) not in _NAMED))
         and item not in (None, "", [], {})
-    }
+    ]
+    return list(dict.fromkeys(found))
 
 
 def joined(prompt: list[Any], completion: Any) -> list[Any]:
@@ -88,16 +84,27 @@ def joined(prompt: list[Any], completion: Any) -> list[Any]:
     return [*prompt, *completion] if isinstance(completion, list) else [*prompt, completion]
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether these are messages of a role and a text, as most are: they need no second look."""
-    if not isinstance(value, list):
-        return False
+def plain_turns(value: Any) -> Turns | None:
+    """(role, content) of each message of a conversation with nothing but roles and texts, as most are.
+
+    None: it needs a second look (read_conversation), or is none.
+    """
+    if type(value) is not list:
+        return None
+    turns: Turns = []
+    wanted = "user"
     for message in value:
-        if type(message) is not dict or len(message) != 2 or message.get("role") not in ROLES:
-            return False
-        if type(message.get("content")) is not str:
-            return False
-    return not (value and _says_nothing(value[0]))
+        if type(message) is not dict or len(message) != 2 or "role" not in message or "content" not in message:
+            return None
+        role, content = message["role"], message["content"]
+        if type(content) is not str or not content or content.isspace():
+            return None
+        if role == wanted:
+            wanted = "assistant" if role == "user" else "user"
+        elif turns or role != "system":
+            return None
+        turns.append((role, content))
+    return turns if wanted == "user" and len(turns) > 1 else None
 
 
 def canonical(message: Any, where: str) -> Any:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from common.rows import RowError, kind
@@ -70,13 +71,19 @@ class Layout:
     slice: str | None = None
     group: str | None = None
 
+    @cached_property
+    def plain(self) -> str:
+        """`exchange` where rows are a prompt and a completion, `messages` where they are these, with nothing else that
+        is read; else empty."""
+        return {("prompt", "completion"): "exchange", ("messages",): "messages"}.get(tuple(self.read()), "")
+
     def read(self) -> dict[str, str]:
         """The columns that something is read from, by the part that comes from them."""
-        return {part: str(column) for part, column in vars(self).items() if column is not None}
+        return {part: str(column) for part, column in asdict(self).items() if column is not None}
 
     def ignored(self, names: Sequence[str]) -> list[str]:
         """The columns that no part of a row comes from."""
-        used = set(vars(self).values())
+        used = set(asdict(self).values())
         return [str(name) for name in names if name not in used]
 
 

@@ -29,20 +29,21 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from batches import whole
 from filters import Filters
 from layouts import NAMED, Columns
 from measurable import refuse
-from readers import read_source
+from readers import read_sources
 from reading import Source, find_sources
-from rows import Batch, Converter
+from rows import Converter, Settings
 from splits import SPLITS, Shares, Splitter, fill_empty_splits
 from usable import can_fill, empty, empty_problem, judge, of_no_use, uneven
+from workers import collect_seldom, convert, processes_for
 from writing import Tally, Writer, write_report
 
 from common.base_model import model_directory
@@ -81,6 +82,7 @@ class Options:
     check: bool
     look: bool
     check_rows: int
+    processes: int
     message_file: Path | None
     base_model: Path | None = None
     trained: argparse.Namespace | None = None
@@ -108,6 +110,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--check-rows", type=int, default=CHECK_ROWS, help=f"rows for --check and --look (default {CHECK_ROWS})"
     )
+    parser.add_argument(
+        "--processes", type=int, default=0, choices=range(65), metavar="N",
+        help="processes that convert rows beside this one; 1: none; 0: one for small data, else one for each core",
+    )  # fmt: skip
     parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
     given = parser.parse_args(arguments)
     shares = Shares(given.train_share, given.validation_share, given.test_share)
@@ -121,7 +127,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
                    given.task, given.answers_for, given.needs, filters, given.check, given.look, given.check_rows,
-                   given.message_file, given.base_model, given)  # fmt: skip
+                   given.processes, given.message_file, given.base_model, given)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
@@ -181,16 +187,16 @@ def check_base_model(place: Path, output: Path, wanted: Wanted) -> None:
 def automatic_group(sources: list[Source], options: Options) -> str:
     """The column with a usual name for groups among the first rows of each file; empty without one."""
     columns = replace(options.columns, find_group=True)
+    converter = Converter(Settings(columns, options.seed, options.task))
     for source in sources:
-        converter = Converter(columns, Splitter(options.shares, options.seed, {}), options.task)
         try:
-            with contextlib.closing(read_source(source, converter)) as batches:
-                next(batches, None)
+            with contextlib.closing(read_sources([source], columns)) as pieces:
+                batch = next(whole(map(converter.convert, pieces)))
         except JobError:
             continue  # the pass over all rows will say so
-        for layout in converter.layouts():
-            if layout.group is not None:
-                return layout.group
+        for seen in batch.seen.values():
+            if seen.layout.group is not None:
+                return seen.layout.group
     return ""
 
 
@@ -211,19 +217,22 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
     Without overrides an empty split that can be filled is no problem yet.
     """
     tally = Tally(sources)
-    writer = Writer(options.output, tally, bool(options.columns.group or options.columns.find_group), options.filters)
     splitter = Splitter(options.shares, options.seed, overrides)
-    converter = Converter(options.columns, splitter, options.task, options.filters)
+    by_group = bool(options.columns.group or options.columns.find_group)
+    writer = Writer(options.output, tally, splitter, by_group, options.filters)
+    settings = Settings(options.columns, options.seed, options.task, options.filters)
+    processes = options.processes or processes_for(sources)
     reported = time.monotonic()
     try:
-        for source, batch in _batches(sources, converter):
-            writer.add(source, batch)
-            if (options.check or options.look) and tally.total("rows_in") >= options.check_rows:
-                tally.whole = False
-                break
-            if time.monotonic() - reported > 5:
-                reported = time.monotonic()
-                print(f"[prepare] file={source.name} rows={tally.total('rows_in')}", flush=True)
+        with contextlib.closing(convert(read_sources(sources, options.columns), settings, processes)) as batches:
+            for batch in whole(batches):
+                writer.add(batch.source, batch)
+                if (options.check or options.look) and tally.total("rows_in") >= options.check_rows:
+                    tally.whole = False
+                    break
+                if time.monotonic() - reported > 5:
+                    reported = time.monotonic()
+                    print(f"[prepare] file={batch.source.name} rows={tally.total('rows_in')}", flush=True)
         problem = judge(tally, options)
         if not problem and (overrides or not can_fill(tally)):
             problem = empty_problem(tally, options)
@@ -233,16 +242,7 @@ def _pass(sources: list[Source], options: Options, overrides: dict[bytes, int]) 
         writer.close(complete=False)
         raise
     writer.close(complete=not problem or options.look)
-    tally.masked = dict(converter.masker.counts.most_common())
-    tally.usual_group = converter.usual_group
-    tally.ignored, tally.columns = converter.ignored(), converter.columns_read()
     return tally, problem
-
-
-def _batches(sources: list[Source], converter: Converter) -> Iterator[tuple[Source, Batch]]:
-    for source in sources:
-        for batch in read_source(source, converter):
-            yield source, batch
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -269,14 +269,14 @@ def main(arguments: list[str] | None = None) -> int:
     for reason, count in tally.taken.most_common():
         print(f"[prepare] taken out: {reason} ({count})", flush=True)
     if tally.masked:
-        print(f"[prepare] masked: {', '.join(f'{kind} {n}' for kind, n in tally.masked.items())}", flush=True)
+        print(f"[prepare] masked: {', '.join(f'{kind} {n}' for kind, n in tally.masked.most_common())}", flush=True)
     if tally.first:
         print(f"[prepare] the first rejected row: {tally.first}", flush=True)
     for name, why in tally.left_out.items():
         print(f"[prepare] left out: {name}: {why}", flush=True)
-    if tally.ignored:
-        columns = ", ".join(f"{name} ({count} rows)" for name, count in list(tally.ignored.items())[:12])
-        more = f", and {len(tally.ignored) - 12} more" if len(tally.ignored) > 12 else ""
+    if ignored := tally.ignored():
+        columns = ", ".join(f"{name} ({count} rows)" for name, count in list(ignored.items())[:12])
+        more = f", and {len(ignored) - 12} more" if len(ignored) > 12 else ""
         print(f"[prepare] columns that nothing is read from: {columns}{more}", flush=True)
     for note in tally.notes:
         print(f"[prepare] {note}", flush=True)
@@ -295,4 +295,5 @@ def _fail(problem: str, options: Options) -> int:
 
 
 if __name__ == "__main__":
+    collect_seldom()
     sys.exit(main())

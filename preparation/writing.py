@@ -13,20 +13,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from batches import Batch, Rejection, Seen, shown
 from filters import Filters
 from layouts import OTHER_TASK
 from masking import Masker
 from near_duplicates import NearDuplicates
 from reading import Source
-from rows import Batch, Part
-from splits import SPLITS, TRACKED_GROUPS, DigestSet
+from splits import SPLITS, TRACKED_GROUPS, DigestSet, Splitter
 
 from common.failure import JobError
 
 COUNTED = ("rows_out", "rejected", "duplicates", "near_duplicates", "filtered")
 """What becomes of a row: one of these."""
-Rejection = tuple[int, str, str, Any]
-"""(line, reason, detail, the row as it was read)."""
+MOST_LAYOUTS = 1000
+"""Sets of keys that are remembered; rows with others are read as well, but not counted by column."""
+MOST_SHOWN = 20
 LONGEST = 1 << 16
 """Lengths from here on share one counter in the report's percentiles."""
 FILES = {split: f"{split}/{split}.jsonl" for split in SPLITS}
@@ -101,7 +102,7 @@ class Tally:
         self.reasons: Counter[str] = Counter()
         self.taken: Counter[str] = Counter()
         """Why rows were taken out by filters and as near-duplicates."""
-        self.masked: dict[str, int] = {}
+        self.masked: Counter[str] = Counter()
         """How many places were masked, by their kind."""
         self.prompt, self.completion = Lengths(), Lengths()
         self.groups: Counter[bytes] = Counter()
@@ -111,8 +112,10 @@ class Tally:
         self.first = ""
         """The first rejected row: where it stands, and what is wrong with it."""
         self.left_out: dict[str, str] = {}
-        self.ignored: dict[str, int] = {}
-        self.columns: list[dict[str, Any]] = []
+        self.seen: dict[tuple[str, ...], Seen] = {}
+        """Rows by their keys."""
+        self.unread: Counter[str] = Counter()
+        """Rows by the keys of their messages that nothing is read from."""
         self.group_count = 0
         """How many groups the good rows form: values of the group column, else prompts."""
         self.usual_group = ""
@@ -122,17 +125,46 @@ class Tally:
         self.notes: list[str] = []
         self.texts, self.conversations = Kind("texts"), Kind("conversations")
 
-    def add_kinds(self, name: str, batch: Batch) -> None:
-        """Counts texts and what is none among a batch's good rows."""
-        good = len(batch) - len(batch.rejected) - len(batch.filtered)
-        for kind, count in ((self.texts, len(batch.texts)), (self.conversations, good - len(batch.texts))):
+    def add_counts(self, name: str, batch: Batch) -> None:
+        """Counts what a batch of that file says about its rows, whatever becomes of them."""
+        self.grouped += batch.grouped
+        self.masked.update(batch.masked)
+        self.usual_group = self.usual_group or batch.usual_group
+        for names, seen in batch.seen.items():
+            if names in self.seen or len(self.seen) < MOST_LAYOUTS:
+                self.seen.setdefault(names, Seen(seen.layout)).rows += seen.rows
+        for key, rows in batch.unread.items():
+            if key in self.unread or len(self.unread) < MOST_LAYOUTS:
+                self.unread[key] += rows
+        for kind, count in (
+            (self.texts, len(batch.texts)),
+            (self.conversations, len(batch.numbers) - len(batch.texts)),
+        ):
             if count and not kind.rows:
                 texts = set(batch.texts)
-                numbers = [number for part in batch.parts for number in part.numbers]
                 # Several rows of one line may be of both kinds: JSON needs no line breaks.
-                own = [number for number in numbers if (number in texts) == (kind is self.texts)]
-                kind.first = f"{name}, line {min(own or numbers)}"
+                own = [number for number in batch.numbers if (number in texts) == (kind is self.texts)]
+                kind.first = f"{name}, line {min(own or batch.numbers)}"
             kind.rows += count
+
+    def ignored(self) -> dict[str, int]:
+        """How many rows had a column that nothing was read from, by its name."""
+        found: Counter[str] = Counter()
+        for names, seen in self.seen.items():
+            for name in seen.layout.ignored(names):
+                found[name] += seen.rows
+        found.update({f"{key} of messages": rows for key, rows in self.unread.items()})
+        return dict(found.most_common())
+
+    def columns(self) -> list[dict[str, Any]]:
+        """What was read as what, the most frequent first: {"rows", "read": {part: column}, "ignored": [column]}."""
+        found: Counter[tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = Counter()
+        for names, seen in self.seen.items():
+            found[tuple(seen.layout.read().items()), tuple(sorted(seen.layout.ignored(names)))] += seen.rows
+        return [
+            {"rows": rows, "read": dict(read), "ignored": list(ignored)}
+            for (read, ignored), rows in found.most_common(MOST_SHOWN)
+        ]
 
     def total(self, key: str) -> int:
         return sum(getattr(file, key) for file in self.files.values())
@@ -147,9 +179,9 @@ class Tally:
             "reasons": dict(self.reasons.most_common()),
             "first_rejected": self.first,
             "taken": dict(self.taken.most_common()),
-            "masked": self.masked,
-            "columns": self.columns,
-            "ignored_columns": self.ignored,
+            "masked": dict(self.masked.most_common()),
+            "columns": self.columns(),
+            "ignored_columns": self.ignored(),
             "left_out": self.left_out,
             "notes": self.notes,
             "files": [asdict(file) for file in self.files.values()],
@@ -179,8 +211,10 @@ def _file(source: Source) -> FileCounts:
 class Writer:
     """Takes batches in input order. Without a directory it only counts."""
 
-    def __init__(self, directory: Path | None, tally: Tally, by_group: bool, filters: Filters | None = None) -> None:
-        self.directory, self.tally = directory, tally
+    def __init__(
+        self, directory: Path | None, tally: Tally, splitter: Splitter, by_group: bool, filters: Filters | None = None
+    ) -> None:
+        self.directory, self.tally, self.splitter = directory, tally, splitter
         filters = filters or Filters()
         self.near = NearDuplicates(filters.near_duplicates) if filters.near_duplicates else None
         self.names = list(tally.files)
@@ -203,13 +237,16 @@ class Writer:
 
         Raises JobError for a row of another task: nothing that follows would be of use.
         """
-        self.tally.add_kinds(source.name, batch)
+        import numpy as np
+
+        self.tally.add_counts(source.name, batch)
         file, rejected, taken = self.tally.files[source.name], list(batch.rejected), list(batch.filtered)
         file.filtered += len(taken)
-        for split, part in enumerate(batch.parts):
-            if part.numbers:
-                self._add_part(file, split, part, rejected, taken)
-        self.tally.grouped += batch.grouped
+        splits = self.splitter.splits_of(batch.groups)
+        for split in range(len(SPLITS)):
+            rows = np.flatnonzero(splits == split)
+            if len(rows):
+                self._add_split(file, split, rows, batch, rejected, taken)
         file.rows_in += len(batch)
         file.rejected += len(rejected)
         self._reject(source, rejected)
@@ -220,68 +257,73 @@ class Writer:
         if other is not None:
             raise JobError(f"{source.name}, line {other[0]}: {other[2]}")
 
-    def _add_part(
-        self, file: FileCounts, split: int, part: Part, rejected: list[Rejection], taken: list[Rejection]
+    def _add_split(
+        self, file: FileCounts, split: int, rows: Any, batch: Batch, rejected: list[Rejection], taken: list[Rejection]
     ) -> None:
+        """Adds the rows of a batch, given by their numbers in it, that belong to a split."""
         import numpy as np
 
-        kept = self.seen[split].add(np.frombuffer(part.rows, dtype="<u8"))
-        file.duplicates += len(kept) - int(kept.sum())
+        new = self.seen[split].add(np.frombuffer(batch.rows, dtype="<u8")[rows])
+        file.duplicates += len(new) - int(new.sum())
+        rows = rows[new]
         if self.prompts:
-            self._drop_leaks(split, part, kept, rejected)
+            rows = self._drop_leaks(split, rows, batch, rejected)
         if self.near is not None:
-            before = int(kept.sum())
-            self._drop_near(self.near, file, part, kept, taken)
-            file.near_duplicates += before - int(kept.sum())
-        count = int(kept.sum())
-        file.rows_out += count
-        self.tally.splits[SPLITS[split]] += count
-        self.tally.prompt.add(np.array(part.prompt_lengths, dtype=np.int64)[kept])
-        self.tally.completion.add(np.array(part.completion_lengths, dtype=np.int64)[kept])
-        self.tally.group_count += int(self.groups.add(np.frombuffer(part.groups, dtype="<u8")[kept]).sum())
+            before = len(rows)
+            rows = self._drop_near(self.near, file, rows, batch, taken)
+            file.near_duplicates += before - len(rows)
+        file.rows_out += len(rows)
+        self.tally.splits[SPLITS[split]] += len(rows)
+        self.tally.prompt.add(np.array(batch.prompt_lengths, dtype=np.int64)[rows])
+        self.tally.completion.add(np.array(batch.completion_lengths, dtype=np.int64)[rows])
+        groups = np.frombuffer(batch.groups, dtype="<u8")[rows]
+        self.tally.group_count += int(self.groups.add(groups).sum())
         if len(self.tally.groups) <= TRACKED_GROUPS:
-            groups = bytes(part.groups)
-            self.tally.groups.update(groups[8 * row : 8 * row + 8] for row in np.flatnonzero(kept).tolist())
+            digests = groups.tobytes()
+            self.tally.groups.update(digests[place : place + 8] for place in range(0, len(digests), 8))
         if self.outputs:
-            output = self.outputs[FILES[SPLITS[split]]]
-            output.write(b"".join([line + b"\n" for line, new in zip(part.lines, kept.tolist(), strict=True) if new]))
+            lines = batch.lines
+            self.outputs[FILES[SPLITS[split]]].write(b"".join([lines[row] + b"\n" for row in rows.tolist()]))
 
-    def _drop_near(self, near: NearDuplicates, file: FileCounts, part: Part, kept: Any, taken: list[Rejection]) -> None:
-        """Takes out rows that are nearly an earlier one, whichever split that is in."""
-        import numpy as np
-
-        rows = np.flatnonzero(kept).tolist()
-        texts = [row_text(json.loads(part.lines[row])) for row in rows]
-        found = near.add(texts, self.names.index(file.file), [part.numbers[row] for row in rows])
+    def _drop_near(
+        self, near: NearDuplicates, file: FileCounts, rows: Any, batch: Batch, taken: list[Rejection]
+    ) -> Any:
+        """The rows but for those that are nearly an earlier one, whichever split that is in."""
+        texts = [row_text(json.loads(batch.lines[row])) for row in rows]
+        found = near.add(texts, self.names.index(file.file), [batch.numbers[row] for row in rows])
         for row, like in zip(rows, found, strict=True):
             if like is not None:
-                kept[row] = False
                 detail = f"similarity {like[2]:.2f} to {self.names[like[0]]}, line {like[1]}"
-                taken.append((part.numbers[row], "near-duplicate", detail, json.loads(part.lines[row])))
+                taken.append(self._left_out(batch, row, "near-duplicate", detail))
+        return rows[[like is None for like in found]]
 
-    def _drop_leaks(self, split: int, part: Part, kept: Any, rejected: list[Rejection]) -> None:
-        """Takes out rows whose prompt already stands in another split because it came with another group.
+    def _drop_leaks(self, split: int, rows: Any, batch: Batch, rejected: list[Rejection]) -> Any:
+        """The rows but for those whose prompt already stands in another split because it came with another group.
 
         So it does where one is the prompt of an earlier answer of the other, which goes on from it.
         """
         import numpy as np
 
-        prompts, earlier = np.frombuffer(part.prompts, dtype="<u8"), np.frombuffer(part.earlier, dtype="<u8")
-        rows = np.array(part.earlier_rows, dtype=np.int64)
+        prompts, earlier = np.frombuffer(batch.prompts, dtype="<u8"), np.frombuffer(batch.earlier, dtype="<u8")
+        of_rows = np.array(batch.earlier_rows, dtype=np.int64)
+        kept: Any = np.zeros(len(batch.numbers), dtype=bool)
+        kept[rows] = True
         for index, other in enumerate(self.prompts):
             if index == split:
                 continue
             there = other.contains(prompts) | self.earlier[index].contains(prompts)
-            there[rows[other.contains(earlier)]] = True
-            leaks = np.flatnonzero(kept & there).tolist()
-            kept[leaks] = False
-            self.tally.leaks += len(leaks)
+            there[of_rows[other.contains(earlier)]] = True
+            found = np.flatnonzero(kept & there)
+            kept[found] = False
             detail = "the prompt came before (or in a conversation), with another group, and went to another split"
-            rejected += [
-                (part.numbers[row], "prompt in two groups", detail, json.loads(part.lines[row])) for row in leaks
-            ]
+            rejected += [self._left_out(batch, row, "prompt in two groups", detail) for row in found.tolist()]
+            self.tally.leaks += len(found)
         self.prompts[split].add(prompts[kept])
-        self.earlier[split].add(earlier[kept[rows]])
+        self.earlier[split].add(earlier[kept[of_rows]])
+        return np.flatnonzero(kept)
+
+    def _left_out(self, batch: Batch, row: int, reason: str, detail: str) -> Rejection:
+        return batch.numbers[row], reason, detail, shown(json.loads(batch.lines[row]), self.masker)
 
     def _reject(self, source: Source, rejected: list[Rejection]) -> None:
         for number, reason, detail, _ in rejected:
@@ -296,11 +338,10 @@ class Writer:
             return
         for number, reason, detail, row in rejected:
             text = f"{reason}: {detail}" if detail else reason
-            if self.masker:
-                text, row = self.masker.mask(text), _masked(row, self.masker)
-            record = {"file": source.name, "line": number, "reason": text, "row": row}
-            line = json.dumps(record, ensure_ascii=False, default=_readable)
-            self.outputs[REJECTED].write(line.encode("utf-8", "backslashreplace") + b"\n")
+            told = self.masker.mask(text) if self.masker else text
+            record = json.dumps({"file": source.name, "line": number, "reason": told}, ensure_ascii=False)
+            line = record.removesuffix("}").encode("utf-8", "backslashreplace") + b', "row": ' + row + b"}\n"
+            self.outputs[REJECTED].write(line)
 
     def close(self, complete: bool) -> None:
         """Gives the files their names; an incomplete run leaves no split files, only the rejected rows."""
@@ -313,17 +354,6 @@ class Writer:
                 partial.unlink()
                 partial.with_suffix("").unlink(missing_ok=True)
         self.outputs = {}
-
-
-def _masked(row: Any, masker: Masker) -> Any:
-    try:
-        return masker.mask_all(_readable(row) if isinstance(row, bytes) else row)
-    except RecursionError:
-        return "not shown: nested too deeply to be masked"
-
-
-def _readable(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def write_report(directory: Path, report: dict[str, Any]) -> None:

@@ -194,8 +194,8 @@ MUTATIONS = (
     Mutation(
         "splits: a prompt of two groups crosses",
         "preparation/writing.py",
-        "leaks = np.flatnonzero(kept & there).tolist()",
-        "leaks: list[int] = []",
+        "found = np.flatnonzero(kept & there)",
+        "found = np.flatnonzero(kept & ~kept)",
         (f"{SPLITS}::test_a_group_never_crosses_and_neither_does_its_prompt",),
     ),
     Mutation(

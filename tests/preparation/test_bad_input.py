@@ -254,13 +254,31 @@ def test_a_rejected_row_too_deep_to_be_masked_is_not_shown(tmp_path: Path, prepa
     assert "a@example.com" not in json.dumps(done.rejected)
 
 
+def test_a_rejected_row_too_deep_to_be_written_is_not_shown(tmp_path: Path, prepare: Prepare) -> None:
+    """orjson reads what json can't write: it ended in a traceback."""
+    for depth in (900, 1015):
+        deep = f'{{"prompt": "p", "completion": {"[" * depth}{"]" * depth}}}'
+        (tmp_path / "rows.jsonl").write_text(f'{deep}\n{{"prompt": "p", "completion": "c"}}\n')
+        for processes in "12":
+            done = prepare(tmp_path / "rows.jsonl", "--max-rejected-share", "1", "--processes", processes)
+            assert done.code == 0, done.err
+            assert done.report["reasons"] == {"wrong type": 1}
+            assert (done.rejected[0]["row"] == "not shown: nested too deeply to be written") == (depth > 1000)
+
+
 def test_rows_whose_keys_all_differ_are_counted_in_bounded_memory(tmp_path: Path, prepare: Prepare) -> None:
     """How many rows had a set of keys was kept for every set there was."""
+    from batches import Batch
     from layouts import Columns
-    from rows import MOST_LAYOUTS, Batch, Converter
-    from splits import Shares, Splitter
+    from reading import Source
+    from rows import Converter, Settings
+    from writing import MOST_LAYOUTS, Tally
 
-    converter = Converter(Columns(), Splitter(Shares(0.8, 0.1, 0.1), 1, {}))
+    source = Source("rows.jsonl", "rows.jsonl", "jsonl")
+    converter, tally = Converter(Settings(Columns(), 1)), Tally([source])
     for number in range(3 * MOST_LAYOUTS):
-        converter.add(Batch(), number, {"prompt": "p", "completion": "c", f"k{number}": 1})
-    assert len(converter._rows) == len(converter._layouts) == MOST_LAYOUTS
+        batch = Batch(source)
+        converter.add(batch, number, {"prompt": "p", "completion": "c", f"k{number}": 1})
+        tally.add_counts(source.name, batch)
+    assert len(tally.seen) == MOST_LAYOUTS
+    assert len(tally.ignored()) == MOST_LAYOUTS

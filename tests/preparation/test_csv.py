@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import Batch
 from layouts import Columns
 from readers import BATCH_ROWS, read_csv
 from reading import Source
-from rows import Batch, Converter
-from splits import Shares, Splitter
+from rows import Converter, Settings
 
 from .conftest import Prepare
 
@@ -31,13 +31,17 @@ HEADERS = (
 def read(path: Path, header: tuple[str, ...], data: bytes, converter: Converter) -> Batch:
     """The rows of a file without a header line, as if the first stood on line 7."""
     path.write_bytes(data)
-    (batch,) = read_csv(Source(str(path), path.name, "csv", header=header, first_line=7), converter)
-    return batch
+    (piece,) = read_csv(source(path, header), converter.columns)
+    return converter.convert(piece)
 
 
-def expected(header: tuple[str, ...], data: bytes, converter: Converter) -> Batch | None:
+def source(path: Path, header: tuple[str, ...]) -> Source:
+    return Source(str(path), path.name, "csv", header=header, first_line=7)
+
+
+def expected(path: Path, header: tuple[str, ...], data: bytes, converter: Converter) -> Batch | None:
     """What the csv module reads; None where it refuses the text or finds rows of another width."""
-    batch, reader = Batch(), csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+    batch, reader = Batch(source(path, header)), csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
     try:
         number = 7
         for values in reader:
@@ -51,9 +55,9 @@ def expected(header: tuple[str, ...], data: bytes, converter: Converter) -> Batc
     return batch
 
 
-def check(path: Path, header: tuple[str, ...], data: bytes, columns: Columns, overrides: dict[bytes, int]) -> Batch:
-    converter = Converter(columns, Splitter(Shares(0.5, 0.3, 0.2), 3, overrides))
-    found, wanted = read(path, header, data, converter), expected(header, data, converter)
+def check(path: Path, header: tuple[str, ...], data: bytes, columns: Columns) -> Batch:
+    converter = Converter(Settings(columns, 3))
+    found, wanted = read(path, header, data, converter), expected(path, header, data, converter)
     assert wanted is None or asdict(found) == asdict(wanted)
     return found
 
@@ -69,11 +73,9 @@ def test_same_rows_as_the_csv_module(header: tuple[str, ...], end: str, tmp_path
         for _ in range(dice.randint(1, 30)):
             writer.writerow(["".join(dice.choices(CELLS, k=dice.randint(0, 3))) for _ in header])
         data = file.getvalue().encode()
-        assert expected(header, data, Converter(columns, Splitter(Shares(0.5, 0.3, 0.2), 3, {}))) is not None
-        batch = check(tmp_path / "rows.csv", header, data, columns, {})
-        taken += len(batch)
-        if batch.parts[0].groups:
-            check(tmp_path / "rows.csv", header, data, columns, {bytes(batch.parts[0].groups[:8]): 2})
+        path = tmp_path / "rows.csv"
+        assert expected(path, header, data, Converter(Settings(columns, 3))) is not None
+        taken += len(check(path, header, data, columns))
     assert 1000 < taken <= 150 * 30 < 150 * BATCH_ROWS
 
 
@@ -84,13 +86,13 @@ def test_broken_text_is_read_or_refused_and_never_lost(tmp_path: Path) -> None:
             dice.choices(["a", "b ", ",", '"', '""', '",', ',"', "\n", "\r\n", "\r", "é,é"], k=dice.randint(3, 8))
         )
         data = f"{text}\n".encode()
-        batch = check(tmp_path / "rows.csv", header, data, Columns(), {})
-        good = [number for part in batch.parts for number in part.numbers]
-        numbers = sorted([*good, *(row[0] for row in batch.rejected)])
+        path = tmp_path / "rows.csv"
+        batch = check(path, header, data, Columns())
+        numbers = sorted([*batch.numbers, *(row[0] for row in batch.rejected)])
         assert len(set(numbers)) == len(numbers), "no line begins two rows"
         assert not numbers or (numbers[0] >= 7 and numbers[-1] < 7 + len(data.splitlines()))
         assert numbers or not text.strip(), "a line that isn't blank is a row or a rejection"
-        whole += expected(header, data, Converter(Columns(), Splitter(Shares(1, 0, 0), 3, {}))) is not None
+        whole += expected(path, header, data, Converter(Settings(Columns(), 3))) is not None
     assert whole > 10
 
 
@@ -113,8 +115,8 @@ ODD: list[tuple[bytes, list[tuple[int, Any]]]] = [
 @pytest.mark.parametrize(("data", "rows"), ODD, ids=[repr(data) for data, _ in ODD])
 def test_odd_text(data: bytes, rows: list[tuple[int, Any]], tmp_path: Path) -> None:
     """(line, part of the row that is written) or (line, reason of the rejection)."""
-    batch = read(tmp_path / "rows.csv", HEADERS[0], data, Converter(Columns(), Splitter(Shares(1, 0, 0), 3, {})))
-    found = [(number, line) for part in batch.parts for number, line in zip(part.numbers, part.lines, strict=True)]
+    batch = read(tmp_path / "rows.csv", HEADERS[0], data, Converter(Settings(Columns(), 3)))
+    found = list(zip(batch.numbers, batch.lines, strict=True))
     refused = [(number, reason) for number, reason, _, _ in batch.rejected]
     assert [number for number, _ in sorted(found + refused, key=lambda row: row[0])] == [number for number, _ in rows]
     assert refused == [row for row in rows if isinstance(row[1], str)]

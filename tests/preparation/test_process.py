@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.bundles import bundled
@@ -76,7 +75,6 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     partial = tmp_path / "out/train/train.jsonl.partial"
     until(lambda: process.poll() is not None or (partial.exists() and partial.stat().st_size), pause=0.01)
     assert process.poll() is None, "the run ended before it could be interrupted"
-    assert psutil.Process(process.pid).children(recursive=True) == [], "it needs no other process"
     yield process, tmp_path / "out"
     if process.poll() is None:
         process.kill()
