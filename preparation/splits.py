@@ -20,6 +20,10 @@ TRACKED_GROUPS = 4096
 """Up to so many groups their sizes are kept, to fill a split that would stay empty; with more none stays empty."""
 
 
+INDEXED_BITS = 12
+"""Fewer digests than 2**15 are searched in the processor's cache anyway."""
+
+
 def normal(text: str) -> str:
     """The text by which rows are compared: in Unicode's NFC, each run of blanks one blank, none at the ends."""
     if text.isascii() and text.isprintable() and "  " not in text and text.strip() is text:
@@ -38,10 +42,10 @@ class DigestSet:
     """
 
     def __init__(self) -> None:
-        self._levels: list[Any] = []
+        self._levels: list[_Level] = []
 
     def __len__(self) -> int:
-        return sum(len(level) for level in self._levels)
+        return sum(len(level.digests) for level in self._levels)
 
     def contains(self, digests: Any) -> Any:
         """Returns a boolean array: which of the uint64 digests are in the set."""
@@ -49,8 +53,7 @@ class DigestSet:
 
         found: Any = np.zeros(len(digests), dtype=bool)
         for level in self._levels:
-            places = np.minimum(np.searchsorted(level, digests), len(level) - 1)
-            found |= level[places] == digests
+            found |= level.contains(digests)
         return found
 
     def add(self, digests: Any) -> Any:
@@ -63,11 +66,45 @@ class DigestSet:
         new[first[fresh]] = True
         level = distinct[fresh]
         if len(level):
-            while self._levels and len(self._levels[-1]) <= 2 * len(level):
-                level = np.concatenate([self._levels.pop(), level])
+            while self._levels and len(self._levels[-1].digests) <= 2 * len(level):
+                level = np.concatenate([self._levels.pop().digests, level])
                 level.sort(kind="stable")
-            self._levels.append(level)
+            self._levels.append(_Level(level))
         return new
+
+
+class _Level:
+    """Sorted digests, and in long ones where those with the same first bits begin.
+
+    Digests are spread evenly, so that about eight have these bits: a search among them touches a few places in memory,
+    where one in all of them would touch twenty that are far apart.
+    """
+
+    def __init__(self, digests: Any) -> None:
+        import numpy as np
+
+        self.digests = digests
+        bits = len(digests).bit_length() - 4
+        self._shift = np.uint64(64 - bits)
+        self._starts: Any = None
+        if bits >= INDEXED_BITS:
+            first = np.arange(1 << bits, dtype=np.uint64) << self._shift
+            self._starts = np.append(np.searchsorted(digests, first), len(digests)).astype(np.uint32)
+            self._steps = int(np.diff(self._starts).max()).bit_length()
+
+    def contains(self, digests: Any) -> Any:
+        import numpy as np
+
+        if self._starts is None:
+            places = np.searchsorted(self.digests, digests)
+        else:
+            bucket = (digests >> self._shift).astype(np.int64)
+            places, end = self._starts[bucket].astype(np.int64), self._starts[bucket + 1].astype(np.int64)
+            for _ in range(self._steps):
+                middle = np.minimum((places + end) >> 1, len(self.digests) - 1)
+                right = (self.digests[middle] < digests) & (places < end)
+                places, end = np.where(right, middle + 1, places), np.where(right, end, middle)
+        return self.digests[np.minimum(places, len(self.digests) - 1)] == digests
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,27 @@ def test_shares_are_kept_within_chance(tmp_path: Path, prepare: Prepare) -> None
     assert abs(sizes["validation"] - 400) < 95
 
 
+@pytest.mark.parametrize("spread", [2**64 - 1, 2**40, 60_000])
+def test_a_large_digest_set_is_one_too(spread: int) -> None:
+    """Long levels are searched by their first bits, also where these are all the same."""
+    from splits import INDEXED_BITS, DigestSet
+
+    dice = np.random.default_rng(6)
+    ours, plain = DigestSet(), np.array([], dtype=np.uint64)
+    edges = np.array([0, spread, 2**64 - 1], dtype=np.uint64)
+    for _ in range(60):
+        batch = np.concatenate([dice.integers(0, spread, size=2000, dtype=np.uint64), edges, plain[:50]])
+        before = np.isin(batch, plain)
+        assert (ours.contains(batch) == before).all()
+        new = ours.add(batch)
+        first = np.zeros(len(batch), dtype=bool)
+        first[np.unique(batch, return_index=True)[1]] = True
+        assert (new == first & ~before).all()
+        plain = np.union1d(plain, batch)
+        assert len(ours) == len(plain)
+    assert len(plain) > 8 << INDEXED_BITS
+
+
 def test_the_digest_set_is_a_set() -> None:
     from splits import DigestSet
 
