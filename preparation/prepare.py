@@ -34,10 +34,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from batches import whole
 from filters import Filters
 from layouts import NAMED, Columns
 from measurable import refuse
+from pieces import whole
 from readers import read_sources
 from reading import Source, find_sources
 from rows import Converter, Settings

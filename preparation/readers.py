@@ -1,4 +1,4 @@
-"""Reads input files from front to end in pieces of rows (batches.py): one reader for each format.
+"""Reads input files from front to end in pieces of rows (pieces.py): one reader for each format.
 
 Runs in the Prepare step's processing container (CPU). Memory stays flat, whatever the size of the file.
 """
@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import IO, Any, Literal
 
-from batches import Broken, Piece
 from json_stream import JsonStream, shape_of
 from layouts import USUAL, Columns
+from pieces import Broken, Piece
 from reading import ROW_BYTES, Source, beginning, decode, open_source, readable, skip
 from tables import unreadable
 

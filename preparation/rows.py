@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from batches import Batch, Broken, Piece, Seen, shown
 from conversations import Turns, joined, plain_turns, read_conversation, read_history, system_text, unread
 from filters import Filters
 from json_stream import TOO_DEEP
 from layouts import Columns, Layout, find_layout, text_at, usual_group, with_input
 from masking import Masker
+from pieces import Batch, Broken, Piece, Seen, shown
 from preferences import read_preference
 from splits import normal
 from tables import records

@@ -20,7 +20,7 @@ from collections.abc import Generator, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
-from batches import Batch, Piece
+from pieces import Batch, Piece
 from readers import DAMAGE
 from reading import Source
 from rows import Converter, Settings

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from batches import Batch, Rejection, Seen, shown
 from filters import Filters
 from layouts import OTHER_TASK
 from masking import Masker
 from near_duplicates import NearDuplicates
+from pieces import Batch, Rejection, Seen, shown
 from reading import Source
 from splits import SPLITS, TRACKED_GROUPS, DigestSet, Splitter
 

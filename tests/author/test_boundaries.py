@@ -152,3 +152,13 @@ def test_the_author_side_does_not_import_localcloud_when_it_is_loaded() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr
+
+
+def test_no_two_shipped_folders_have_a_module_of_one_name() -> None:
+    """Modules are imported flat, as in their containers; in one process the second would get the first one's."""
+    seen: dict[str, str] = {}
+    for folder in ("preparation", "training", "evaluation", "serving", "lambdas"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            assert path.name not in seen, f"{folder}/{path.name} and {seen[path.name]}/{path.name}"
+            seen[path.name] = folder
+    assert len(seen) > 100

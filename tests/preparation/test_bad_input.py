@@ -268,8 +268,8 @@ def test_a_rejected_row_too_deep_to_be_written_is_not_shown(tmp_path: Path, prep
 
 def test_rows_whose_keys_all_differ_are_counted_in_bounded_memory(tmp_path: Path, prepare: Prepare) -> None:
     """How many rows had a set of keys was kept for every set there was."""
-    from batches import Batch
     from layouts import Columns
+    from pieces import Batch
     from reading import Source
     from rows import Converter, Settings
     from writing import MOST_LAYOUTS, Tally

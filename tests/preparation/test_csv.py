@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches import Batch
 from layouts import Columns
+from pieces import Batch
 from readers import BATCH_ROWS, read_csv
 from reading import Source
 from rows import Converter, Settings
