@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,15 @@ def test_a_rejected_row_too_deep_to_be_masked_is_not_shown(tmp_path: Path, prepa
 
 def test_a_rejected_row_too_deep_to_be_written_is_not_shown(tmp_path: Path, prepare: Prepare) -> None:
     """orjson reads what json can't write: it ended in a traceback."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)  # Python's own, as in the container; other tests' libraries raise it
+    try:
+        _check_deep_rows(tmp_path, prepare)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _check_deep_rows(tmp_path: Path, prepare: Prepare) -> None:
     for depth in (900, 1015):
         deep = f'{{"prompt": "p", "completion": {"[" * depth}{"]" * depth}}}'
         (tmp_path / "rows.jsonl").write_text(f'{deep}\n{{"prompt": "p", "completion": "c"}}\n')
