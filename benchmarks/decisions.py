@@ -3,7 +3,8 @@
     python benchmarks/decisions.py --trials 1000
 
 Rows as in intervals.py. The rule asks for a gain surely above 0 (`better_by: 0`, confidence 0.95): a tuned model as
-good as its base should pass at most 5% of the time; the power of a gain of 5 points is what `decide` states, averaged.
+good as its base should pass at most 5% of the time; the power of a gain of 5 points comes from the standard
+error that `decide` finds, by the formula of its `smallest_seen`, averaged.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "evaluation"), str(ROOT)]
@@ -40,7 +42,8 @@ def passes(dice: Any, rows: int, groups: int, alike: float, trials: int) -> list
             counts[place] += decide([RULE], BY_NAME, {"exact_match": means}, rows, groups)["passed"]
         compared = compare(RULE, BY_NAME["exact_match"], means)
         assert not isinstance(compared, str)
-        counts[2] += compared[0].power(POINTS, 0.05)
+        error = compared[0].error
+        counts[2] += stats.t.cdf(stats.t.ppf(0.05, groups - 1) + POINTS / error, groups - 1)
     return list(counts / trials)
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from common.data_dials import MAX_PROCESSING_SECONDS
 from common.dials import INSTANCE_TYPE, INSTANCE_WORDS, S3_URI, Dial
 
+OF_THE_BASE = "few-shot"
+"""The option of EvaluateBase and EvaluateChampion alone: nobody shows the tuned model examples."""
+
 EVALUATION = (
     Dial(
         "evaluation.rows", 500, "scored at most; intervals narrow with the square root; 0 = all", unit="test rows",
@@ -36,12 +39,12 @@ EVALUATION = (
     ),
     Dial(
         "evaluation.general_uri", None,
-        "S3 prefix of rows that a model should not forget, for the metric general_loss; null = none",
+        "S3 prefix of rows that a model should not forget (in the data bucket, or a foreign one); null = none",
         kind=str, optional=True, pattern=S3_URI, words="s3://bucket/prefix", longest=256,
     ),
     Dial(
         "evaluation.probes_uri", None,
-        "S3 prefix of prompts with what no answer may say, for the metric probe_failures (docs/gate.md); null = none",
+        "S3 prefix of prompts with what no answer may say (docs/gate.md; places as general_uri); null = none",
         kind=str, optional=True, pattern=S3_URI, words="s3://bucket/prefix", longest=256,
     ),
     Dial(

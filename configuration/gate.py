@@ -11,6 +11,7 @@ from configuration.custom_metrics import own_metrics
 
 if TYPE_CHECKING:
     from configuration.config import Config
+    from configuration.evaluation_config import GateRule
 
 METRICS = tuple(BY_NAME)
 """Those of every evaluation; a configuration may have more: known_metrics."""
@@ -43,7 +44,7 @@ def rules(config: Config) -> list[Rule]:
     ]
 
 
-def parameter(rule: Rule) -> str:
+def parameter(rule: Rule | GateRule) -> str:
     """The name of the parameter that holds a rule's threshold."""
     return _parameter(rule.metric, rule.against, rule.asks)
 

@@ -13,18 +13,15 @@ from typing import Any
 from data import draw, load_rows
 
 from common.dials import Dial
-from common.evaluation_dials import EVALUATION
+from common.evaluation_dials import EVALUATION, OF_THE_BASE
 from common.failure import JobError, report_failure
 from common.rows import Kind
 from common.seed_dial import SEED
 
-EXAMPLES = "few-shot"
-"""The option of the base model alone."""
-
 
 def dials(examples: bool) -> list[Dial]:
     """The options that pipeline.yaml's `evaluation:` gives; `examples`: those of the base model, too."""
-    return [dial for dial in (*EVALUATION, SEED) if dial.argument and (examples or dial.argument != EXAMPLES)]
+    return [dial for dial in (*EVALUATION, SEED) if dial.argument and (examples or dial.argument != OF_THE_BASE)]
 
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,17 +43,6 @@ def take_rows(place: Path, count: int, seed: int) -> tuple[Kind, list[Any], int]
 def volume(model: Path) -> Path | None:
     """Where to unpack a model: beside it, for that is the job's volume, and /tmp a small disk of the machine's."""
     return model.parent if os.access(model.parent, os.W_OK) else None
-
-
-def free() -> None:
-    """Gives back the memory of a model that is no longer referred to."""
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def machine(model: Any) -> dict[str, str]:

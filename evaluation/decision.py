@@ -1,6 +1,6 @@
 """Decides whether the tuned model goes on. Runs in the Evaluate step's processing container.
 
-    decide([read_rule("exact_match base better_by 0.05 0.95")], means, slices)
+    decide([read_rule("exact_match base better_by 0.05 0.95")], known, means, rows=96, groups=19)
  -> {"passed": 1, "text": "The gate passed: 1 of 1 rules met ...", "rules": [{"rule", "verdict", "text", ...}], ...}
 
 A rule is met where the bound of a one-sided interval says so, not where the value does: Student's t over groups for
@@ -85,14 +85,6 @@ class Found:
         if not math.isfinite(self.lowest):
             return self.value
         return self.value - float(1 - level ** (1 / self.groups)) * (self.value - self.lowest)
-
-    def power(self, distance: float, level: float) -> float:
-        """How often a mean so far above the margin is seen (an approximation: the non-central t as a shifted one)."""
-        from scipy.special import stdtr, stdtrit
-
-        if self.groups < 2 or not self.error:
-            return math.nan
-        return float(stdtr(self.groups - 1, float(stdtrit(self.groups - 1, level)) + distance / self.error))
 
     def seen(self, level: float) -> float:
         """The smallest distance from the margin that is seen in a share POWER of all draws."""
@@ -182,8 +174,8 @@ def decide(
     """The gate's decision: `passed` (1 or 0), its `text`, and each rule's and each failed slice's with its numbers.
 
     `known` are the metrics that were measured, and `means` what was found; `slices` are (name, rows, means of the
-    slice); `champion` names the version that rules compare with: None where
-    there is none yet, so that its rules do not apply.
+    slice); `champion` names the version that rules compare with: None where there is none yet, so that its rules do not
+    apply.
     """
     entries: list[dict[str, Any]] = []
     judged: list[tuple[Rule, Found, str]] = []

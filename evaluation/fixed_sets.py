@@ -21,6 +21,7 @@ from typing import Any
 from data import draw, load_rows
 from intervals import Mean, means_of
 from passes import run_loss_pass, run_text_pass
+from results import groups_of
 
 from common.failure import JobError
 from common.prompts import PromptError, render_prompt, text_ids
@@ -145,9 +146,10 @@ def measure(sets: FixedSets, found: Mapping[str, Mapping[str, Any]]) -> dict[str
     if sets.general:
         tokens = [count for _, count in next(iter(asked.values()))["losses"]]
         sums = {model: [total for total, _ in kept["losses"]] for model, kept in asked.items()}
-        means[GENERAL] = means_of(sums, tokens)
+        means[GENERAL] = means_of(sums, tokens, groups_of(sets.general))
     if sets.probes:
-        means[PROBES] = means_of({model: failures(sets, kept["answers"]) for model, kept in asked.items()})
+        failed = {model: failures(sets, kept["answers"]) for model, kept in asked.items()}
+        means[PROBES] = means_of(failed, None, groups_of([{"messages": [*one.messages, {}]} for one in sets.probes]))
     return means
 
 

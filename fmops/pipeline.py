@@ -164,7 +164,7 @@ class Pipeline:
         if data is not None:
             checked = rows.check(self.config, Path(data))
             self.say(checked)
-            self.say(power.sentence(self.config, rows.test_rows(checked)))
+            self.say(power.sentence(self.config, rows.rows_to_test(checked)))
         if self.local:
             self.upsert()
         if data is not None:

@@ -34,7 +34,7 @@ def check(config: Config, path: Path) -> str:
     return result.stdout.strip()
 
 
-def test_rows(checked: str) -> int:
+def rows_to_test(checked: str) -> int:
     """How many rows Prepare's summary line has in the test split; 0 where it looked at the beginning alone."""
     found = re.search(r", test (\d+)\)(?! \(only)", checked)
     return int(found.group(1)) if found else 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-from splits import normal
+from common.targets import normalised
 
 MINIMA = 128
 PIECE = 5
@@ -88,7 +88,9 @@ class NearDuplicates:
         """The least hash of all pieces under each of the hash functions, uint32 (MINIMA,)."""
         import numpy as np
 
-        signs = np.frombuffer(normal(text).lower().encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+        signs = np.frombuffer(normalised(text).lower().encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(
+            np.uint64
+        )
         if len(signs) < PIECE:
             signs = np.pad(signs, (0, PIECE - len(signs)))
         least: Any = np.full(MINIMA, np.iinfo(np.uint32).max, dtype=np.uint32)

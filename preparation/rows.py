@@ -29,10 +29,10 @@ from layouts import Columns, Layout, find_layout, text_at, usual_group, with_inp
 from masking import Masker
 from pieces import Batch, Broken, Piece, Seen, shown
 from preferences import read_preference
-from splits import normal
 from tables import records
 
 from common.rows import RowError
+from common.targets import normalised
 
 _OPENED = {
     role: f'{{"role":"{role}","content":'.encode() for role in ("system", "user", "assistant", "tool")
@@ -300,16 +300,16 @@ class Converter:
         As it is in most rows, whose digest is needed anyway.
         """
         if not turns:
-            told = normal(text)
+            told = normalised(text)
             return head if told == text else b'{"text":' + self.dumps(told)
         beginning = turns[:2] if turns[0][0] == "system" else turns[:1]  # a system message and the first one after it
         if len(beginning) == len(turns):
             for _, content in turns:
-                if normal(content) is not content:
+                if normalised(content) is not content:
                     break
             else:
                 return head
-        begins = [(role, normal(content)) for role, content in beginning]
+        begins = [(role, normalised(content)) for role, content in beginning]
         return head if begins == turns else self._head(begins)
 
     def _digest(self, data: bytes) -> bytes:
@@ -327,7 +327,7 @@ class Converter:
         for role, content in turns:
             if role == "assistant":
                 found.append(hashed.digest())
-            hashed.update(f"{role}\0{normal(content)}\0".encode())
+            hashed.update(f"{role}\0{normalised(content)}\0".encode())
         return [*found, hashed.digest()]
 
 

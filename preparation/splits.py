@@ -10,7 +10,6 @@ stay together, and so do a conversation and another that goes on from it, which 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +21,6 @@ TRACKED_GROUPS = 4096
 
 INDEXED_BITS = 12
 """Fewer digests than 2**15 are searched in the processor's cache anyway."""
-
-
-def normal(text: str) -> str:
-    """The text by which rows are compared: in Unicode's NFC, each run of blanks one blank, none at the ends."""
-    if text.isascii() and text.isprintable() and "  " not in text and text.strip() is text:
-        return text  # as most are; the long way takes twice as long
-    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
 
 
 class DigestSet:

@@ -8,16 +8,18 @@ evaluation/score.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common import custom_metrics, judge_labels
-from common.evaluation_dials import EVALUATION, JUDGE
+from common.evaluation_dials import EVALUATION, JUDGE, OF_THE_BASE
 from common.gate_dials import GATE
-from common.gate_rules import Rule
 from common.seed_dial import SEED
 from common.training_dials import MAX_SEQ_LENGTH
-from configuration.gate import parameter, rules
+from configuration.gate import parameter
 from steps.common import INPUT, OUTPUT, Build, cache, execution_id, join, output_uri, processing_arguments, retries
+
+if TYPE_CHECKING:
+    from configuration.evaluation_config import GateRule
 
 OUTPUT_NAME = "evaluation"
 ADAPTER_NAME = "adapter"
@@ -25,8 +27,6 @@ REPORT_FILE = "evaluation.json"
 PROPERTY_FILE = "EvaluationReport"
 SCORES_NAME = "scores"
 BASE_MANIFEST = "BASE_MANIFEST"
-EXAMPLES = "few-shot"
-"""The option of the base model alone."""
 
 
 def evaluate_base_step(build: Build, inputs: Any, prepare: Any) -> Any:
@@ -101,26 +101,22 @@ def evaluate_step(build: Build, prepare: Any, train: Any, base: Any, champion: A
             "train-data": f"{INPUT}/train",
             "output": f"{OUTPUT}/{OUTPUT_NAME}",
             "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
-            "rule": [rule_argument(build, rule) for rule in rules(build.config)],
+            "rule": [rule_argument(build, rule) for rule in build.config.gate.rules],
             **_own_files(build),
             **_fixed_sets(build)[1],
             **build.arguments(JUDGE if build.config.evaluation.judge.model else ()),
             **build.arguments(GATE),
-            **{name: text for name, text in build.arguments((*EVALUATION, SEED)).items() if name != EXAMPLES},
+            **{name: text for name, text in build.arguments((*EVALUATION, SEED)).items() if name != OF_THE_BASE},
         },
         property_files=[PropertyFile(name=PROPERTY_FILE, output_name=OUTPUT_NAME, path=REPORT_FILE)],
     )
 
 
-def rule_argument(build: Build, rule: Rule) -> Any:
+def rule_argument(build: Build, rule: GateRule) -> Any:
     """A rule as score.py reads it, with the threshold and the confidence that the run was started with."""
-    own = next(
-        item.confidence
-        for item in build.config.gate.rules
-        if (item.metric, item.against, item.asks) == (rule.metric, rule.against, rule.asks)
-    )
-    confidence = build.parameters.text("GateConfidence") if own is None else f"{own}"
-    return join(f"{rule.name} ", build.parameters.text(parameter(rule)), " ", confidence)
+    text = build.parameters.text
+    confidence = text("GateConfidence") if rule.confidence is None else f"{rule.confidence}"
+    return join(f"{rule.metric} {rule.against} {rule.asks} ", text(parameter(rule)), " ", confidence)
 
 
 def evaluation_uri(evaluate: Any) -> Any:

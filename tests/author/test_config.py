@@ -9,8 +9,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from configuration.config import Config, GateRule
+from configuration.config import Config
 from configuration.config_errors import ConfigError
+from configuration.evaluation_config import GateRule
 from configuration.gate import METRICS
 from configuration.layers import load_config
 

@@ -403,7 +403,7 @@ def test_no_range_stands_anywhere_else() -> None:
     found = {path.name: ranges_in(path.read_text("utf-8")) for path in paths}
     assert found.pop("reference.py") == ["parser.add_argument(choices=...)"], "what the model is: no dial"
     # The gate's length is no dial: a list of rules.
-    assert found.pop("config.py") == ["Field(min_length=...)", "Field(max_length=...)"]
+    assert found.pop("evaluation_config.py") == ["Field(min_length=...)", "Field(max_length=...)"]
     assert {name: items for name, items in found.items() if items} == {}
     assert len(paths) >= 16
     for script, (folder, dials) in SCRIPTS.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -276,3 +278,77 @@ def test_the_training_role_may_use_the_mlflow_that_is_named(config: Config) -> N
     assert allowed["Resource"] == {"!Ref": "MlflowArn"}
     assert "*" not in "".join(allowed["Action"])
     assert otherwise == {"!Ref": "AWS::NoValue"}
+
+
+BUCKETS = {"TrainingDataBucket": "data", "ModelArtifactsBucket": "artifacts", "EvaluationResultsBucket": "results"}
+
+
+def places_of(role: str, action: str) -> list[str]:
+    """The patterns of `<bucket>/<key>` on which a role may do something, by the templates' names of buckets."""
+    found = []
+    for statement in statements(resources("foundation.yaml", "AWS::IAM::Role")[role]):
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        places = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+        if action in actions:
+            texts = [place.get("!Sub") or place.get("!GetAtt", "") for place in places if isinstance(place, dict)]
+            for name, short in BUCKETS.items():
+                found += [text.replace(f"${{{name}.Arn}}", short).replace(f"{name}.Arn", short) for text in texts]
+    return [place for place in found if place.partition("/")[0] in BUCKETS.values()]
+
+
+def place_of(value: Any, steps: dict[str, Any], config: Config) -> list[str]:
+    """`<bucket>/<key>` of an S3 URI in a definition; what only the run knows is a `run`."""
+    names = Names.of(config)
+    short = {names.training_data_bucket: "data", names.artifacts_bucket: "artifacts", names.results_bucket: "results"}
+    if isinstance(value, dict) and "Std:Join" in value:
+        value = "".join(part if isinstance(part, str) else "run" for part in value["Std:Join"]["Values"])
+    if isinstance(value, str):
+        bucket, _, key = value.removeprefix("s3://").partition("/")
+        return [f"{short[bucket]}/{key}"]
+    get = value["Get"]
+    known = {
+        "Parameters.InputDataUri": ["data/raw/"],
+        "Parameters.BaseModel": ["artifacts/base-models/x/"],
+        "Steps.Train.ModelArtifacts.S3ModelArtifacts": ["artifacts/training/run/output/model.tar.gz"],
+        "Steps.Inputs.OutputParameters['base_model']": ["data/outlines/digest/"],  # lambdas/outline.py
+        # lambdas/champion.py: a version's archive, or the code that stands for none
+        "Steps.Champion.OutputParameters['uri']": ["artifacts/training/run/output/model.tar.gz", "artifacts/code/x/"],
+    }
+    if get in known:
+        return known[get]
+    match = re.fullmatch(r"Steps\.(\w+)\.ProcessingOutputConfig\.Outputs\['(\w+)'\]\.S3Output\.S3Uri", get)
+    assert match, get
+    outputs = steps[match[1]]["Arguments"]["ProcessingOutputConfig"]["Outputs"]
+    [uri] = [output["S3Output"]["S3Uri"] for output in outputs if output["OutputName"] == match[2]]
+    return place_of(uri, steps, config)
+
+
+def test_jobs_may_read_what_they_are_given_and_write_where_they_are_told(
+    config: Config, definition: dict[str, Any]
+) -> None:
+    """SageMaker copies with the job's role; localcloud asks nobody, so that a missing right would show on AWS alone."""
+    steps = {step["Name"]: step for step in definition["Steps"]}
+    reads, writes = (places_of("TrainingRole", action) for action in ("s3:GetObject", "s3:PutObject"))
+    asked = 0
+    for name, step in steps.items():
+        request = step["Arguments"]
+        given = [item["S3Input"]["S3Uri"] for item in request.get("ProcessingInputs", [])]
+        given += [item["DataSource"]["S3DataSource"]["S3Uri"] for item in request.get("InputDataConfig", [])]
+        told = [item["S3Output"]["S3Uri"] for item in request.get("ProcessingOutputConfig", {}).get("Outputs", [])]
+        for values, patterns in ((given, reads), (told, writes)):
+            for place in (place for value in values for place in place_of(value, steps, config)):
+                asked += 1
+                whole = place + "x" if place.endswith("/") else f"{place}/x" if values is told else place
+                assert any(fnmatch.fnmatchcase(f"{whole}", one) or fnmatch.fnmatchcase(f"{whole}/x", one) for one in
+                           patterns), (name, place)  # fmt: skip
+    assert asked > 25
+
+
+def test_who_asks_for_what_may_not_be_there_may_list_the_bucket() -> None:
+    """Else S3 answers AccessDenied, and a log or an outline that isn't there yet would end the run."""
+    for role, buckets in (
+        ("GateRole", {"artifacts"}),
+        ("StorageRole", {"data", "artifacts"}),
+        ("DeployRole", {"artifacts"}),
+    ):
+        assert buckets <= set(places_of(role, "s3:ListBucket")), role

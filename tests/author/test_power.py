@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from configuration.config import Config
-from pipelines.data import test_rows as rows_of  # pytest would take the name for a test
+from pipelines.data import check, rows_to_test
 from pipelines.power import DISAGREEING, POWER, sentence, smallest_seen
 
 
@@ -37,4 +39,13 @@ def test_validate_says_it_with_the_rows_that_will_be_scored(config: Config) -> N
     ],
 )
 def test_the_rows_are_those_of_prepares_check(line: str, rows: int) -> None:
-    assert rows_of(line) == rows
+    assert rows_to_test(line) == rows
+
+
+def test_they_are_found_in_what_prepare_prints(config: Config, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(f'{{"prompt": "question {number}", "completion": "a"}}\n' for number in range(400)))
+    said = check(config, data)
+    found = rows_to_test(said)
+    assert 20 <= found <= 60, said
+    assert f"With {found} test rows the gate sees" in sentence(config, found)
