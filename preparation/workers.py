@@ -27,7 +27,7 @@ from rows import Converter, Settings
 
 from common.failure import JobError, first_line
 
-SMALL = 32 << 20
+SMALL = 128 << 20
 """Bytes of input that one process is done with before others would have earned their start."""
 PACKED = 4
 """About how many bytes one byte of a zipped or Parquet file holds."""
