@@ -72,19 +72,21 @@ def update(bench: Bench, deployment: dict[str, Any] | None = None, config: str =
     bench.call("UpdateEndpoint", EndpointName="chat", EndpointConfigName=config, **more)
 
 
+def pending(bench: Bench) -> dict[str, Any]:
+    """The variant that a deployment is making; empty without one."""
+    summary = describe(bench).get("PendingDeploymentSummary") or {"ProductionVariants": [{}]}
+    variant: dict[str, Any] = summary["ProductionVariants"][0]
+    return variant
+
+
+def is_at(variant: dict[str, Any], status: str, text: str = "") -> bool:
+    now = (variant.get("VariantStatus") or [{"Status": "", "StatusMessage": ""}])[0]
+    return now["Status"] == status and text in now["StatusMessage"]
+
+
 def stage(bench: Bench, status: str, text: str = "") -> dict[str, Any]:
     """Wait until the deployment is at a stage; the pending variant."""
-
-    def look() -> dict[str, Any]:
-        pending = describe(bench).get("PendingDeploymentSummary") or {"ProductionVariants": [{}]}
-        variant: dict[str, Any] = pending["ProductionVariants"][0]
-        return variant
-
-    def good(variant: dict[str, Any]) -> bool:
-        now = (variant.get("VariantStatus") or [{"Status": "", "StatusMessage": ""}])[0]
-        return now["Status"] == status and text in now["StatusMessage"]
-
-    found: dict[str, Any] = until(look, good)
+    found: dict[str, Any] = until(lambda: pending(bench), lambda variant: is_at(variant, status, text))
     return found
 
 
@@ -195,15 +197,21 @@ def test_a_rolling_update_goes_back_batch_by_batch(bench: Bench) -> None:
     serve_old(bench, count=3)
     bench.delegate.alarms["errors"] = "OK"
     one = {"Type": "INSTANCE_COUNT", "Value": 1}
-    update(bench, rolling(one, wait=20, RollbackMaximumBatchSize=one) | {"AutoRollbackConfiguration": ALARMS})
+    left: list[int] = []
+
+    def alarm_in_the_second_batch() -> None:
+        if is_at(pending(bench), "Baking", "batch capacity of 2 instance(s)"):
+            left.append(describe(bench)["ProductionVariants"][0]["CurrentInstanceCount"])
+            bench.delegate.alarms["errors"] = "ALARM"
+
+    bench.delegate.on_look = alarm_in_the_second_batch
     with Traffic(bench, "chat") as traffic:
-        stage(bench, "Baking", "batch capacity of 2 instance(s)")
-        assert describe(bench)["ProductionVariants"][0]["CurrentInstanceCount"] == 2
-        bench.delegate.alarms["errors"] = "ALARM"
+        update(bench, rolling(one, wait=1, RollbackMaximumBatchSize=one) | {"AutoRollbackConfiguration": ALARMS})
         endpoint = settle(bench)
         assert set(traffic.more()) == {"old"}
     assert endpoint["EndpointConfigName"] == "old"
     assert endpoint["ProductionVariants"][0]["CurrentInstanceCount"] == 3
+    assert left == [2]
     assert "67% of the traffic" in endpoint["FailureReason"]
 
 
@@ -211,10 +219,14 @@ def test_a_rolling_update_that_cannot_go_back_says_so_and_serves(bench: Bench) -
     serve_old(bench, count=2)
     bench.delegate.alarms["errors"] = "OK"
     code = next((bench.cloud.home / "endpoints" / "chat").glob("*/AllTraffic/opt/ml/model/code/inference.py"))
-    update(bench, rolling(percent(50), wait=20) | {"AutoRollbackConfiguration": ALARMS})
-    stage(bench, "Updating")
-    code.unlink()
-    bench.delegate.alarms["errors"] = "ALARM"
+
+    def break_the_old_fleet_in_the_second_batch() -> None:
+        if is_at(pending(bench), "Updating") and code.exists():
+            code.unlink()
+            bench.delegate.alarms["errors"] = "ALARM"
+
+    bench.delegate.on_look = break_the_old_fleet_in_the_second_batch
+    update(bench, rolling(percent(50), wait=1) | {"AutoRollbackConfiguration": ALARMS})
     endpoint = settle(bench)
     assert endpoint["EndpointStatus"] == "UpdateRollbackFailed"
     assert "Going back failed" in endpoint["FailureReason"]

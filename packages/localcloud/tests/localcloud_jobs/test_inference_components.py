@@ -366,19 +366,23 @@ def test_an_update_that_cannot_go_back_says_so_and_serves(bench: Bench) -> None:
     bench.delegate.alarms["errors"] = "OK"
     code = next((bench.cloud.home / "inference-components" / "base").glob("*/All/opt/ml/model/code/inference.py"))
     half = {"Type": "CAPACITY_PERCENT", "Value": 50}
+
+    def break_the_old_copies_in_the_second_batch() -> None:
+        # The first batch is over when one of the old copies has left.
+        if len(list(code.parents[4].glob("instances/*"))) == 1 and code.exists():
+            code.unlink()
+            bench.delegate.alarms["errors"] = "ALARM"
+
+    bench.delegate.on_look = break_the_old_copies_in_the_second_batch
     bench.call(
         "UpdateInferenceComponent",
         InferenceComponentName="base",
         Specification={"ModelName": "two"},
         DeploymentConfig={
-            "RollingUpdatePolicy": {"MaximumBatchSize": half, "WaitIntervalInSeconds": 20},
+            "RollingUpdatePolicy": {"MaximumBatchSize": half, "WaitIntervalInSeconds": 1},
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "errors"}]},
         },
     )
-    # The first batch is over when one of the old copies has left.
-    until(lambda: len(list(code.parents[4].glob("instances/*"))), lambda count: count == 1)
-    code.unlink()
-    bench.delegate.alarms["errors"] = "ALARM"
     found = component(bench, "base")
     assert found["InferenceComponentStatus"] == "Failed"
     assert "Going back failed" in found["FailureReason"]
