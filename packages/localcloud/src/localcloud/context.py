@@ -73,6 +73,9 @@ class Delegate(Protocol):
     def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
         """Send a message to an SNS topic; AwsError NotFound when there is none."""
 
+    def send_message(self, account: str, region: str, queue_url: str, body: str) -> None:
+        """Send a message to an SQS queue; AwsError as SQS refuses, e.g. when there is no such queue."""
+
     def emit_event(
         self, account: str, region: str, source: str, detail_type: str, detail: dict[str, Any], resources: list[str]
     ) -> None:

@@ -41,8 +41,12 @@ def with_arguments(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (definition(A, condition("C", [equals(1, 1)], then=[A])), "step 'A' appears more than once"),
         (definition({**A, "Name": "a b"}), "step 'a b': a name must have 1 to 64 letters"),
         (
-            definition({"Name": "Q", "Type": "Callback", "Arguments": {}}),
-            "step 'Q': step type Callback is not supported here",
+            definition({"Name": "Q", "Type": "Tuning", "Arguments": {}}),
+            "step 'Q': step type Tuning is not supported here",
+        ),
+        (
+            definition({"Name": "Q", "Type": "Callback", "SqsQueueUrl": "q", "CacheConfig": {"Enabled": True}}),
+            "caching is not supported here for a Callback step",
         ),
         (definition({"Name": "Q", "Type": "QualityCheck", "Arguments": {}}), "step 'Q': step type QualityCheck is not"),
         (definition({"Name": "Q", "Type": "Magic", "Arguments": {}}), "'Magic' is not a step type"),

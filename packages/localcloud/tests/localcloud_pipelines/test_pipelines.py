@@ -140,5 +140,5 @@ def test_tags_on_every_kind(sm: Any, name: str, pipeline: Any, run: Any) -> None
 
 
 def test_an_unimplemented_operation_is_named(sm: Any) -> None:
-    with pytest.raises(ClientError, match="SendPipelineExecutionStepSuccess"):
-        sm.send_pipeline_execution_step_success(CallbackToken="a" * 10)
+    with pytest.raises(ClientError, match="ListPipelineVersions"):
+        sm.list_pipeline_versions(PipelineName="a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,9 @@ class Process:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.child: subprocess.Popen[bytes] | None = None
+        self.client: Callable[[str], Any]
 
     def start(self) -> Any:
-        import json
-
         import boto3
 
         (self.home / "localcloud.json").unlink(missing_ok=True)
@@ -59,7 +59,8 @@ class Process:
         until(lambda: answers(url), "localcloud answers")
         secret = Keys.of_home(self.home).secret
         session = boto3.Session(aws_access_key_id=ACCOUNT, aws_secret_access_key=secret, region_name=REGION)
-        return session.client("sagemaker", endpoint_url=url)
+        self.client = lambda service: session.client(service, endpoint_url=url)
+        return self.client("sagemaker")
 
     def kill(self, how: signal.Signals) -> None:
         if self.child is not None and self.child.poll() is None:
@@ -143,3 +144,20 @@ def test_an_execution_that_was_being_stopped_is_stopped_after_the_restart(proces
     sm = process.start()
     assert finished(sm, arn)["PipelineExecutionStatus"] == "Stopped"
     assert {key: step["StepStatus"] for key, step in steps_of(sm, arn).items()} == {"Deaf": "Stopped"}
+
+
+def test_a_callback_step_waits_on_after_a_kill(process: Process) -> None:
+    sm = process.start()
+    queue = process.client("sqs").create_queue(QueueName="calls")["QueueUrl"]
+    wait = {"Name": "Wait", "Type": "Callback", "SqsQueueUrl": queue, "Arguments": {}, "OutputParameters": []}
+    sm.create_pipeline(PipelineName="p", PipelineDefinition=definition(wait), RoleArn=ROLE)
+    arn = sm.start_pipeline_execution(PipelineName="p")["PipelineExecutionArn"]
+    message = until(lambda: process.client("sqs").receive_message(QueueUrl=queue).get("Messages"), "a message")[0]
+    token = json.loads(message["Body"])["token"]
+    until(lambda: steps_of(sm, arn)["Wait"].get("Metadata"), "the step's metadata")
+    process.kill(signal.SIGKILL)
+    sm = process.start()
+    assert steps_of(sm, arn)["Wait"]["StepStatus"] == "Executing"
+    sm.send_pipeline_execution_step_success(CallbackToken=token)
+    assert finished(sm, arn)["PipelineExecutionStatus"] == "Succeeded"
+    assert steps_of(sm, arn)["Wait"]["Metadata"]["Callback"]["CallbackToken"] == token

@@ -17,7 +17,7 @@ from localcloud.delegate.events import Events
 from localcloud.delegate.persistence import Checkpoint
 from localcloud.delegate.requests import Requests
 from localcloud.errors import AwsError
-from localcloud.hooks import buckets, bus, credentials, functions, logs, metrics, scope, states, topics
+from localcloud.hooks import buckets, bus, credentials, functions, logs, metrics, queues, scope, states, topics
 from localcloud.hooks.application import Application, Environment
 from localcloud.hooks.patches import Patches
 from localcloud.keys import Credential
@@ -258,6 +258,12 @@ class MiniStack:
 
     def publish(self, account: str, region: str, topic_arn: str, message: str) -> None:
         self.on_loop(account, region, topics.publish, topic_arn, message)
+        self.checkpoint.touch()
+
+    # Delegate: SQS
+
+    def send_message(self, account: str, region: str, queue_url: str, body: str) -> None:
+        self.on_loop(account, region, queues.send, queue_url, body)
         self.checkpoint.touch()
 
     # Delegate: Lambda and EventBridge

@@ -91,11 +91,11 @@ def _property_problem(step: dict[str, Any], tokens: list[str | int]) -> str | No
         if len(tokens) == 2 and tokens[1] in declared:
             return None
         return f"the step declares no such property file (it has: {', '.join(map(str, declared)) or 'none'})"
-    if kind == "Lambda":
+    if kind in ("Lambda", "Callback"):
         declared = [item.get("OutputName") for item in step.get("OutputParameters") or [] if isinstance(item, dict)]
         if len(tokens) == 2 and tokens[0] == "OutputParameters" and tokens[1] in declared:
             return None
-        return f"the Lambda step declares no such output (it has: {', '.join(map(str, declared)) or 'none'})"
+        return f"the {kind} step declares no such output (it has: {', '.join(map(str, declared)) or 'none'})"
     if kind == "Condition":
         return None if tokens == ["Outcome"] else "a Condition step has only Outcome"
     if kind == "Fail":

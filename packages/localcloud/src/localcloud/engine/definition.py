@@ -27,6 +27,7 @@ SUPPORTED = (
     "Condition",
     "Fail",
     "Lambda",
+    "Callback",
     "Model",
     "RegisterModel",
     "EndpointConfig",
@@ -35,7 +36,6 @@ SUPPORTED = (
 # Real SageMaker step types that nothing here can run.
 UNSUPPORTED = frozenset(
     {
-        "Callback",
         "QualityCheck",
         "ClarifyCheck",
         "Tuning",
@@ -227,10 +227,11 @@ def _type_problems(step: Step, where: str) -> Iterator[str]:
             return
         for index, condition in enumerate(listed):
             yield from conditions.problems(condition, f"{where}.Conditions[{index}]")
-    elif step.type == "Lambda":
-        arn = step.raw.get("FunctionArn")
-        if not isinstance(arn, str) and not is_expression(arn):
-            yield f"{where}: a Lambda step needs FunctionArn"
+    elif step.type in ("Lambda", "Callback"):
+        member = "FunctionArn" if step.type == "Lambda" else "SqsQueueUrl"
+        target = step.raw.get(member)
+        if not isinstance(target, str) and not is_expression(target):
+            yield f"{where}: a {step.type} step needs {member}"
         for output in step.raw.get("OutputParameters") or []:
             if not isinstance(output, dict) or output.get("OutputType") not in TYPES or not output.get("OutputName"):
                 yield f"{where}: an output parameter needs OutputName and OutputType ({', '.join(TYPES)})"

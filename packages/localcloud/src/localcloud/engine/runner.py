@@ -124,7 +124,7 @@ class _Runner:
                 self.stopping.set()
             docs = {doc["StepName"]: doc for doc in journal.steps(self.ctx, self.key)}
             limit = (execution.get("ParallelismConfiguration") or {}).get("MaxParallelExecutionSteps", MAX_PARALLEL)
-            for step in self._startable(definition, docs):
+            for step in self._startable(definition, docs, execution.get("_selected")):
                 if len(self.threads) >= min(limit, MAX_PARALLEL):
                     break
                 self._begin(step, execution, definition, docs.get(step.name))
@@ -135,7 +135,7 @@ class _Runner:
             if finished is not None:
                 self.threads.pop(finished).join()
 
-    def _startable(self, definition: Definition, docs: dict[str, Document]) -> list[Step]:
+    def _startable(self, definition: Definition, docs: dict[str, Document], selected: list[str] | None) -> list[Step]:
         """Steps to start now: first those that a restart found open, then those whose turn has come."""
         open_steps = [
             definition.steps[name]
@@ -145,7 +145,11 @@ class _Runner:
         reached_fail = any(doc["_type"] == "Fail" for doc in docs.values())
         if self.stopping.is_set() or reached_fail:
             return open_steps
-        ready = [step for name, step in definition.steps.items() if name not in docs and _ready(step, docs)]
+        ready = [
+            step
+            for name, step in definition.steps.items()
+            if name not in docs and (selected is None or name in selected) and _ready(step, docs)
+        ]
         return [*open_steps, *ready]
 
     def _begin(self, step: Step, execution: Document, definition: Definition, doc: Document | None) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localcloud.context import Request
-from localcloud.engine import conditions, retry
+from localcloud.engine import callbacks, conditions, retry
 from localcloud.engine.expressions import resolve, text_of
 from localcloud.engine.work import StepFailed, StepStopped, Work
 from localcloud.errors import AwsError
@@ -44,6 +44,12 @@ def request_of(work: Work) -> Request:
     if step.type == "Lambda":
         return {
             "FunctionArn": resolve(step.raw["FunctionArn"], work.scope),
+            "Arguments": resolve(step.arguments, work.scope),
+            "OutputParameters": step.raw.get("OutputParameters") or [],
+        }
+    if step.type == "Callback":
+        return {
+            "SqsQueueUrl": resolve(step.raw["SqsQueueUrl"], work.scope),
             "Arguments": resolve(step.arguments, work.scope),
             "OutputParameters": step.raw.get("OutputParameters") or [],
         }
@@ -221,13 +227,22 @@ def _lambda(work: Work, request: Request) -> Done:
         said = body.get("errorMessage") if isinstance(body, dict) else None
         kind = body.get("errorType", "") if isinstance(body, dict) else ""
         raise StepFailed(f"ClientError: {arn} failed ({function_error}): {kind + ': ' if kind else ''}{said or body}")
-    outputs = {item["OutputName"]: _output(arn, body, item) for item in request["OutputParameters"]}
-    shown = [{"Name": name, "Value": text_of(value)[:1024]} for name, value in outputs.items()]
-    return {"Lambda": {"Arn": arn, "OutputParameters": shown}}, {"OutputParameters": outputs}
+    outputs = outputs_of(request, arn, body)
+    return {"Lambda": {"Arn": arn, "OutputParameters": shown(outputs)}}, {"OutputParameters": outputs}
+
+
+def outputs_of(request: Request, who: str, body: Any) -> dict[str, Any]:
+    """The outputs that a step declares, out of what it was answered; StepFailed when one isn't there."""
+    return {item["OutputName"]: _output(who, body, item) for item in request["OutputParameters"]}
+
+
+def shown(outputs: dict[str, Any]) -> list[dict[str, str]]:
+    """Outputs as a step's metadata shows them."""
+    return [{"Name": name, "Value": text_of(value)[:1024]} for name, value in outputs.items()]
 
 
 def _output(arn: str, body: Any, declared: dict[str, str]) -> Any:
-    """A declared output out of the function's answer, as its declared type; StepFailed when it isn't that."""
+    """A declared output out of an answer, as its declared type; StepFailed when it isn't that."""
     name, kind = declared["OutputName"], declared["OutputType"]
     if not isinstance(body, dict) or body.get(name) is None:
         has = ", ".join(body) if isinstance(body, dict) else type(body).__name__
@@ -253,6 +268,40 @@ def _whole(value: float) -> int:
     return int(value)
 
 
+def _callback(work: Work, request: Request) -> Done:
+    """Send the message, and wait for whoever calls SendPipelineExecutionStepSuccess or -Failure with its token."""
+    queue = str(request["SqsQueueUrl"])
+    token = work.memory.get("token") or callbacks.begin(work.ctx, work.arn, work.step.name)
+    if "token" not in work.memory:
+        work.note({"_work": {"token": token}, "Metadata": {"Callback": {"CallbackToken": token, "SqsQueueUrl": queue}}})
+    told = set(work.memory.get("told", ()))
+
+    def tell(what: str, more: dict[str, str]) -> None:
+        """Once, also after a kill; a kill between sending and noting sends it again, as SQS may deliver it again."""
+        if what in told:
+            return
+        body = {"token": token, "pipelineExecutionArn": work.arn, "arguments": request["Arguments"], **more}
+        try:
+            work.ctx.cloud.delegate.send_message(work.ctx.account, work.ctx.region, queue, json.dumps(body))
+        except AwsError as error:
+            reason = f"ClientError: Failed to invoke sqs:SendMessage on {queue}. Error Details: {error.message}"
+            raise StepFailed(reason, retry.error_type(error)) from error
+        told.add(what)
+        work.note({"_work": {"token": token, "told": sorted(told)}})
+
+    tell("started", {})
+    while (answer := callbacks.answer(work.ctx, token)) is None:
+        if work.stopping.is_set():
+            work.note({"StepStatus": "Stopping"})
+            tell("stopping", {"Status": "Stopping"})
+        work.sleep(POLL_SECONDS)
+    if answer["failed"]:
+        raise StepFailed(answer["reason"] or "The callback step failed without a reason.")
+    outputs = outputs_of(request, "SendPipelineExecutionStepSuccess", answer["outputs"])
+    metadata = {"CallbackToken": token, "SqsQueueUrl": queue, "OutputParameters": shown(outputs)}
+    return {"Callback": metadata}, {"OutputParameters": outputs}
+
+
 def _condition(work: Work, request: Request) -> Done:
     outcome = all(conditions.evaluate(item, work.scope) for item in work.step.arguments["Conditions"])
     return {"Condition": {"Outcome": str(outcome)}}, {"Outcome": outcome}
@@ -272,6 +321,7 @@ RUN: dict[str, Callable[[Work, Request], Done]] = {
     "EndpointConfig": _endpoint_config,
     "Endpoint": _endpoint,
     "Lambda": _lambda,
+    "Callback": _callback,
     "Condition": _condition,
     "Fail": _fail,
 }

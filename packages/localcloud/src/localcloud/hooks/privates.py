@@ -109,6 +109,10 @@ PRIVATES: dict[str, dict[str, str]] = {
         "_get_metric_statistics": "(params, cbor_data, is_cbor, is_json=)",
         "_get_metric_data": "(params, cbor_data, is_cbor, is_json=)",
     },
+    "services.sqs": {
+        "_act_send_message": "(data, qurl)",
+        "_Err": "class",
+    },
     "services.sns": {
         "publish_internal": (
             "(topic_arn, message, subject=, *, "

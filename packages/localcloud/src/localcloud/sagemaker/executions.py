@@ -14,7 +14,7 @@ from typing import Any
 
 from localcloud import paging, tokens
 from localcloud.context import Cloud, Context, Handler, Request, Response
-from localcloud.engine import definition, expressions, journal, runner
+from localcloud.engine import callbacks, definition, expressions, journal, runner, selection
 from localcloud.engine.parameters import resolve_parameters
 from localcloud.errors import not_found, validation
 from localcloud.sagemaker import pipelines
@@ -35,10 +35,6 @@ def find(ctx: Context, arn: str) -> Document:
 def _start(ctx: Context, request: Request) -> Response:
     pipeline = pipelines.find(ctx, request["PipelineName"])
     name, token = pipelines.key_of(pipeline["PipelineName"]), request.get("ClientRequestToken")
-    if request.get("SelectiveExecutionConfig"):
-        raise validation(
-            "SelectiveExecutionConfig is not supported here: start the whole pipeline, it reuses cached steps."
-        )
     store, known = ctx.cloud.store, (pipelines.START_KIND, ctx.account, ctx.region, f"{name}/{token}")
     with store.transaction():
         earlier = store.get(*known) if token else None
@@ -46,11 +42,16 @@ def _start(ctx: Context, request: Request) -> Response:
             return {"PipelineExecutionArn": earlier["PipelineExecutionArn"]}
         found = pipelines.version(ctx, pipeline, request.get("PipelineVersionId"))
         parsed = definition.parse(found["PipelineDefinition"])
+        chosen = selection.read(ctx, request.get("SelectiveExecutionConfig"), pipeline, parsed)
         values = resolve_parameters(parsed.parameters, request.get("PipelineParameters", []))
         doc = _document(ctx, request, pipeline, found, values)
+        if chosen:
+            doc |= {"SelectiveExecutionConfig": chosen.config, "_selected": chosen.selected}
         arn = doc["PipelineExecutionArn"]
         doc["PipelineExperimentConfig"] = _experiment(ctx, parsed, doc)
         _keep(ctx, doc, pipeline, found)
+        if chosen:
+            chosen.take_over(ctx, arn)
         if token:
             asked = tokens.asked(request, "ClientRequestToken")
             store.put(*known, {"PipelineExecutionArn": arn, "asked": asked})
@@ -221,4 +222,6 @@ OPERATIONS: dict[str, Handler] = {
     "StopPipelineExecution": _stop,
     "RetryPipelineExecution": _retry,
     "UpdatePipelineExecution": _update,
+    "SendPipelineExecutionStepSuccess": callbacks.succeeded,
+    "SendPipelineExecutionStepFailure": callbacks.failed,
 }
