@@ -1,4 +1,4 @@
-"""SageMaker's events on the default bus, delivered in order and after the request that caused them was answered.
+"""Events of SageMaker and Bedrock on the default bus, in order and after the request that caused them was answered.
 
 A rule's target may be a Lambda function that calls straight back; EventBridge never makes the caller wait for it.
 """
@@ -49,13 +49,13 @@ class _Sender:
                 _log.exception("event %s was not delivered", event[3])
 
 
-def emit(ctx: Context, detail_type: str, detail: dict[str, Any], resources: list[str]) -> None:
-    """Put an `aws.sagemaker` event on the default bus, soon and in order, after the observers; never raises."""
+def emit(ctx: Context, detail_type: str, detail: dict[str, Any], resources: list[str], *, source: str = SOURCE) -> None:
+    """Put an event on the default bus, soon and in order; one of SageMaker's after the observers. Never raises."""
     cloud = ctx.cloud
-    for observe in cloud.observers:
+    for observe in cloud.observers if source == SOURCE else ():
         observe(ctx, detail_type, detail)
     sender = cloud.service(_Sender, lambda: _Sender(cloud))
-    sender.put(ctx.account, ctx.region, SOURCE, detail_type, detail, resources)
+    sender.put(ctx.account, ctx.region, source, detail_type, detail, resources)
 
 
 def iso(seconds: float | None) -> str | None:

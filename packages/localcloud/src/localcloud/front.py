@@ -1,7 +1,7 @@
 """The one port: decides from the signature and the path whose request it is, and never answers with a traceback.
 
-SageMaker, SageMaker Runtime,     ours, on worker threads
-Application Auto Scaling
+SageMaker, Bedrock, their         ours, on worker threads
+runtimes, Application Auto Scaling
 S3 objects                        ours, streamed (s3/http.py); buckets: the delegate
 what nobody here implements       a 501 that names service and operation
 everything else                   the delegate's ASGI app, in this process
@@ -32,12 +32,17 @@ from localcloud.wire import Reply
 _log = logging.getLogger("localcloud")
 _requests = logging.getLogger("localcloud.requests")
 
-_REFUSED = frozenset({"bedrock", "bedrock-runtime", "bedrock-agent", "bedrock-agent-runtime", "bedrock-agentcore"})
+_REFUSED = frozenset({"bedrock-agentcore"})
 """Services that the delegate answers with canned data, which is worse than none."""
 _TARGETS_OURS = {"SageMaker": "sagemaker", "AnyScaleFrontendService": "application-autoscaling"}
 """Whose operations a JSON request's X-Amz-Target names, by its prefix."""
-_REST_OURS = ("sagemaker-runtime",)
-_REST_REFUSED = ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge")
+_REST_OURS = {"sagemaker": ("sagemaker-runtime",), "bedrock": ("bedrock", "bedrock-runtime")}
+"""Services that sign with one name, as their siblings do: only the path tells them apart."""
+_REST_REFUSED = {
+    "sagemaker": ("sagemaker-metrics", "sagemaker-featurestore-runtime", "sagemaker-a2i-runtime", "sagemaker-edge"),
+    "bedrock": ("bedrock-agent", "bedrock-agent-runtime", "bedrock-data-automation"),
+}
+_WAITS_ON_MODELS = ("sagemaker-runtime", "bedrock-runtime")
 _REQUEST_IDS = (b"x-amzn-requestid", b"x-amz-request-id")
 _TOO_DEEP = AwsError("SerializationException", "The request is nested too deeply")
 
@@ -152,7 +157,7 @@ class Front:
             run = lambda: wire.write_json(self._call(caller, service, operation, wire.parse_json(body)))  # noqa: E731
             reply = await asyncio.get_running_loop().run_in_executor(self._control, run)
             await send_reply(reply, send, self._control)
-        elif caller.service == "sagemaker":
+        elif caller.service in _REST_OURS:
             await self._rest(scope, caller, receive, send)
         elif caller.service in _REFUSED or (caller.service and caller.service not in self._delegated):
             await read_body(receive)
@@ -170,27 +175,30 @@ class Front:
         return protocol.call(Context(account, caller.region, self._cloud), service, operation, params)
 
     async def _rest(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> None:
-        """sagemaker-runtime signs as `sagemaker`, as its siblings do: only the path tells them apart."""
         raw = raw_path(scope)
-        for service in _REST_OURS:
-            found = wire.match_rest(service, scope["method"], raw)
+        for service in _REST_OURS[caller.service]:
+            found = wire.match_rest(service, scope["method"], raw, caller.query)
             if found:
                 operation, in_path = found
                 body = await read_body(receive)
+                pool = self._runtime if service in _WAITS_ON_MODELS else self._control
                 loop = asyncio.get_running_loop()
                 try:
                     reply = await loop.run_in_executor(
-                        self._runtime, self._answer_rest, caller, service, operation, in_path, body
+                        pool, self._answer_rest, caller, service, operation, in_path, body
                     )
                 except AwsError as error:
                     reply = wire.write_error(error, "rest-json")
-                await send_reply(reply, send, self._runtime, receive)
+                await send_reply(reply, send, pool, receive)
                 return
-        for service in _REST_REFUSED:
+        for service in _REST_REFUSED[caller.service]:
             found = wire.match_rest(service, scope["method"], raw)
             if found:
                 raise protocol.not_implemented(service, found[0])
-        raise AwsError("UnknownOperationException", f"SageMaker has no operation at {scope['method']} {scope['path']}")
+        if caller.target:
+            raise protocol.not_implemented(caller.service, operation_name(caller, scope))
+        name = protocol.service_model(caller.service).metadata["serviceFullName"].split()[1]
+        raise AwsError("UnknownOperationException", f"{name} has no operation at {scope['method']} {scope['path']}")
 
     def _answer_rest(self, caller: Caller, service: str, operation: str, in_path: dict[str, str], body: bytes) -> Reply:
         model = protocol.operation_model(service, operation)

@@ -97,11 +97,15 @@ def operation_name(caller: Caller, scope: dict[str, Any]) -> str:
         return caller.target.rpartition(".")[2]
     if caller.action or "Action" in caller.query:
         return caller.action or caller.query["Action"]
-    model = None if caller.service in ("s3", "sagemaker", "") else known_service(caller.service)
-    if model is not None and model.metadata.get("protocol", "").startswith("rest"):
-        found = match_rest(caller.service, scope["method"], scope["path"], caller.query)
-        if found:
-            return found[0]
+    raw = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0].decode("latin-1")
+    for service in (
+        () if caller.service in ("s3", "sagemaker", "") else _SIGN_ALIKE.get(caller.service, (caller.service,))
+    ):
+        model = known_service(service)
+        if model is not None and model.metadata.get("protocol", "").startswith("rest"):
+            found = match_rest(service, scope["method"], raw, caller.query)
+            if found:
+                return found[0]
     return f"{scope['method']} {scope['path']}"
 
 
@@ -115,6 +119,8 @@ def service_protocol(service: str) -> str:
     return str(model.metadata.get("protocol", "json")) if model else "json"
 
 
+_SIGN_ALIKE = {"bedrock": ("bedrock", "bedrock-runtime")}
+"""Services that sign with one name."""
 _MODELS = {
     "monitoring": "cloudwatch",
     "states": "stepfunctions",

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from localcloud import autoscaling, clock, sagemaker
+from localcloud import autoscaling, bedrock, clock, sagemaker
 from localcloud.clock import Clock
 from localcloud.context import Cloud
 from localcloud.control import STATE_FILE, Info, client_environment, write_state
@@ -114,14 +114,14 @@ async def _run(
 
 def assemble(cloud: Cloud) -> Cloud:
     """Give a cloud its operations: the one place that knows all packages."""
-    for package in (sagemaker, autoscaling):
+    for package in (sagemaker, autoscaling, bedrock):
         package.install(cloud)
     return cloud
 
 
 def _begin(cloud: Cloud, ready: Callable[[Cloud], None]) -> None:
     """Recover what a killed process left, then say that we are up."""
-    for package in (sagemaker, autoscaling):
+    for package in (sagemaker, autoscaling, bedrock):
         try:
             package.resume(cloud)
         except Exception:

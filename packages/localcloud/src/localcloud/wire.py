@@ -1,4 +1,4 @@
-"""HTTP in and out for the services of ours: json-1.1 (SageMaker) and rest-json (SageMaker Runtime).
+"""HTTP in and out for the services of ours: json-1.1 (SageMaker) and rest-json (SageMaker Runtime, Bedrock).
 
 A handler whose output has a blob or an event stream as its payload may return bytes, a file's path, or an iterator
 (of bytes; of `{"PayloadPart": {"Bytes": b"..."}}` for an event stream), which is sent as it comes.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime
 import functools
 import json
 import math
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote
 
-from botocore.model import OperationModel, Shape, StructureShape
+from botocore.model import ListShape, OperationModel, Shape, StructureShape
 
 from localcloud.errors import AwsError
 from localcloud.protocol import service_model
@@ -207,7 +208,7 @@ def write_rest(model: OperationModel, members: dict[str, Any]) -> Reply:
         if member.serialization.get("location") == "header":
             reply.headers[member.serialization.get("name", name)] = str(members[name])
         else:
-            in_body[member.serialization.get("name", name)] = members[name]
+            in_body[member.serialization.get("name", name)] = _timed(member, members[name])
     if payload is None:
         reply.body = _dump(in_body)
         return reply
@@ -221,6 +222,20 @@ def write_rest(model: OperationModel, members: dict[str, Any]) -> Reply:
     else:
         reply.body = _dump(value)
     return reply
+
+
+def _timed(shape: Shape, value: Any) -> Any:
+    """The value with its moments as texts, where the service writes them so."""
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        return {
+            name: _timed(shape.members[name], item) if name in shape.members else item for name, item in value.items()
+        }
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [_timed(shape.member, item) for item in value]
+    if shape.type_name != "timestamp" or shape.serialization.get("timestampFormat") != "iso8601":
+        return value
+    moment = datetime.datetime.fromtimestamp(value, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def write_error(error: AwsError, protocol: str = "json", request_id: str = "") -> Reply:
@@ -272,7 +287,7 @@ def _event_stream(events: Iterable[dict[str, Any]]) -> Iterator[bytes]:
             yield event_frame(headers, _dump(members) if payload is None else payload)
     except AwsError as error:
         headers = {":message-type": "exception", ":exception-type": error.code, ":content-type": "application/json"}
-        yield event_frame(headers, _dump({"Message": error.message, **error.extra}))
+        yield event_frame(headers, _dump({"Message": error.message, "message": error.message, **error.extra}))
     finally:
         if isinstance(events, Generator):
             events.close()

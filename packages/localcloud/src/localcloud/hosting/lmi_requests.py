@@ -32,6 +32,7 @@ class _Request(BaseModel):
     stop: str | list[str] | None = []
     stop_token_ids: list[int] | None = []
     stream: bool | None = False
+    stream_options: dict[str, Any] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -142,14 +143,12 @@ def whole(call: Call, steps: list[Step]) -> Response:
         choice |= {"message": {"role": "assistant", "content": text}, "logprobs": None}
     else:
         choice |= {"text": text, "logprobs": None, "token_ids": generated if call.request.return_token_ids else None}
-    usage = {"prompt_tokens": len(call.prompt), "completion_tokens": len(generated)}
-    usage["total_tokens"] = sum(usage.values())
-    return Response(**_head(call, stream=False), choices=[choice], usage=usage)
+    return Response(**_head(call, stream=False), choices=[choice], usage=_usage(call, len(generated)))
 
 
 def chunks(call: Call, steps: Iterator[Step]) -> Iterator[str]:
-    """vLLM's stream: server-sent events."""
-    first = True
+    """vLLM's stream: server-sent events; `stream_options: {"include_usage": true}` adds one with the usage."""
+    first, count = True, 0
     head = _head(call, stream=True)
     for step in steps:
         choice: dict[str, Any] = {"index": 0, "finish_reason": step.finish_reason, "stop_reason": step.stop_reason}
@@ -157,8 +156,10 @@ def chunks(call: Call, steps: Iterator[Step]) -> Iterator[str]:
             choice["delta"] = ({"role": "assistant"} if first else {}) | {"content": step.text}
         else:
             choice |= {"text": step.text, "token_ids": [step.token], "logprobs": None}
-        first = False
+        first, count = False, count + 1
         yield f"data: {json.dumps({**head, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+    if (call.request.stream_options or {}).get("include_usage"):
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(call, count)})}\n\n"
     yield "data: [DONE]\n\n"
 
 
@@ -184,6 +185,11 @@ def lmi_lines(call: Call, steps: Iterator[Step]) -> Iterator[str]:
             if call.details:
                 line["details"] = {"finish_reason": step.finish_reason, "generated_tokens": count}
         yield json.dumps(line, ensure_ascii=False)
+
+
+def _usage(call: Call, generated: int) -> dict[str, int]:
+    prompt = len(call.prompt)
+    return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
 def _head(call: Call, *, stream: bool) -> dict[str, Any]:

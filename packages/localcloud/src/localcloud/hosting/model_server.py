@@ -17,7 +17,7 @@ from localcloud.errors import AwsError
 from localcloud.hosting.lmi_options import check_accelerators, read_options
 from localcloud.hosting.model_files import Prepared
 from localcloud.jobs.logs import LogSink
-from localcloud.jobs.process import Process
+from localcloud.jobs.process import Emit, Process
 from localcloud.jobs.states import REASON_LIMIT
 
 _LOG = logging.getLogger("localcloud.hosting")
@@ -247,12 +247,16 @@ class ModelServer:
             *("--program", prepared.program, "--port", "0", "--port-file", str(port_file), "--server", prepared.server),
         ]
         environment = prepared.environment | {"TMPDIR": str(self._seen / "tmp")}
-        sink = LogSink(self._ctx, self.log_group, self.log_stream, self._home / "output.log")
+        sink = self._sink(self._home / "output.log")
         with self._lock:
             if self._stopping:
                 raise StartError("the endpoint was deleted")
             self._process = Process(command, environment, self._home / "work", sink)
             return self._process
+
+    def _sink(self, file: Path) -> Emit:
+        """Where the server's output goes."""
+        return LogSink(self._ctx, self.log_group, self.log_stream, file)
 
     def _wait_ready(self, process: Process, deadline: float) -> None:
         port_file = self._home / "port"
