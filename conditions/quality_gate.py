@@ -10,7 +10,7 @@ PASSED = "gate.passed"
 """Where evaluation.json says it: 1 or 0. A number, because of JsonGet nothing says what becomes of true and false."""
 
 
-def quality_gate_step(evaluate: Any, passed: list[Any], failed: list[Any]) -> Any:
+def quality_gate_step(evaluate: Any, passed: list[Any], failed: list[Any], branch: str = "") -> Any:
     """A ConditionStep: all rules met -> the steps `passed`, else the steps `failed`."""
     from sagemaker.core.workflow.conditions import ConditionEquals
     from sagemaker.core.workflow.functions import JsonGet
@@ -18,7 +18,7 @@ def quality_gate_step(evaluate: Any, passed: list[Any], failed: list[Any]) -> An
 
     decision = JsonGet(step_name=evaluate.name, property_file=PROPERTY_FILE, json_path=PASSED)
     return ConditionStep(
-        name="QualityGate",
+        name=f"QualityGate{branch}",
         description="Does the tuned model meet every rule?",
         conditions=[ConditionEquals(left=decision, right=1)],
         if_steps=passed,
@@ -26,16 +26,16 @@ def quality_gate_step(evaluate: Any, passed: list[Any], failed: list[Any]) -> An
     )
 
 
-def approved_already_step(register: Any, describe: Any, deploy: Any) -> Any:
+def approved_already_step(status: Any, describe: Any, deploy: Any, branch: str = "") -> Any:
     """A ConditionStep: a run that registers an approved model deploys it; otherwise a reviewer's approval does."""
     from sagemaker.core.workflow.conditions import ConditionEquals
     from sagemaker.mlops.workflow.condition_step import ConditionStep
 
     return ConditionStep(
-        name="ApprovedAlready",
+        name=f"ApprovedAlready{branch}",
         description="Was the model registered as approved?",
         depends_on=[describe],
-        conditions=[ConditionEquals(left=register.properties.ModelApprovalStatus, right="Approved")],
+        conditions=[ConditionEquals(left=status, right="Approved")],
         if_steps=[deploy],
         else_steps=[],
     )

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from common.dials import BUCKET
 from common.machines import fallback_problems, is_gpu
+from configuration.bedrock_config import Bedrock
 from configuration.custom_metrics import checking
 from configuration.endpoint_config import Endpoint
 from configuration.evaluation_config import Evaluation, Gate
@@ -132,6 +133,7 @@ class Training(Section):
     """How the model is tuned, and on what."""
 
     place = "training"
+    service: str = value_of("training.service")
     method: str = value_of("training.method")
     task: str = value_of("training.task")
     dpo_beta: float = value_of("training.dpo_beta")
@@ -235,6 +237,7 @@ class Config(Section):
     data: Data = Field(default_factory=Data, description="rows and their split")
     model: Model = Field(default_factory=Model, description="the base model")
     training: Training = Field(default_factory=Training, description="tuning")
+    bedrock: Bedrock = Field(default_factory=Bedrock, description="the branch that trains on Bedrock")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="comparison with the base")
     gate: Gate = Field(description="what the tuned model must reach")
     registry: Registry = Field(default_factory=Registry, description="model registry")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from common.bedrock_dials import BEDROCK, SERVICE
 from common.data_dials import DATA
 from common.dials import Dial
 from common.endpoint_dials import ENDPOINT
@@ -21,7 +22,7 @@ from common.training_dials import TRAINING
 from configuration.account_dials import ACCOUNT, IMAGES, MODEL, REGISTRY
 
 TABLE: tuple[Dial, ...] = (
-    *ACCOUNT, *DATA, *MODEL, *TRAINING, *EVALUATION, *JUDGE, *GATE, *REGISTRY, *ENDPOINT, *IMAGES,
+    *ACCOUNT, *DATA, *MODEL, SERVICE, *TRAINING, *BEDROCK, *EVALUATION, *JUDGE, *GATE, *REGISTRY, *ENDPOINT, *IMAGES,
 )  # fmt: skip
 """In the order of pipeline.yaml."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from common.bedrock_dials import on_demand_id
+
 if TYPE_CHECKING:
     from configuration.config import Config
 
@@ -68,6 +70,16 @@ class Names:
         return f"{self.prefix}-foundation"
 
     @property
+    def bedrock_stack(self) -> str:
+        return f"{self.prefix}-bedrock"
+
+    @property
+    def customize_queue(self) -> str:
+        """The URL of the queue that asks for customization jobs."""
+        suffix = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        return f"https://sqs.{self.region}.{suffix}/{self.account_id}/{self.prefix}-customize"
+
+    @property
     def deployment_stack(self) -> str:
         return f"{self.prefix}-deployment"
 
@@ -85,6 +97,11 @@ def base_model(config: Config) -> str:
     if base.startswith("s3://"):
         return base.rstrip("/") + "/"
     return f"s3://{Names.of(config).artifacts_bucket}/base-models/{base}/"
+
+
+def compared_with(config: Config) -> str:
+    """The base model of the Bedrock branch as Converse takes it."""
+    return config.bedrock.compared_with or on_demand_id(config.bedrock.base)
 
 
 def model_package_group(config: Config) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from common.dials import Dial
 from configuration.dials import by_parameter, configured
 from configuration.gate import parameter, rules, thresholds
-from configuration.names import base_model, endpoint_name, input_data_uri, model_package_group
+from configuration.names import base_model, compared_with, endpoint_name, input_data_uri, model_package_group
 
 if TYPE_CHECKING:
     from configuration.config import Config
@@ -19,6 +19,7 @@ APPROVAL = "ModelApprovalStatus"
 DERIVED = {
     "InputDataUri": input_data_uri,
     "BaseModel": base_model,
+    "BedrockComparedWith": compared_with,
     "ModelPackageGroupName": model_package_group,
     "EndpointName": endpoint_name,
 }

@@ -159,21 +159,25 @@ class Pipeline:
         from fmops.run import Run
         from pipelines import data as rows
         from pipelines import estimate, executions, power
+        from pipelines.local_setup import stand_in_for_bedrock
 
         chosen = {name: str(value) for name, value in (parameters or {}).items()}
         if data is not None:
             checked = rows.check(self.config, Path(data))
             self.say(checked)
             self.say(power.sentence(self.config, rows.rows_to_test(checked)))
+        on_bedrock = chosen.get("TrainingMethod", self.config.training.service) == "bedrock"
         if self.local:
             self.upsert()
+            if on_bedrock:
+                stand_in_for_bedrock(self.config, self.home)
         if data is not None:
             chosen["InputDataUri"] = rows.upload(self.config, self.session, Path(data))
         executions.check(self.session, self.config, chosen)
         rows.check_inputs(self.config, self.session, chosen)
-        if not self.local:
+        if not self.local and not on_bedrock:
             self.refuse_what_does_not_fit(chosen)
-        if self.local:
+        if self.local and not on_bedrock:
             estimate.announce(self.config, self.session, self.home, chosen, self.say)
         run = Run(self, executions.start(self.session, self.config, chosen))
         self.say(f"Started {self.config.name}, execution {run.id}.")

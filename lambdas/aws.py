@@ -48,6 +48,10 @@ class Clients:
         return _client("s3")
 
     @functools.cached_property
+    def bedrock(self) -> Any:
+        return _client("bedrock")
+
+    @functools.cached_property
     def cloudwatch(self) -> Any:
         return _client("cloudwatch")
 

@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 
 from digests import NAMES, digests
 from documents import Package, Request, Specification, s3_parts
+from registration import register
 from reports import Evaluation, Training, read_json
 
 SPECIFICATION = "Adapter"
@@ -94,6 +95,8 @@ def handler(event: Mapping[str, object], context: object = None) -> dict[str, st
     """Lambda's entry point."""
     import boto3
 
+    if event.get("command") == "register":
+        return register(boto3.client("sagemaker"), event)
     return describe(boto3.client("sagemaker"), boto3.client("s3"), read_order(event))
 
 
@@ -110,11 +113,13 @@ def describe(sagemaker: Any, s3: Any, order: Order) -> dict[str, str]:
         **gate_metadata(evaluation),
         **training_metadata(evaluation),
     }
-    has_adapter = _has_adapter(s3, order.adapter_uri)
+    # A model that Bedrock keeps has neither adapter nor archive to pin.
+    keeps_archive = "InferenceSpecification" in package
+    has_adapter = keeps_archive and _has_adapter(s3, order.adapter_uri)
     registered = package.get("CustomerMetadataProperties", {})
     # Recorded once: a repeat days later must not pin what was swapped in the meantime.
-    pinned = {name: registered[name] for name in NAMES if registered.get(name)} or digests(
-        s3, package, order.adapter_uri if has_adapter else ""
+    pinned = {name: registered[name] for name in NAMES if registered.get(name)} or (
+        digests(s3, package, order.adapter_uri if has_adapter else "") if keeps_archive else {}
     )
     facts |= pinned
     card = model_card(package, evaluation, data, facts, order)
@@ -179,7 +184,8 @@ def model_card(
     """A model package's card (its own JSON schema, 0.1.0), filled with what was measured and nothing else."""
     training = evaluation.get("training") or {}
     metadata = package.get("CustomerMetadataProperties", {})
-    artifacts = [item.get("ModelDataUrl", "") for item in package["InferenceSpecification"]["Containers"]]
+    containers = package.get("InferenceSpecification", {}).get("Containers", [])
+    artifacts = [package.get("SourceUri", ""), *(item.get("ModelDataUrl", "") for item in containers)]
     rows = metadata.get("input_data_uri", "")
     return {
         "model_overview": {

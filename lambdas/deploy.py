@@ -24,6 +24,7 @@ import datetime
 import json
 import os
 
+import bedrock_serving
 from aws import Busy, Clients, Refused
 from documents import Answer, Event, Log, answer
 from ledger import Ledger, in_state, logged_endpoints, timestamp
@@ -32,7 +33,7 @@ from rejecting import on_rejection
 from removal import undeploy
 from rollback import resume, roll_back
 from settling import next_queued, observe
-from starting import start, start_queued
+from starting import named_package, start, start_queued
 
 APPROVAL = "SageMaker Model Package State Change"
 ENDPOINT_CHANGES = ("SageMaker Endpoint State Change", "SageMaker Endpoint Deployment State Change")
@@ -59,10 +60,13 @@ def route(clients: Clients, event: Event, environment: Environment) -> Answer | 
         if named:
             return [settle(clients, named, environment)]
         return settle_all(clients, environment)
-    if command == "rollback":
-        return roll_back(clients, _ledger(clients, event["endpoint_name"], environment), event)
-    if command == "undeploy":
-        return undeploy(clients, _ledger(clients, event["endpoint_name"], environment))
+    if command in ("rollback", "undeploy"):
+        ledger = _ledger(clients, event["endpoint_name"], environment)
+        if ledger.endpoint.endswith(bedrock_serving.SUFFIX):
+            if command == "rollback":
+                return bedrock_serving.roll_back(clients, ledger, event, environment)
+            return bedrock_serving.undeploy(clients, ledger)
+        return roll_back(clients, ledger, event) if command == "rollback" else undeploy(clients, ledger)
     if command != "deploy":
         raise ValueError(f"{command!r} is not a command: deploy, rollback, undeploy, settle")
     return deploy(clients, event, environment, event.get("by", "pipeline"))
@@ -101,7 +105,10 @@ def _moment(event: Event) -> str:
 
 def deploy(clients: Clients, event: Event, environment: Environment, by: str) -> Answer:
     """Start a deployment; where no event of the endpoint will follow, look at it at once."""
-    started = start(clients, event, environment, by)
+    package = named_package(clients, event)
+    if bedrock_serving.is_on_bedrock(package):
+        return bedrock_serving.start(clients, package, event, environment, by)
+    started = start(clients, package, event, environment, by)
     if started.look_now:
         settle(clients, started.answer["endpoint_name"], environment)
     return started.answer
@@ -122,6 +129,8 @@ def settle_all(clients: Clients, environment: Environment) -> list[Answer]:
 def settle(clients: Clients, endpoint: str, environment: Environment) -> Answer:
     """Bring the log and the guards to what the endpoint has become, then begin what is queued for it."""
     ledger = _ledger(clients, endpoint, environment)
+    if endpoint.endswith(bedrock_serving.SUFFIX):
+        return bedrock_serving.settle(clients, ledger, environment)
     answered: Answer | None = None
     while True:
         seen = observe(clients, ledger, environment)

@@ -157,6 +157,7 @@ class Package(TypedDict, total=False):
     LastModifiedTime: datetime.datetime
     CustomerMetadataProperties: dict[str, str]
     InferenceSpecification: Specification
+    SourceUri: str
     AdditionalInferenceSpecifications: list[Specification]
 
 

@@ -97,8 +97,9 @@ class Ledger:
 def logged_endpoints(s3: Any, location: str) -> list[str]:
     """The endpoints that have a deployment log."""
     bucket, prefix = s3_parts(location)
-    keys = [key for key in list_keys(s3, bucket, prefix) if key.endswith(".json")]
-    return [key.removeprefix(prefix).removesuffix(".json") for key in keys]
+    names = [key.removeprefix(prefix) for key in list_keys(s3, bucket, prefix)]
+    # Adapters lie in a folder below.
+    return [name.removesuffix(".json") for name in names if name.endswith(".json") and "/" not in name]
 
 
 def find_deployment(log: Log, identity: str) -> Deployment | None:

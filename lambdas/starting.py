@@ -30,12 +30,17 @@ class Started:
     look_now: bool = False
 
 
-def start(clients: Clients, event: Event, environment: Environment, by: str) -> Started:
-    """Start the deployment of `event["model_package_arn"]`, unless there is a reason not to."""
+def named_package(clients: Clients, event: Event) -> Package:
+    """The version that an event is about. Raises ValueError without one, Refused where it isn't there."""
     arn = event.get("model_package_arn")
     if not arn:
         raise ValueError(f"The input names no model package: model_package_arn is expected, got {sorted(event)}")
-    package = describe_package(clients.sagemaker, arn)
+    return describe_package(clients.sagemaker, arn)
+
+
+def start(clients: Clients, package: Package, event: Event, environment: Environment, by: str) -> Started:
+    """Start the deployment of a version, unless there is a reason not to."""
+    arn = package["ModelPackageArn"]
     settings = _settings(event, package, environment)
     endpoint = settings["endpoint_name"]
     ledger = Ledger(clients.s3, environment["DEPLOYMENTS_URI"], endpoint)
@@ -76,7 +81,7 @@ def start_queued(clients: Clients, queued: Deployment, environment: Environment)
     if "challenger_weight" in queued:
         event["weight"] = queued["challenger_weight"]
     try:
-        started = start(clients, event, environment, queued["by"])
+        started = start(clients, named_package(clients, event), event, environment, queued["by"])
     except (Refused, ValueError) as error:
         _end_queued(ledger, queued, "failed", str(error))
         return Started(answer(endpoint, "failed", str(error), queued))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configuration.errors import UserError
+from pipelines import local_bedrock
 
 _ELSEWHERE = frozenset(
     {
@@ -47,6 +48,7 @@ def use_local(config: Config, config_path: Path) -> str:
         raise UserError(
             f"--local needs the packages of the extra 'local' ({error.name} is missing): pip install -e '.[local]'"
         ) from None
+    local_bedrock.point_at(home(config_path))
     try:
         info = control.up(home(config_path))
     except ControlError as error:

@@ -14,14 +14,20 @@ if TYPE_CHECKING:
 
     from configuration.config import Config
 
-TEMPLATE = "foundation.yaml"
+TEMPLATE, BEDROCK = "foundation.yaml", "bedrock.yaml"
 
 
 def bootstrap(config: Config, session: boto3.Session) -> str:
     """Deploy the buckets, the key and the roles; returns one sentence about what was done. Raises UserError."""
     names = Names.of(config)
-    done = deploy_stack(session, names.foundation_stack, TEMPLATE, foundation_parameters(config), config.aws.tags)
-    return f"The foundation is {done} (stack {names.foundation_stack} in {names.account_id}, {names.region})."
+    parameters, tags = foundation_parameters(config), config.aws.tags
+    done = deploy_stack(session, names.foundation_stack, TEMPLATE, parameters, tags)
+    bedrock = {name: parameters[name] for name in ("Prefix", "ImageRepositoryArns", "UseVpc")}
+    branch = deploy_stack(session, names.bedrock_stack, BEDROCK, bedrock, tags)
+    return (
+        f"The foundation is {done}, the Bedrock branch's roles {branch} (stacks {names.foundation_stack} and "
+        f"{names.bedrock_stack} in {names.account_id}, {names.region})."
+    )
 
 
 def foundation_parameters(config: Config) -> dict[str, str]:

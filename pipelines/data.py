@@ -125,6 +125,8 @@ def check_inputs(config: Config, session: boto3.Session, parameters: Mapping[str
     rows = parameters.get("InputDataUri") or input_data_uri(config)
     if not _may_have_objects(session, rows):
         raise UserError(f"There is nothing under {rows}. Upload rows there, or give a file: fmops start --data FILE")
+    if (parameters.get("TrainingMethod") or config.training.service) == "bedrock":
+        return  # Bedrock has the base model
     model = parameters.get("BaseModel") or base_model(config)
     if model.startswith("s3://") and not _may_have_objects(session, model):
         raise UserError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from configuration.errors import UserError
 from configuration.names import base_model, input_data_uri
-from pipelines import data
+from pipelines import data, local_bedrock
 
 if TYPE_CHECKING:
     import boto3
@@ -61,11 +61,21 @@ def upload_base_model(config: Config, session: boto3.Session, home: Path, say: C
         return
 
     say(f"Converting the base model once for {uri} (about 25 s) ...")
+    sent = data.upload_directory(config, session, converted(home), uri)
+    say(f"Uploaded the base model: {sent} files to {uri}")
+
+
+def stand_in_for_bedrock(config: Config, home: Path) -> None:
+    """Let the base model that arrives through pip stand in for Bedrock's. Raises UserError."""
+    local_bedrock.write(config, home, converted(home))
+
+
+def converted(home: Path) -> Path:
+    """The directory of the base model that arrives through pip, in Hugging Face layout; made once. Raises UserError."""
     # In a process of its own, so that torch's gigabyte is gone when it ends.
     script = data.ROOT / "examples" / "base_model.py"
     command = [sys.executable, str(script), "--cache", str(home / "base-model")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise UserError(result.stderr.strip().removeprefix("base_model: "))
-    sent = data.upload_directory(config, session, Path(result.stdout.strip()), uri)
-    say(f"Uploaded the base model: {sent} files to {uri}")
+    return Path(result.stdout.strip())

@@ -31,7 +31,7 @@ OPERATIONS = {
     "RegisterModel": ("CreateModelPackage", frozenset[str]()),
     "Model": ("CreateModel", frozenset({"ModelName"})),
 }
-OTHER_STEPS = {"Condition", "Lambda", "Fail"}
+OTHER_STEPS = {"Callback", "Condition", "Lambda", "Fail"}
 
 MAX_PARAMETERS = 200
 MAX_DEFINITION_CHARACTERS = 1_048_576
@@ -39,6 +39,7 @@ MAX_PARAMETER_CHARACTERS = 1024
 MAX_STEPS = 50
 STEP_NAME = re.compile(r"[A-Za-z0-9\-_]{1,64}")
 FUNCTION_ARN = re.compile(r"arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:function:[A-Za-z0-9_-]{1,64}")
+QUEUE_URL = re.compile(r"https://sqs\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/\d{12}/[A-Za-z0-9_-]{1,80}")
 REFERENCE = re.compile(r"^Steps\.([A-Za-z0-9\-_]+)")
 
 
@@ -195,6 +196,8 @@ def _check_step(
         yield from _check_conditions(step, by_name, defaults, metrics)
     elif kind == "Lambda" and not FUNCTION_ARN.fullmatch(step.get("FunctionArn", "")):
         yield Problem(name, "FunctionArn", f"{step.get('FunctionArn')!r} is not the ARN of a Lambda function")
+    elif kind == "Callback" and not QUEUE_URL.fullmatch(step.get("SqsQueueUrl", "")):
+        yield Problem(name, "SqsQueueUrl", f"{step.get('SqsQueueUrl')!r} is not the URL of an SQS queue")
     elif kind not in OTHER_STEPS:
         yield Problem(
             name, "Type", f"{kind} is not checked here; known: {', '.join(sorted({*OPERATIONS, *OTHER_STEPS}))}"

@@ -135,8 +135,10 @@ def processing_arguments(
     arguments: Mapping[str, Any],
     environment: Mapping[str, Any] | None = None,
     code: str = "",
+    role: str = "training",
+    isolated: bool = True,
 ) -> Any:
-    """Step arguments of a processing job that runs `folder/script`.
+    """Step arguments of a processing job that runs `folder/script`; without a network, where that is configured.
 
     `inputs` and `outputs` map names to S3 URIs; the container sees `/opt/ml/processing/{input,output}/<name>`.
     """
@@ -148,7 +150,7 @@ def processing_arguments(
 
     config, vpc = build.config, build.config.aws.vpc
     processor = Processor(
-        role=build.names.role("training"),
+        role=build.names.role(role),
         image_uri=training_image(config),
         entrypoint=["python3", f"{INPUT}/code/{script}"],
         instance_type=instance_type,
@@ -162,7 +164,7 @@ def processing_arguments(
         sagemaker_session=build.session,
         tags=build.tags,
         network_config=NetworkConfig(
-            enable_network_isolation=config.training.network_isolation,
+            enable_network_isolation=isolated and config.training.network_isolation,
             security_group_ids=list(vpc.security_group_ids) if vpc else None,
             subnets=list(vpc.subnets) if vpc else None,
         ),

@@ -8,23 +8,25 @@ from steps.common import Build, join, output_uri
 from steps.evaluate import ADAPTER_NAME, evaluation_uri
 from steps.prepare import data_report_uri
 
+NO_ADAPTER = "none"
 
-def describe_step(build: Build, register: Any, prepare: Any, evaluate: Any) -> Any:
+
+def describe_step(build: Build, package_arn: Any, prepare: Any, evaluate: Any, branch: str = "") -> Any:
     """A LambdaStep that writes what only the finished run knows; its output `gate` says how it passed."""
     from sagemaker.core.lambda_helper import Lambda
     from sagemaker.core.workflow.execution_variables import ExecutionVariables
     from sagemaker.mlops.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
 
     return LambdaStep(
-        name="Describe",
+        name=f"Describe{branch}",
         description="Give the version its model card, hashes, gate decision and adapter.",
         lambda_func=Lambda(function_arn=build.names.function("card"), session=build.session),
         inputs={
-            "model_package_arn": register.properties.ModelPackageArn,
+            "model_package_arn": package_arn,
             "pipeline_execution_arn": ExecutionVariables.PIPELINE_EXECUTION_ARN,
             "evaluation_uri": evaluation_uri(evaluate),
             "data_report_uri": data_report_uri(prepare),
-            "adapter_uri": join(output_uri(evaluate, ADAPTER_NAME), "/"),
+            "adapter_uri": NO_ADAPTER if branch else join(output_uri(evaluate, ADAPTER_NAME), "/"),
         },
         outputs=[
             LambdaOutput(output_name=name, output_type=LambdaOutputTypeEnum.String)

@@ -102,7 +102,7 @@ def evaluate_step(build: Build, prepare: Any, train: Any, base: Any, champion: A
             "output": f"{OUTPUT}/{OUTPUT_NAME}",
             "adapter-output": f"{OUTPUT}/{ADAPTER_NAME}",
             "rule": [rule_argument(build, rule) for rule in build.config.gate.rules],
-            **_own_files(build),
+            **own_files(build),
             **_fixed_sets(build)[1],
             **build.arguments(JUDGE if build.config.evaluation.judge.model else ()),
             **build.arguments(GATE),
@@ -163,7 +163,7 @@ def _step(
     )
 
 
-def _own_files(build: Build) -> dict[str, str]:
+def own_files(build: Build) -> dict[str, str]:
     """The user's files, which lie beside the code."""
     evaluation = build.config.evaluation
     given = {

@@ -8,13 +8,13 @@ from steps.common import Build
 from steps.evaluate import evaluation_uri
 
 
-def explain_step(build: Build, evaluate: Any) -> Any:
+def explain_step(build: Build, evaluate: Any, branch: str = "") -> Any:
     """A LambdaStep (lambdas/gate.py) with the output `message`."""
     from sagemaker.core.lambda_helper import Lambda
     from sagemaker.mlops.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
 
     return LambdaStep(
-        name="ExplainGate",
+        name=f"ExplainGate{branch}",
         description="Read which rule was missed, and by how much.",
         lambda_func=Lambda(function_arn=build.names.function("gate"), session=build.session),
         inputs={"command": "explain", "evaluation_uri": evaluation_uri(evaluate)},
@@ -22,12 +22,12 @@ def explain_step(build: Build, evaluate: Any) -> Any:
     )
 
 
-def gate_failed_step(explain: Any) -> Any:
+def gate_failed_step(explain: Any, branch: str = "") -> Any:
     """A FailStep: the run fails with the explanation as its reason."""
     from sagemaker.mlops.workflow.fail_step import FailStep
 
     return FailStep(
-        name="GateFailed",
+        name=f"GateFailed{branch}",
         description="The tuned model missed the gate; nothing is registered.",
         error_message=explain.properties.Outputs["message"],
     )

@@ -21,13 +21,15 @@ from steps.common import (
     processing_arguments,
     retries,
 )
-from steps.storage import outline_uri
+from steps.storage import bedrock_family, outline_uri
 
 if TYPE_CHECKING:
     from configuration.config import Config
 
 MANIFEST = "INPUT_MANIFEST"
 SPLITS = ("train", "validation", "test")
+BEDROCK_NAME = "bedrock"
+"""The output with what a family's customization job reads; empty where a SageMaker job trains."""
 DIALS = (*DATA, TASK)
 MODEL_DIALS = tuple(dial for dial in TRAINING if dial.argument in OF_THE_MODEL)
 BASE_MODEL = "base-model"
@@ -56,8 +58,8 @@ def prepare_step(build: Build, inputs: Any) -> Any:
             volume_gb=data.volume_gb,
             max_runtime_seconds=data.max_runtime_seconds,
             inputs=sources,
-            outputs={name: join(place, execution_id(), f"/{name}") for name in (*SPLITS, "report")},
-            arguments=prepare_arguments(build),
+            outputs={name: join(place, execution_id(), f"/{name}") for name in (*SPLITS, BEDROCK_NAME, "report")},
+            arguments={**prepare_arguments(build), "bedrock-family": bedrock_family(inputs)},
             # Part of the cache key, as the input's name is, so that new rows under the same name are read.
             environment={MANIFEST: inputs.properties.Outputs["manifest"]},
         ),

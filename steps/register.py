@@ -70,22 +70,26 @@ def server_environment(build: Build) -> dict[str, Any]:
     return {**settings, "OPTION_MAX_MODEL_LEN": build.parameters.text("MaxSeqLength")}
 
 
-def metadata(build: Build) -> dict[str, Any]:
+def metadata(build: Build, bedrock: bool = False) -> dict[str, Any]:
     """CustomerMetadataProperties, for lambdas/deploy.py and people: keys up to 128, values up to 256 characters."""
     text = build.parameters.text
-    return {
-        "input_data_uri": text("InputDataUri"),
+    tuned = {
         "base_model": text("BaseModel"),
         "method": text("FineTuningMethod"),
         "merged": str(build.config.training.merge).lower(),
-        **{f"code_{name}": build.code(name).sha256 for name in ("preparation", "training", "evaluation", "serving")},
+    }
+    code = ("preparation", "evaluation") if bedrock else ("preparation", "training", "evaluation", "serving")
+    return {
+        "input_data_uri": text("InputDataUri"),
+        **({"base_model": text("BedrockBaseModel"), "method": "bedrock"} if bedrock else tuned),
+        **{f"code_{name}": build.code(name).sha256 for name in code},
         "evaluation_rows": text("EvaluationRows"),
         **{setting: text(name) for setting, name in RUN_SETTINGS.items()},
-        "pipeline_execution": _execution_arn(),
+        "pipeline_execution": execution_arn(),
     }
 
 
-def _execution_arn() -> Any:
+def execution_arn() -> Any:
     from sagemaker.core.workflow.execution_variables import ExecutionVariables
 
     return ExecutionVariables.PIPELINE_EXECUTION_ARN

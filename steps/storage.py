@@ -10,7 +10,7 @@ from common.training_dials import TRAINING, WITHOUT_EFFECT
 from configuration.code import shipped
 from steps.common import Build, join
 
-OUTPUTS = ("manifest", "base", "run", "objects", "base_model")
+OUTPUTS = ("manifest", "base", "run", "objects", "base_model", "bedrock_family")
 
 
 def inputs_step(build: Build) -> Any:
@@ -33,7 +33,15 @@ def inputs_step(build: Build) -> Any:
         name="Inputs",
         description="Look at what lies under the rows and the base model.",
         lambda_func=_function(build),
-        inputs={"command": "look", "outlines": f"s3://{build.names.training_data_bucket}/outlines/", **decides},
+        inputs={
+            "command": "look",
+            "outlines": f"s3://{build.names.training_data_bucket}/outlines/",
+            "training_method": parameters["TrainingMethod"],
+            "bedrock_base_model": parameters["BedrockBaseModel"],
+            # An input of a job has to be there; this one is, and holds no model.
+            "otherwise": build.ship("preparation"),
+            **decides,
+        },
         outputs=_outputs(OUTPUTS),
     )
 
@@ -41,6 +49,11 @@ def inputs_step(build: Build) -> Any:
 def outline_uri(inputs: Any) -> Any:
     """Where the base model's small files and the headers of its weights lie, for Prepare; not for one on a hub."""
     return inputs.properties.Outputs["base_model"]
+
+
+def bedrock_family(inputs: Any) -> Any:
+    """The base model for whose family Prepare writes rows; "none" where a SageMaker job trains."""
+    return inputs.properties.Outputs["bedrock_family"]
 
 
 def checkpoints_uri(build: Build, inputs: Any) -> Any:
