@@ -95,7 +95,7 @@ def _conversation(row: Mapping[str, Any], family: Family) -> Size:
     _only(row, ("schemaVersion", "system", "messages") if parts else ("system", "messages"), "the row")
     if parts:
         _schema(row, family)
-        system = _system_parts(row.get("system"), family)
+        system = _system_parts(row, family)
     else:
         system = [_text(row, "system", "the row", family)] if "system" in row else []
     messages = _messages(row)
@@ -118,22 +118,24 @@ def _conversation(row: Mapping[str, Any], family: Family) -> Size:
 
 
 def _schema(row: Mapping[str, Any], family: Family) -> None:
-    version = row.get("schemaVersion")
-    if family.name == "nova" and version is None:  # "can be any string value"; AWS's validator lets it be absent
+    """AWS's validators let it be absent. Nova's guide: "any string value"; Llama's validator: this one."""
+    version = row.get("schemaVersion", SCHEMA)
+    if family.name == "nova" and version is None:
         return
-    if "schemaVersion" not in row:
-        raise RowError("missing field", f'the row has no schemaVersion; it is "{SCHEMA}"')
     if not isinstance(version, str):
         raise RowError("wrong type", f'schemaVersion is "{SCHEMA}", not {kind_of_value(version)}')
     if family.name != "nova" and version != SCHEMA:
         raise RowError("wrong value", f'schemaVersion is "{SCHEMA}", not {version[:40]!r}')
 
 
-def _system_parts(system: Any, family: Family) -> list[str]:
-    if system is None:
+def _system_parts(row: Mapping[str, Any], family: Family) -> list[str]:
+    system = row.get("system", [])
+    if family.name == "nova" and system is None:
         return []
     if not isinstance(system, list):
         raise RowError("wrong type", f'system must be a list with one {{"text": "..."}}, not {kind_of_value(system)}')
+    if family.name != "nova" and "system" in row and not system:
+        raise RowError("empty content", "system is an empty list; leave it out where there is no system message")
     if len(system) > 1:
         raise RowError("several system messages", f"system has {len(system)} parts; one is taken")
     for part in system:

@@ -272,7 +272,8 @@ _MESSAGES_TO_PAIRS: dict[str, Case] = {
     "Bedrock's conversation": (line({**SCHEMA, "messages": TURNS}), "another form: bedrock-conversation-2024"),
 }
 _LLAMA_SCHEMA: dict[str, Case] = {
-    "no schema": (line({"messages": TURNS}), "no schemaVersion"),
+    "an empty system": (line({**SCHEMA, "system": [], "messages": TURNS}), "system is an empty list"),
+    "a system that is null": (line({**SCHEMA, "system": None, "messages": TURNS}), "system must be a list .* not null"),
     "another schema": (line({"schemaVersion": "2023", "messages": TURNS}), "not '2023'"),
     "null for a schema": (line({"schemaVersion": None, "messages": TURNS}), "not null"),
 }
@@ -311,7 +312,7 @@ _TWICE = [*TURNS, asked(parts("3")), answered(parts("4", "5"))]
 _CONVERSATIONS: dict[str, bytes] = {
     "plain": line({**SCHEMA, "messages": TURNS}),
     "with a system message": line({**SCHEMA, "system": parts("s"), "messages": TURNS}),
-    "without any": line({**SCHEMA, "system": [], "messages": TURNS}),
+    "no schema": line({"messages": TURNS}),
     "two turns, two parts": line({**SCHEMA, "messages": _TWICE}),
     "any order of names": line({"messages": [{"content": parts("a"), "role": "user"}, TURNS[1]], **SCHEMA}),
     "words that come near": line({**SCHEMA, "messages": [asked(parts("User : system: user: bot")), TURNS[1]]}),
@@ -320,12 +321,13 @@ _CONVERSATIONS: dict[str, bytes] = {
 GOOD: dict[str, dict[str, bytes]] = {
     "nova": {
         **_CONVERSATIONS,
-        "no schema": line({"messages": TURNS}),
+        "no system message": line({**SCHEMA, "system": [], "messages": TURNS}),
+        "null for one": line({"schemaVersion": None, "system": None, "messages": TURNS}),
         "any schema": line({"schemaVersion": "mine", "messages": TURNS}),
         "ten images": line({**SCHEMA, "messages": [asked([{"text": "a"}, *[IMAGE] * 10]), TURNS[1]]}),
         "an image alone": line({**SCHEMA, "messages": [asked([IMAGE]), TURNS[1]]}),
         "a video": line({**SCHEMA, "messages": [asked([VIDEO, {"text": "a"}]), TURNS[1]]}),
-        "100,000 characters": line({**SCHEMA, "messages": [asked(parts("a" * 100_000)), TURNS[1]]}),
+        "90,000 characters": line({**SCHEMA, "messages": [asked(parts("a" * 90_000)), TURNS[1]]}),
     },
     NOVA_MICRO: _CONVERSATIONS,
     "claude": {
@@ -333,7 +335,7 @@ GOOD: dict[str, dict[str, bytes]] = {
         "with a system message": line({"system": "s", "messages": [asked(), answered()]}),
         "two turns": line({"messages": [asked(), answered(), asked("3"), answered("4")], "system": "Human: x"}),
         "words that come near": line({"messages": [asked("Human: a Assistant: b"), answered("User: [EOS]")]}),
-        "100,000 characters": line({"messages": [asked("a" * 100_000), answered()]}),
+        "90,000 characters": line({"messages": [asked("a" * 90_000), answered()]}),
     },
     "llama": {**_PAIRS, "long": line({"prompt": "a" * 90_000, "completion": "b" * 6_000})},
     LLAMA_3_2: _CONVERSATIONS,
