@@ -29,11 +29,11 @@ SHAPES: dict[Form, str] = {
 }
 TEXTS = '{"input": "..."}'
 """What continued pre-training takes, whatever the family."""
-MB, GB = 1000**2, 1000**3  # the smaller reading of the pages' "100 MB" and "1 GB"
+MB, GB = 1024**2, 1024**3  # as AWS's validator for Claude reads "10 GB"
 DOCUMENTED = 6.0
 """Characters per token, by which the pages tell prompts and completions."""
-SAFE = 3.5
-"""Characters of ASCII per token where no page gives a figure; any other character counts as a token of its own."""
+SAFE = 3.0
+"""Characters of ASCII per token in conversations, by AWS's validator for Claude; others count as a token each."""
 _WORDS_OF_NOVA = (
     "System:", "SYSTEM:", "User:", "USER:", "Bot:", "BOT:", "Assistant:", "ASSISTANT:", "Thought:", "[EOS]", "<image>",
     "<video>",

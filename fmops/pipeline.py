@@ -208,6 +208,25 @@ class Pipeline:
             raise UsageProblem(f"{data}: there is no such file.")
         return look.look(self.config, self.home, Path(data), Path(model) if model else None, rows or look.ROWS)
 
+    def check_data(
+        self, data: Path | str, target: str = "sagemaker", epochs: int | None = None
+    ) -> tuple[list[str], bool]:
+        """Whether a local file of rows can be used as it is, after the lines that say so.
+
+        By Prepare, or with `target` a family (nova, claude, llama, titan, cohere) or base model by a fine-tuning job on
+        Bedrock, of which `epochs` tells what it is paid for; pipeline.yaml isn't read then. No account, no network.
+        """
+        from configuration.errors import UsageProblem
+        from pipelines import data_check
+
+        if target != data_check.SAGEMAKER:
+            return data_check.check_for_bedrock(Path(data), target, epochs)
+        if epochs is not None:
+            raise UsageProblem(
+                "--epochs is for a job on Bedrock: name one with --for; training's are in pipeline.yaml."
+            )
+        return data_check.check_for_sagemaker(self.config, Path(data))
+
     def run(self, execution: str | None = None) -> Run:
         """A run by its execution's id or ARN; without one the latest."""
         from fmops.run import Run

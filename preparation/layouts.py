@@ -28,6 +28,8 @@ USUAL = frozenset(
     (*MESSAGES, *PROMPTS, *COMPLETIONS, *CHOSEN, *REJECTED, *TEXTS, *INPUTS, *SYSTEMS, *HISTORIES, *TOOLS)
 )
 """Names that make an object a row."""
+MARK = "schemaVersion"
+"""With which Bedrock's conversations say that they are such; it holds nothing of the row."""
 OTHER_TASK = "another task's row"
 """The reason of a row that belongs to another task; one of them ends the run."""
 
@@ -84,7 +86,7 @@ class Layout:
     def ignored(self, names: Sequence[str]) -> list[str]:
         """The columns that no part of a row comes from."""
         used = set(asdict(self).values())
-        return [str(name) for name in names if name not in used]
+        return [str(name) for name in names if name not in used and not (self.messages and name == MARK)]
 
 
 def find_layout(names: Sequence[str], columns: Columns, task: str = "sft") -> Layout:
@@ -140,6 +142,8 @@ class _Finder:
         text = self.find("", TEXTS)
         if text is not None and prompt is None and completion is None:
             return Layout(text=text, **shared)
+        if self.by_name.keys() == {INPUTS[0]} and not columns.prompt:  # Bedrock's form of a text
+            return Layout(text=self.by_name[INPUTS[0]], **shared)
         for part, found, usual in (
             ("prompt", prompt, (*PROMPTS, *MESSAGES[:1], *TEXTS)),
             ("completion", completion, COMPLETIONS),

@@ -12,6 +12,7 @@ instruction/input/output, prompt/completion, conversations (conversations.py) or
     report/data_report.json                  counts: rows_in = rows_out + rejected + duplicates + what filters take out
     report/rejected.jsonl                    {"file", "line", "reason", "row"}, also of what filters take out
     report/model_check.json                  with --base-model: what was found about it
+    bedrock/  report/bedrock_check.json      with --bedrock-family: the same rows for a Bedrock job (bedrock_files.py)
 
 Rows that begin with the same prompt, or have the same value in --group-column, never stand in two splits (splits.py),
 and none of these stays empty. Memory stays flat but for 16 bytes per row. With --base-model (its small files, and the
@@ -34,6 +35,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from bedrock_files import write_family
 from filters import Filters
 from layouts import NAMED, Columns
 from measurable import refuse
@@ -47,6 +49,7 @@ from workers import collect_seldom, convert, processes_for
 from writing import Tally, Writer, write_report
 
 from common.base_model import model_directory
+from common.bedrock_families import FAMILIES, Family, find_family
 from common.data_dials import DATA
 from common.dials import add_arguments
 from common.failure import JobError, report_failure
@@ -87,6 +90,7 @@ class Options:
     base_model: Path | None = None
     trained: argparse.Namespace | None = None
     """The dials of training that the base model is checked with."""
+    bedrock: Family | None = None
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -103,6 +107,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--needs", default="", metavar="LIST", help="what the gate's metrics need of the test rows: json,labels=50"
     )
+    parser.add_argument(
+        "--bedrock-family", default="", metavar="FAMILY",
+        help=f"also write what a Bedrock job wants: {', '.join(FAMILIES)}, or a base model's id (default: none)",
+    )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
         "--look", action="store_true", help="as --check, but write what was found, even if the data can't be used"
@@ -119,6 +127,12 @@ def parse(arguments: list[str] | None = None) -> Options:
     shares = Shares(given.train_share, given.validation_share, given.test_share)
     if not given.check and given.output is None:
         parser.error("--output is missing: the directory to write to")
+    bedrock = find_family(given.bedrock_family)
+    if given.bedrock_family.strip() and bedrock is None:
+        parser.error(
+            f"--bedrock-family {given.bedrock_family!r}: no such family or model; allowed: {', '.join(FAMILIES)}, or a "
+            "base model's id such as amazon.nova-micro-v1:0:128k"
+        )
     named: dict[str, Any] = {name: (getattr(given, f"{name}_column") or "").strip() for name in NAMED}
     columns = Columns(**named)
     asked: dict[str, Any] = {name: getattr(given, name) for name in FILTERS}
@@ -127,7 +141,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     output = None if given.check else given.output
     return Options(given.input, output, columns, shares, given.max_rejected_share, given.minimum_rows, given.seed,
                    given.task, given.answers_for, given.needs, filters, given.check, given.look, given.check_rows,
-                   given.processes, given.message_file, given.base_model, given)  # fmt: skip
+                   given.processes, given.message_file, given.base_model, given, bedrock)  # fmt: skip
 
 
 def run(options: Options) -> Tally:
@@ -159,6 +173,8 @@ def run(options: Options) -> Tally:
         write_report(options.output, tally.report(settings) | ({"problem": problem} if problem else {}))
     if problem:
         raise JobError(problem)
+    if options.bedrock is not None and options.output is not None and not options.look:
+        write_family(options.output, options.bedrock, options.max_rejected_share)
     if options.base_model is not None and options.output is not None:
         check_base_model(options.base_model, options.output, Wanted.of(options.trained))
     return tally

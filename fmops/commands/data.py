@@ -1,4 +1,4 @@
-"""`fmops data look`: what Prepare and Train make of rows, before anything runs."""
+"""`fmops data look` and `check`: what Prepare, Train and Bedrock's jobs make of rows, before anything runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.terminal import say
 
 @click.group()
 def data() -> None:
-    """Your rows, as the pipeline reads them: look."""
+    """Your rows, before anything runs: look, check."""
 
 
 @data.command()
@@ -39,4 +39,25 @@ def look(pipeline: Pipeline, file: Path, html: Path | None, model: Path | None, 
         html.write_text(page(found), "utf-8", errors="backslashreplace")
         say(f"\nPage: {html}")
     if not found.usable:
+        raise click.exceptions.Exit(1)
+
+
+@data.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--for", "target", metavar="TARGET", default="sagemaker", show_default=True,
+              help="sagemaker, nova, claude, llama, titan, cohere, or the id of a base model on Bedrock.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(min=1, max=100), metavar="N",
+              help="Passes that a job on Bedrock is paid for [default: as many as Bedrock makes].")  # fmt: skip
+@target_options
+def check(pipeline: Pipeline, file: Path, target: str, epochs: int | None) -> None:
+    """Say whether a file of rows can be used as it is.
+
+    For sagemaker: whether Prepare takes it, by pipeline.yaml. For the others, without pipeline.yaml: whether a
+    fine-tuning job on Bedrock does, line by line: counts, the first bad rows with reasons, the job's tokens. Exit code
+    1: it would be refused.
+    """
+    found, good = pipeline.check_data(file, target, epochs)
+    for line in found:
+        say(line)
+    if not good:
         raise click.exceptions.Exit(1)
