@@ -156,9 +156,10 @@ class Pipeline:
         `data` the run reads what pipeline.yaml names. On this machine it is said first when training will take more
         than ten minutes.
         """
+        from common.bedrock_dials import on_demand_id
         from fmops.run import Run
+        from pipelines import bedrock_base, estimate, executions, power
         from pipelines import data as rows
-        from pipelines import estimate, executions, power
         from pipelines.local_setup import stand_in_for_bedrock
 
         chosen = {name: str(value) for name, value in (parameters or {}).items()}
@@ -166,7 +167,9 @@ class Pipeline:
             checked = rows.check(self.config, Path(data))
             self.say(checked)
             self.say(power.sentence(self.config, rows.rows_to_test(checked)))
-        on_bedrock = chosen.get("TrainingMethod", self.config.training.service) == "bedrock"
+        on_bedrock = bedrock_base.on_bedrock(self.config, chosen)
+        if on_bedrock and "BedrockBaseModel" in chosen and self.config.bedrock.compared_with is None:
+            chosen.setdefault("BedrockComparedWith", on_demand_id(chosen["BedrockBaseModel"]))
         if self.local:
             self.upsert()
             if on_bedrock:
@@ -174,6 +177,8 @@ class Pipeline:
         if data is not None:
             chosen["InputDataUri"] = rows.upload(self.config, self.session, Path(data))
         executions.check(self.session, self.config, chosen)
+        if on_bedrock:
+            bedrock_base.check(self.config, self.session, chosen)
         rows.check_inputs(self.config, self.session, chosen)
         if not self.local and not on_bedrock:
             self.refuse_what_does_not_fit(chosen)

@@ -1,7 +1,7 @@
 """Looks at what a run reads, and clears what it needs no more. Runs in AWS Lambda (python3.12) as <prefix>-storage.
 
     {"command": "look", "input_data_uri": "s3://...", "base_model": "s3://...", "outlines": "s3://.../outlines/",
-     "training_method": "sagemaker" | "bedrock", "bedrock_base_model": "amazon.nova-...", "otherwise": "s3://...",
+     "service": "sagemaker" | "bedrock", "bedrock_base_model": "amazon.nova-...", "otherwise": "s3://...",
      ...all that decides about the training}
  -> {"manifest": "9f86d0...", "base": "60303a...", "run": "4a1c9e...", "objects": "12",
      "base_model": "s3://.../outlines/5d41.../", "bedrock_family": "none" | "amazon.nova-..."}
@@ -50,7 +50,7 @@ def look(s3: Any, run: Mapping[str, str]) -> dict[str, str]:
     """Digests of what lies under the inputs, alone and together with everything else that decides about a training."""
     run = dict(run)
     outlines, otherwise = run.pop("outlines", ""), run.pop("otherwise", "")
-    on_bedrock, base = run.pop("training_method", "") == "bedrock", run.pop("bedrock_base_model", "")
+    on_bedrock, base = run.pop("service", "") == "bedrock", run.pop("bedrock_base_model", "")
     rows, model, outline = _found(s3, run["input_data_uri"]), {}, ""
     if not rows:
         raise ValueError(f"There is nothing under {run['input_data_uri']}, so there is nothing to train on.")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from configuration.errors import UsageProblem, UserError
 from configuration.names import Names, base_model, input_data_uri
 from pipelines.aws import s3_parts
+from pipelines.bedrock_base import on_bedrock
 
 if TYPE_CHECKING:
     import boto3
@@ -125,7 +126,7 @@ def check_inputs(config: Config, session: boto3.Session, parameters: Mapping[str
     rows = parameters.get("InputDataUri") or input_data_uri(config)
     if not _may_have_objects(session, rows):
         raise UserError(f"There is nothing under {rows}. Upload rows there, or give a file: fmops start --data FILE")
-    if (parameters.get("TrainingMethod") or config.training.service) == "bedrock":
+    if on_bedrock(config, parameters):
         return  # Bedrock has the base model
     model = parameters.get("BaseModel") or base_model(config)
     if model.startswith("s3://") and not _may_have_objects(session, model):

@@ -63,6 +63,7 @@ CHECK_ROWS = 200_000
 FILTERS = tuple(field.name for field in fields(Filters))
 MODEL_DIALS = tuple(dial for dial in TRAINING if dial.argument in OF_THE_MODEL)
 MODEL_CHECK = "report/model_check.json"
+NO_FAMILY = "none"
 MODEL_ROWS = 20_000
 """Rows of each split that the base model's chat template is held against."""
 
@@ -108,8 +109,9 @@ def parse(arguments: list[str] | None = None) -> Options:
         "--needs", default="", metavar="LIST", help="what the gate's metrics need of the test rows: json,labels=50"
     )
     parser.add_argument(
-        "--bedrock-family", default="", metavar="FAMILY",
-        help=f"also write what a Bedrock job wants: {', '.join(FAMILIES)}, or a base model's id (default: none)",
+        "--bedrock-family", default=NO_FAMILY, metavar="FAMILY",
+        help=f"also write what a Bedrock job wants: {', '.join(FAMILIES)}, or a base model's id (default: none); then "
+        "--base-model is not looked at",
     )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="only say whether the data can be used; writes nothing")
     parser.add_argument(
@@ -128,7 +130,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     if not given.check and given.output is None:
         parser.error("--output is missing: the directory to write to")
     bedrock = find_family(given.bedrock_family)
-    if given.bedrock_family.strip() and bedrock is None:
+    if given.bedrock_family.strip() not in ("", NO_FAMILY) and bedrock is None:
         parser.error(
             f"--bedrock-family {given.bedrock_family!r}: no such family or model; allowed: {', '.join(FAMILIES)}, or a "
             "base model's id such as amazon.nova-micro-v1:0:128k"
@@ -175,7 +177,7 @@ def run(options: Options) -> Tally:
         raise JobError(problem)
     if options.bedrock is not None and options.output is not None and not options.look:
         write_family(options.output, options.bedrock, options.max_rejected_share)
-    if options.base_model is not None and options.output is not None:
+    elif options.base_model is not None and options.output is not None:
         check_base_model(options.base_model, options.output, Wanted.of(options.trained))
     return tally
 

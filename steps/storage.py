@@ -36,7 +36,7 @@ def inputs_step(build: Build) -> Any:
         inputs={
             "command": "look",
             "outlines": f"s3://{build.names.training_data_bucket}/outlines/",
-            "training_method": parameters["TrainingMethod"],
+            "service": parameters["TrainingMethod"],
             "bedrock_base_model": parameters["BedrockBaseModel"],
             # An input of a job has to be there; this one is, and holds no model.
             "otherwise": build.ship("preparation"),

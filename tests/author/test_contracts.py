@@ -20,6 +20,7 @@ from pipelines.requests import Later, resolve
 from steps.prepare import data_arguments
 from steps.train import METRICS as METRIC_LINES
 from tests.support.bundles import bundled
+from tests.support.definitions import step_of
 from tests.support.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,9 +31,12 @@ LEAVES = ("candidate", "base", "base_few_shot", "improvement")
 
 def arguments(definition: dict[str, Any], name: str) -> dict[str, Any]:
     """A step's request with the parameters' defaults filled in."""
-    [step] = [step for step in definition["Steps"] if step["Name"] == name]
+    step = step_of(definition, name)
     defaults = {item["Name"]: item["DefaultValue"] for item in definition["Parameters"]}
     resolved: dict[str, Any] = resolve(step["Arguments"], defaults)
+    words = resolved.get("AppSpecification", {}).get("ContainerArguments", [])
+    if "--bedrock-family" in words:
+        words[words.index("--bedrock-family") + 1] = "none"  # what Inputs says where a SageMaker job trains
     return resolved
 
 
@@ -139,10 +143,15 @@ def test_prepare_writes_what_the_other_steps_read(definition: dict[str, Any], co
     assert (checked["version"], checked["refusals"]) == (1, [])
     assert checked["facts"]["positions"] == {"message": "1024 tokens, prompt and answer together", "value": 1024}
     written = {path.parent.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.json*")}
-    assert written == {output["OutputName"] for output in outputs}
+    assert written == {output["OutputName"] for output in outputs} - {"bedrock"}
     report = json.loads((tmp_path / "out" / "report" / "data_report.json").read_text())
     assert report["rows_in"] == 200 == report["rows_out"] + report["rejected"] + report["duplicates"]
     assert all(report["splits"][split] for split in ("train", "validation", "test"))
+    # Where Bedrock trains, the same rows also stand in its family's form, and no base model is looked at.
+    words[words.index("none")] = "amazon.nova-micro-v1:0:128k"
+    words[words.index(places["/opt/ml/processing/input/base-model"])] = str(tmp_path)
+    assert run("preparation/prepare.py", *words).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "bedrock").iterdir()) == ["train.jsonl", "validation.jsonl"]
 
     looked = run("preparation/prepare.py", "--check", "--input", str(rows), *data_arguments(config))
     assert looked.returncode == 0, looked.stderr

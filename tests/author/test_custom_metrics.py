@@ -15,6 +15,7 @@ from configuration.layers import load_config
 from configuration.parameters import defaults, with_overrides
 from pipelines.finetuning import definition
 from pipelines.validate import validate
+from tests.support.definitions import step_of
 
 SOURCE = (Path(__file__).resolve().parents[1] / "support" / "own_metrics.py").read_text("utf-8")
 GATE = """gate:
@@ -61,7 +62,7 @@ def test_validate_takes_their_paths_and_calls_them(config: Config, tmp_path: Pat
 
 def test_the_file_goes_with_the_code_and_decides_about_its_name(config: Config, tmp_path: Path) -> None:
     def evaluate(of: Config, name: str = "Evaluate") -> tuple[str, list[str]]:
-        [step] = [step for step in json.loads(definition(of))["Steps"] if step["Name"] == name]
+        step = step_of(json.loads(definition(of)), name)
         [code] = [place for place in step["Arguments"]["ProcessingInputs"] if place["InputName"] == "code"]
         words = step["Arguments"]["AppSpecification"]["ContainerArguments"]
         return code["S3Input"]["S3Uri"], words

@@ -20,6 +20,7 @@ from configuration.layers import load_config
 from configuration.parameters import defaults
 from pipelines.finetuning import build_definition
 from tests.author.golden import GOLDEN, normalise
+from tests.support.definitions import all_steps, step_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ["pipelines", "steps", "conditions", "preparation", "training", "evaluation", "serving", "lambdas", "common"]
@@ -135,23 +136,11 @@ def test_everything_that_the_definition_names_is_there_to_upload(config: Config)
 
 def jobs(definition: dict[str, Any]) -> list[dict[str, Any]]:
     """The steps that run jobs."""
-    return [step for step in definition["Steps"] if step["Type"] in ("Processing", "Training")]
-
-
-def step_of(definition: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(step for step in definition["Steps"] if step["Name"] == name)
-
-
-def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = []
-    for step in steps:
-        inner = step["Arguments"].get("IfSteps", []) + step["Arguments"].get("ElseSteps", [])
-        found += [step, *(all_steps(inner) if step["Type"] == "Condition" else [])]
-    return found
+    return [step for step in all_steps(definition) if step["Type"] in ("Processing", "Training")]
 
 
 def test_steps_and_parameters(definition: dict[str, Any], config: Config) -> None:
-    steps = {step["Name"]: step["Type"] for step in all_steps(definition["Steps"])}
+    steps = {step["Name"]: step["Type"] for step in all_steps(definition)}
     assert steps == {
         "Inputs": "Lambda",
         "Prepare": "Processing",
@@ -168,6 +157,16 @@ def test_steps_and_parameters(definition: dict[str, Any], config: Config) -> Non
         "Deploy": "Lambda",
         "ExplainGate": "Lambda",
         "GateFailed": "Fail",
+        "ChooseMethod": "Condition",
+        "CustomizeBedrock": "Callback",
+        "EvaluateBedrock": "Processing",
+        "QualityGateBedrock": "Condition",
+        "RegisterBedrock": "Lambda",
+        "DescribeBedrock": "Lambda",
+        "ApprovedAlreadyBedrock": "Condition",
+        "DeployBedrock": "Lambda",
+        "ExplainGateBedrock": "Lambda",
+        "GateFailedBedrock": "Fail",
     }
     assert {item["Name"]: item["DefaultValue"] for item in definition["Parameters"]} == defaults(config)
     used = json.dumps(definition["Steps"])
@@ -228,7 +227,7 @@ def test_what_the_base_and_the_champion_score_does_not_wait_for_training(
     tree = config.model_dump()
     tree["gate"]["rules"] = [rule for rule in tree["gate"]["rules"] if rule["against"] != "champion"]
     alone = json.loads(build_definition(Config.model_validate(tree))[0])
-    assert not [step for step in alone["Steps"] if "Champion" in step["Name"]], "nobody asks for it"
+    assert not [step for step in all_steps(alone) if "Champion" in step["Name"]], "nobody asks for it"
     inputs = {item["InputName"] for item in step_of(alone, "Evaluate")["Arguments"]["ProcessingInputs"]}
     assert inputs == {"code", "model", "test", "train", "base-scores"}, "a merged model needs no base beside it"
 
@@ -292,7 +291,7 @@ def test_the_sdks_driver_sets_up_efa(definition: dict[str, Any]) -> None:
 
     both = {*utils.SM_EFA_NCCL_INSTANCES} & {*utils.SM_EFA_RDMA_INSTANCES}
     assert both >= {"ml.p4d.24xlarge", "ml.p5.48xlarge"}
-    (train,) = [step for step in definition["Steps"] if step["Name"] == "Train"]
+    train = step_of(definition, "Train")
     environment = train["Arguments"]["Environment"]
     assert not [name for name in environment if name.startswith(("FI_", "NCCL_", "RDMAV_"))]
     driver = Path(utils.__file__).parents[1] / "distributed_drivers" / "torchrun_driver.py"
@@ -341,7 +340,7 @@ def test_tensorboard_and_mlflow_are_configured_where_asked_for(config: Config, d
 def test_the_input_mode_is_that_of_the_rows_alone(config: Config, mode: str) -> None:
     tree = config.model_dump()
     tree["training"]["input_mode"] = mode
-    steps = json.loads(build_definition(Config.model_validate(tree))[0])["Steps"]
+    steps = all_steps(json.loads(build_definition(Config.model_validate(tree))[0]))
     [train] = [step["Arguments"] for step in steps if step["Name"] == "Train"]
     modes = {channel["ChannelName"]: channel["InputMode"] for channel in train["InputDataConfig"]}
     rows = {name: modes.pop(name) for name in ("train", "validation")}

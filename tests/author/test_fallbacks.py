@@ -15,6 +15,7 @@ from pipelines.endpoint import instances
 from pipelines.finetuning import definition
 from pipelines.overrides import check_overrides
 from pipelines.validate import validate, validate_definition
+from tests.support.definitions import step_of
 
 ON_DEMAND = {"spot": False, "fallback_instance_types": ["ml.g6.2xlarge", "ml.g5.4xlarge"]}
 HANDLER = {"server": "handler"}
@@ -28,7 +29,7 @@ def changed(config: Config, **sections: dict[str, Any]) -> Config:
 
 
 def train(config: Config) -> dict[str, Any]:
-    [step] = [step for step in json.loads(definition(config))["Steps"] if step["Name"] == "Train"]
+    step = step_of(json.loads(definition(config)), "Train")
     found: dict[str, Any] = step["Arguments"]
     return found
 
@@ -106,7 +107,7 @@ def test_types_that_the_api_does_not_know_are_named(config: Config) -> None:
 
 def test_a_volume_key_is_refused_wherever_the_type_with_local_disks_stands(config: Config) -> None:
     tree = json.loads(definition(changed(config, training=ON_DEMAND)))
-    [step] = [step for step in tree["Steps"] if step["Name"] == "Train"]
+    step = step_of(tree, "Train")
     cluster = step["Arguments"]["ResourceConfig"]
     cluster["VolumeKmsKeyId"] = "arn:aws:kms:us-east-1:111122223333:key/k"
     cluster["InstancePreferences"] = [{"InstanceType": "ml.p3.2xlarge"}, {"InstanceType": "ml.g5.2xlarge"}]

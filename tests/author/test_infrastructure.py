@@ -17,15 +17,19 @@ from configuration.config import Config
 from configuration.names import Names
 from pipelines.bootstrap import foundation_parameters
 from pipelines.publish import deployment_parameters
+from tests.support.definitions import all_steps
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = ["foundation.yaml", "deployment.yaml"]
+TEMPLATES = ["foundation.yaml", "bedrock.yaml", "deployment.yaml"]
 
-FUNCTIONS = ("deploy", "gate", "card", "storage")
-WORKERS = ("pipeline", "training", "endpoint", *FUNCTIONS)
+FUNCTIONS = ("deploy", "gate", "card", "storage", "customize")
+WORKERS = ("pipeline", "training", "endpoint", "bedrock", "bedrock-evaluation", *FUNCTIONS)
 
 # AWS knows no resources for these calls; each is bounded in another way (namespace, or nothing to protect).
 ANY_RESOURCE = {
+    "bedrock:ListCustomModelDeployments",
+    "bedrock:ListModelCustomizationJobs",
+    "bedrock:ListProvisionedModelThroughputs",
     "application-autoscaling:DescribeScalableTargets",
     "cloudwatch:DescribeAlarms",
     "cloudwatch:PutMetricData",
@@ -90,8 +94,8 @@ def test_cfn_lint_accepts_both_with_its_informational_rules() -> None:
 
 
 def test_no_role_may_do_everything_or_on_everything() -> None:
-    roles = resources("foundation.yaml", "AWS::IAM::Role")
-    assert len(roles) == 7
+    roles = {**resources("foundation.yaml", "AWS::IAM::Role"), **resources("bedrock.yaml", "AWS::IAM::Role")}
+    assert len(roles) == 10
     count = 0
     for name, role in roles.items():
         assert "ManagedPolicyArns" not in role, name
@@ -226,7 +230,11 @@ def test_names_are_the_contracts(config: Config) -> None:
 
     buckets = {filled(item["BucketName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::S3::Bucket").values()}
     assert buckets == {names.training_data_bucket, names.artifacts_bucket, names.results_bucket}
-    roles = {filled(item["RoleName"]["!Sub"]) for item in resources("foundation.yaml", "AWS::IAM::Role").values()}
+    roles = {
+        filled(item["RoleName"]["!Sub"])
+        for name in ("foundation.yaml", "bedrock.yaml")
+        for item in resources(name, "AWS::IAM::Role").values()
+    }
     assert roles == {f"fmops-{purpose}" for purpose in WORKERS}
     functions = resources("deployment.yaml", "AWS::Lambda::Function").values()
     assert {filled(item["FunctionName"]["!Sub"]) for item in functions} == {f"fmops-{name}" for name in FUNCTIONS}
@@ -282,15 +290,21 @@ def test_the_training_role_may_use_the_mlflow_that_is_named(config: Config) -> N
 
 BUCKETS = {"TrainingDataBucket": "data", "ModelArtifactsBucket": "artifacts", "EvaluationResultsBucket": "results"}
 
+PURPOSES = {"training-data": "data", "model-artifacts": "artifacts", "evaluation-results": "results"}
+
 
 def places_of(role: str, action: str) -> list[str]:
     """The patterns of `<bucket>/<key>` on which a role may do something, by the templates' names of buckets."""
     found = []
-    for statement in statements(resources("foundation.yaml", "AWS::IAM::Role")[role]):
+    roles = {**resources("foundation.yaml", "AWS::IAM::Role"), **resources("bedrock.yaml", "AWS::IAM::Role")}
+    for statement in statements(roles[role]):
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         places = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
         if action in actions:
             texts = [place.get("!Sub") or place.get("!GetAtt", "") for place in places if isinstance(place, dict)]
+            for purpose, short in PURPOSES.items():
+                bucket = f"arn:${{AWS::Partition}}:s3:::${{Prefix}}-{purpose}-${{AWS::AccountId}}-${{AWS::Region}}"
+                texts = [text.replace(bucket, short) for text in texts]
             for name, short in BUCKETS.items():
                 found += [text.replace(f"${{{name}.Arn}}", short).replace(f"{name}.Arn", short) for text in texts]
     return [place for place in found if place.partition("/")[0] in BUCKETS.values()]
@@ -311,6 +325,9 @@ def place_of(value: Any, steps: dict[str, Any], config: Config) -> list[str]:
         "Parameters.BaseModel": ["artifacts/base-models/x/"],
         "Steps.Train.ModelArtifacts.S3ModelArtifacts": ["artifacts/training/run/output/model.tar.gz"],
         "Steps.Inputs.OutputParameters['base_model']": ["data/outlines/digest/"],  # lambdas/outline.py
+        "Steps.CustomizeBedrock.OutputParameters['customization_uri']": [
+            "results/run/customization/customization.json"
+        ],
         # lambdas/champion.py: a version's archive, or the code that stands for none
         "Steps.Champion.OutputParameters['uri']": ["artifacts/training/run/output/model.tar.gz", "artifacts/code/x/"],
     }
@@ -327,10 +344,11 @@ def test_jobs_may_read_what_they_are_given_and_write_where_they_are_told(
     config: Config, definition: dict[str, Any]
 ) -> None:
     """SageMaker copies with the job's role; localcloud asks nobody, so that a missing right would show on AWS alone."""
-    steps = {step["Name"]: step for step in definition["Steps"]}
-    reads, writes = (places_of("TrainingRole", action) for action in ("s3:GetObject", "s3:PutObject"))
+    steps = {step["Name"]: step for step in all_steps(definition)}
     asked = 0
     for name, step in steps.items():
+        role = "BedrockEvaluationRole" if name == "EvaluateBedrock" else "TrainingRole"
+        reads, writes = (places_of(role, action) for action in ("s3:GetObject", "s3:PutObject"))
         request = step["Arguments"]
         given = [item["S3Input"]["S3Uri"] for item in request.get("ProcessingInputs", [])]
         given += [item["DataSource"]["S3DataSource"]["S3Uri"] for item in request.get("InputDataConfig", [])]

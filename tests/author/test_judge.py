@@ -12,6 +12,7 @@ from configuration.config_errors import ConfigError
 from configuration.layers import load_config
 from pipelines.finetuning import definition
 from pipelines.validate import validate
+from tests.support.definitions import step_of
 
 LABELS = Path(__file__).resolve().parents[1] / "support" / "judge_labels.jsonl"
 GATE = "gate: {rules: [{metric: exact_match, against: base, better_by: 0.5}]}\n"
@@ -29,7 +30,7 @@ def test_the_step_is_told_of_a_judge_only_where_there_is_one(tmp_path: Path) -> 
     config = load_config(written(tmp_path, "model: 'endpoint:fmops-judge', rows: 20, labels: pairs.jsonl"))
     assert validate(config) == []
     text = definition(config)
-    [step] = [step for step in json.loads(text)["Steps"] if step["Name"] == "Evaluate"]
+    step = step_of(json.loads(text), "Evaluate")
     words = step["Arguments"]["AppSpecification"]["ContainerArguments"]
     for name, value in (("--judge", "endpoint:fmops-judge"), ("--judge-rows", "20"),
                         ("--judge-labels", "/opt/ml/processing/input/code/judge_labels.jsonl")):  # fmt: skip

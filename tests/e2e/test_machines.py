@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import House
+from tests.support.definitions import step_of
 from tests.support.training_job import lamp_rows
 from tests.support.waiting import until
 
@@ -51,7 +52,7 @@ def train_alone(house: House) -> str:
     answers: dict[str, Any] = {outputs.format(split): f"{ROWS}/{split}/" for split in ("train", "validation")}
     # Checkpoints of each execution apart: one on two machines would go on where the one on one machine ended.
     answers["Steps.Inputs.OutputParameters['run']"] = {"Get": "Execution.PipelineExecutionId"}
-    (step,) = (step for step in definition["Steps"] if step["Name"] == "Train")
+    step = step_of(definition, "Train")
     step = {key: value for key, value in replaced(step, answers).items() if key not in ("CacheConfig", "DependsOn")}
     sagemaker.create_pipeline(
         PipelineName="train-alone",

@@ -173,3 +173,21 @@ def test_a_finished_training_leaves_no_checkpoints_and_nobody_elses_are_touched(
 )
 def test_nothing_but_a_runs_checkpoints_is_cleared(session: boto3.Session, uri: str) -> None:
     assert "nothing else is cleared" in call(session, {"command": "clear", "uri": uri})
+
+
+def test_where_bedrock_trains_the_other_branchs_base_model_is_no_matter(session: boto3.Session, s3: Any) -> None:
+    s3.put_object(Bucket=DATA, Key="raw-bedrock/0.jsonl", Body=b"one")
+    event = {
+        "command": "look",
+        "input_data_uri": f"s3://{DATA}/raw-bedrock/",
+        "base_model": f"s3://{ARTIFACTS}/base-models/absent/",
+        "outlines": f"s3://{DATA}/outlines/",
+        "otherwise": f"s3://{ARTIFACTS}/code/x/",
+        "service": "bedrock",
+        "bedrock_base_model": "amazon.nova-micro-v1:0:128k",
+        "training_method": "lora",
+    }
+    found = call(session, event)
+    assert (found["base_model"], found["bedrock_family"]) == (event["otherwise"], event["bedrock_base_model"])
+    assert "belongs to no family" in call(session, {**event, "bedrock_base_model": "acme.large-v1:0"})
+    assert "no base model under" in call(session, {**event, "service": "sagemaker"})
