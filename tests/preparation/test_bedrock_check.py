@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -17,6 +18,24 @@ from common.rows import RowError
 from .bedrock_rows_of_tests import BAD, GOOD, IMAGE, NOVA_MICRO, SCHEMA, TURNS, VIDEO, answered, asked, line, parts
 from .conftest import FOLDER, Prepare
 
+DAMAGE = (
+    b"",
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\\",
+    b"\\ud800",
+    b"null",
+    b"1e999",
+    b"-",
+    b"\xff",
+    b"\x00",
+    b"[[",
+)
 CASES = [(name, kind) for name, cases in BAD.items() for kind in cases]
 
 
@@ -52,6 +71,30 @@ def test_a_good_row_passes(name: str, kind: str) -> None:
 
     size = check_row(parse_line(GOOD[name][kind]), family(name))
     assert size.answers > 0
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_damaged_lines_are_rows_or_have_a_reason(name: str) -> None:
+    from bedrock_lines import parse_line
+    from bedrock_rows import check_row
+
+    dice = random.Random(name)
+    lines = [row for row in (*GOOD[name].values(), *(text for text, _ in BAD[name].values())) if len(row) < 500]
+    rows, reasons = 0, []
+    for _ in range(4_000):
+        damaged = bytearray(dice.choice(lines))
+        for _ in range(dice.randint(0, 3)):
+            place = dice.randrange(len(damaged) + 1)
+            damaged[place : place + dice.randint(0, 2)] = dice.choice(DAMAGE)
+        try:
+            check_row(parse_line(bytes(damaged)), family(name))
+            rows += 1
+        except RowError as error:
+            reasons.append(str(error))
+    assert rows
+    assert len(set(reasons)) > 40
+    assert max(map(len, reasons)) < 500
+    "".join(reasons).encode()
 
 
 def good(name: str, number: int = 0) -> dict[str, Any]:
