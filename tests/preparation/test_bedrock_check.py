@@ -342,6 +342,7 @@ def test_too_many_rows_to_train_on_are_refused_and_too_many_to_validate_with_are
     outcome = prepare(data, "--bedrock-family", "claude")
     assert outcome.code == 1
     assert "good rows, more than the 10,000 that a job on Anthropic Claude 3 Haiku takes" in outcome.err
+    assert "fewer than" not in outcome.err
     shares = ["--train-share", "0.5", "--validation-share", "0.25", "--test-share", "0.25"]
     outcome = prepare(data, "--bedrock-family", "claude", *shares)
     assert outcome.code == 0, outcome.err
@@ -349,9 +350,16 @@ def test_too_many_rows_to_train_on_are_refused_and_too_many_to_validate_with_are
     assert report["files"]["validation"]["rows_out"] == 1_000
     assert report["cut"] == len(outcome.split("validation")) - 1_000 > 1_000
     assert "bedrock/validation.jsonl is cut to 1,000 of" in outcome.out
-    outcome = prepare(data, "--bedrock-family", "claude", *["--train-share", "0.69", *shares[2:]])
-    report = report_of(outcome.directory)
-    assert report["files"]["train"]["rows_out"] + report["files"]["validation"]["rows_out"] <= 10_000
+    outcome = prepare(
+        data,
+        "--bedrock-family",
+        "claude",
+        *["--train-share", "0.68", "--validation-share", "0.16", "--test-share", "0.16"],
+    )
+    assert outcome.code == 0, outcome.err
+    written = {name: file["rows_out"] for name, file in report_of(outcome.directory)["files"].items()}
+    assert 9_000 < written["train"] < 10_000
+    assert written["train"] + written["validation"] == 10_000
 
 
 def test_texts_go_to_titan_alone(prepare: Prepare, tmp_path: Path) -> None:
