@@ -88,7 +88,10 @@ class Checker:
         most = limits.train_bytes if train else limits.validation_bytes
         found = []
         if self.good < lowest:
-            found.append(f"{self.good:,} good rows, fewer than the {lowest:,} that a job on {self.family.label} needs")
+            what = "train on" if train else "validate with"
+            found.append(
+                f"{self.good:,} good rows, fewer than the {lowest:,} that a job on {self.family.label} needs to {what}"
+            )
         if self.good > highest:
             found.append(
                 f"{self.good:,} good rows, more than the {highest:,} that a job on {self.family.label} takes in its "

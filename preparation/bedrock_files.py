@@ -51,8 +51,8 @@ def write_family(directory: Path, family: Family, max_rejected_share: float) -> 
     (directory / FOLDER).mkdir(parents=True, exist_ok=True)
     limits = family.limits
     train = _write(directory, family, "train", sys.maxsize)  # which rows to learn from is nothing to decide here
-    room = max(0, limits.total_rows[1] - train.rows_out)
-    validation = _write(directory, family, "validation", min(room, limits.validation_rows[1]))
+    room, (fewest, most) = limits.total_rows[1] - train.rows_out, limits.validation_rows
+    validation = _write(directory, family, "validation", min(room, most) if room >= fewest else most)
     written = {"train": train, "validation": validation}
     problem = _problem(written, family, max_rejected_share)
     notes = [family.retired_because] if family.retired else []
@@ -130,6 +130,11 @@ def _problem(written: dict[str, Written], family: Family, max_rejected_share: fl
         problems.append(
             f"{total} rows for training and validation, fewer than the {family.limits.total_rows[0]} that a job on "
             f"{family.label} needs"
+        )
+    if total > family.limits.total_rows[1]:
+        problems.append(
+            f"{total:,} rows for training and validation, more than the {family.limits.total_rows[1]:,} that a job on "
+            f"{family.label} takes"
         )
     if not problems:
         return ""

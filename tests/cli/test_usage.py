@@ -24,6 +24,7 @@ OPTIONS = {
     "definition": {"--config", "--env", "--local", "--check"},
     "bootstrap": {"--config", "--env", "--local"},
     "upsert": {"--config", "--env", "--local"},
+    "data check": {"--config", "--env", "--local", "--for", "--epochs"},
     "data look": {"--config", "--env", "--local", "--html", "--model", "--rows"},
     "start": {"--config", "--env", "--local", "--parameter", "--data", "--wait"},
     "status": {"--config", "--env", "--local", "--wait"},
@@ -149,7 +150,9 @@ def test_local_status_and_down_when_nothing_runs(tmp_path: Path) -> None:
     assert (down.returncode, down.stdout) == (0, "localcloud was not running.\n")
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS, "local up", "data look"} - {"demo", "local", "data"}))
+@pytest.mark.parametrize(
+    "command", sorted({*COMMANDS, "local up", "data look", "data check"} - {"demo", "local", "data"})
+)
 def test_a_folder_without_a_pipeline_stays_as_it_is(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +174,7 @@ def test_a_folder_without_a_pipeline_stays_as_it_is(
         "invoke": ["a prompt"],
         "lineage": ["1"],
         "data look": [str(ROOT)],
+        "data check": [str(ROOT)],
     }.get(command, [])
     result = CliRunner().invoke(cli, [*arguments, *needed])
     assert isinstance(result.exception, UserError), result

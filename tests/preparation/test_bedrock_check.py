@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -17,6 +18,24 @@ from common.rows import RowError
 from .bedrock_rows_of_tests import BAD, GOOD, IMAGE, NOVA_MICRO, SCHEMA, TURNS, VIDEO, answered, asked, line, parts
 from .conftest import FOLDER, Prepare
 
+DAMAGE = (
+    b"",
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\\",
+    b"\\ud800",
+    b"null",
+    b"1e999",
+    b"-",
+    b"\xff",
+    b"\x00",
+    b"[[",
+)
 CASES = [(name, kind) for name, cases in BAD.items() for kind in cases]
 
 
@@ -52,6 +71,30 @@ def test_a_good_row_passes(name: str, kind: str) -> None:
 
     size = check_row(parse_line(GOOD[name][kind]), family(name))
     assert size.answers > 0
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_damaged_lines_are_rows_or_have_a_reason(name: str) -> None:
+    from bedrock_lines import parse_line
+    from bedrock_rows import check_row
+
+    dice = random.Random(name)
+    lines = [row for row in (*GOOD[name].values(), *(text for text, _ in BAD[name].values())) if len(row) < 500]
+    rows, reasons = 0, []
+    for _ in range(4_000):
+        damaged = bytearray(dice.choice(lines))
+        for _ in range(dice.randint(0, 3)):
+            place = dice.randrange(len(damaged) + 1)
+            damaged[place : place + dice.randint(0, 2)] = dice.choice(DAMAGE)
+        try:
+            check_row(parse_line(bytes(damaged)), family(name))
+            rows += 1
+        except RowError as error:
+            reasons.append(str(error))
+    assert rows
+    assert len(set(reasons)) > 40
+    assert max(map(len, reasons)) < 500
+    "".join(reasons).encode()
 
 
 def good(name: str, number: int = 0) -> dict[str, Any]:
@@ -299,6 +342,7 @@ def test_too_many_rows_to_train_on_are_refused_and_too_many_to_validate_with_are
     outcome = prepare(data, "--bedrock-family", "claude")
     assert outcome.code == 1
     assert "good rows, more than the 10,000 that a job on Anthropic Claude 3 Haiku takes" in outcome.err
+    assert "fewer than" not in outcome.err
     shares = ["--train-share", "0.5", "--validation-share", "0.25", "--test-share", "0.25"]
     outcome = prepare(data, "--bedrock-family", "claude", *shares)
     assert outcome.code == 0, outcome.err
@@ -306,9 +350,16 @@ def test_too_many_rows_to_train_on_are_refused_and_too_many_to_validate_with_are
     assert report["files"]["validation"]["rows_out"] == 1_000
     assert report["cut"] == len(outcome.split("validation")) - 1_000 > 1_000
     assert "bedrock/validation.jsonl is cut to 1,000 of" in outcome.out
-    outcome = prepare(data, "--bedrock-family", "claude", *["--train-share", "0.69", *shares[2:]])
-    report = report_of(outcome.directory)
-    assert report["files"]["train"]["rows_out"] + report["files"]["validation"]["rows_out"] <= 10_000
+    outcome = prepare(
+        data,
+        "--bedrock-family",
+        "claude",
+        *["--train-share", "0.68", "--validation-share", "0.16", "--test-share", "0.16"],
+    )
+    assert outcome.code == 0, outcome.err
+    written = {name: file["rows_out"] for name, file in report_of(outcome.directory)["files"].items()}
+    assert 9_000 < written["train"] < 10_000
+    assert written["train"] + written["validation"] == 10_000
 
 
 def test_texts_go_to_titan_alone(prepare: Prepare, tmp_path: Path) -> None:
