@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud.bedrock.custom_models import MODELS, THROUGHPUTS
+from localcloud.bedrock.custom_models import DEPLOYMENTS, MODELS, THROUGHPUTS
+from localcloud.bedrock.imports import IMPORT_JOBS, IMPORTED
 from localcloud.context import Context
 from localcloud_bedrock.conftest import ACCOUNT, LLAMA, MICRO, ROLE, Bedrock, code, status, until
 
@@ -231,3 +233,36 @@ def test_where_imports_are_not(bedrock: Bedrock, files: dict[str, bytes]) -> Non
         imported(bedrock, "europe", {"config.json": b"{}"}, "eu-west-1")
     with pytest.raises(ClientError, match="Nothing lies under"):
         imported(bedrock, "empty", {})
+
+
+def test_quotas_of_a_new_account(bedrock: Bedrock) -> None:
+    ctx = Context(ACCOUNT, "us-east-2", bedrock.cloud.cloud)
+
+    def refused(call: Callable[[], Any], said: str) -> None:
+        with pytest.raises(ClientError, match=said) as caught:
+            call()
+        assert code(caught) == "ServiceQuotaExceededException"
+
+    def import_(name: str) -> Callable[[], Any]:
+        source = {"s3DataSource": {"s3Uri": "s3://data/quota/"}}
+        create = bedrock("bedrock", "us-east-2").create_model_import_job
+        return lambda: create(jobName=name, importedModelName=name, roleArn=ROLE, modelDataSource=source)
+
+    bedrock.put("quota/config.json", "{}")
+    job = {"jobArn": f"arn:aws:bedrock:us-east-2:{ACCOUNT}:model-import-job/{'a' * 12}", "jobName": "under-way"}
+    IMPORT_JOBS.create(ctx, {**job, "importedModelName": "m", "status": "InProgress"}, None)
+    refused(import_("second"), "1 model import jobs in progress; its quota is 1")
+    IMPORT_JOBS.change(ctx, job, lambda doc: doc.update(status="Failed"))
+    for letter in "abc":
+        arn = f"arn:aws:bedrock:us-east-2:{ACCOUNT}:imported-model/{letter * 12}"
+        IMPORTED.create(ctx, {"modelArn": arn, "modelName": letter}, None)
+    refused(import_("fourth"), "3 imported models; its quota is 3")
+
+    model = custom_model(bedrock, "quota", region="us-east-1")
+    ctx = Context(ACCOUNT, "us-east-1", bedrock.cloud.cloud)
+    for letter in "ab":
+        arn = f"arn:aws:bedrock:us-east-1:{ACCOUNT}:custom-model-deployment/{letter * 12}"
+        doc = {"customModelDeploymentArn": arn, "modelDeploymentName": letter, "modelArn": model, "createdAt": 1.0}
+        DEPLOYMENTS.create(ctx, {**doc, "_ready": time.time() + 3600}, None)
+    create = bedrock().create_custom_model_deployment
+    refused(lambda: create(modelDeploymentName="c", modelArn=model), "2 custom model deployments in progress")
