@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from botocore.exceptions import ClientError, EventStreamError
 from localcloud.bedrock.model_servers import model_servers
 from localcloud.bedrock.problems import in_stream, problem
 from localcloud.context import Context
-from localcloud_bedrock.conftest import HAIKU, LLAMA, MICRO, ROLE, Bedrock, code, status, until
+from localcloud.protocol import call
+from localcloud_bedrock.conftest import ACCOUNT, HAIKU, LLAMA, MICRO, ROLE, Bedrock, code, status, until
 
 HI = [{"role": "user", "content": [{"text": "hi"}]}]
 GREEDY = {"temperature": 0.0, "maxTokens": 12}
@@ -207,6 +209,17 @@ def test_a_limit_beyond_the_stand_ins_context_is_cut(bedrock: Bedrock, answer: d
     assert text(bedrock.runtime.converse(modelId=MICRO, messages=HI, **more)) == text(answer), "greedy by topK"
 
 
+def test_a_stream_that_nobody_reads_on_gives_the_model_back(bedrock: Bedrock, answer: dict[str, Any]) -> None:
+    ctx, servers = Context(ACCOUNT, "us-east-1", bedrock.cloud.cloud), model_servers(bedrock.cloud.cloud)
+    for read in (0, 1, 3):
+        request = {"modelId": MICRO, "messages": HI, "inferenceConfig": {"maxTokens": 200}}
+        events = call(ctx, "bedrock-runtime", "ConverseStream", request)["stream"]
+        assert list(servers.loaded().values()) == [1]
+        assert len(list(itertools.islice(events, read))) == read
+        events.close()
+        assert list(servers.loaded().values()) == [0]
+
+
 def test_an_error_in_a_stream_is_an_event_of_it(bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Iterator[dict[str, Any]]:
         yield {"messageStart": {"role": "assistant"}}
@@ -227,7 +240,7 @@ def test_an_imported_model_takes_the_place_of_another(bedrock: Bedrock, answer: 
     bedrock().create_model_import_job(jobName="mine", importedModelName="mine", roleArn=ROLE, modelDataSource=source)
     job = until(lambda: bedrock().get_model_import_job(jobIdentifier="mine"), lambda job: job["status"] != "InProgress")
     servers = model_servers(bedrock.cloud.cloud)
-    assert servers.directories() == [tiny]
+    assert servers.loaded() == {tiny: 0}
     arn = job["importedModelArn"]
     body = {"prompt": "<s>user: hi\nassistant: ", "temperature": 0}
     own = native(bedrock, arn, {**body, "max_gen_len": 12})
@@ -239,13 +252,13 @@ def test_an_imported_model_takes_the_place_of_another(bedrock: Bedrock, answer: 
     assert chat["choices"][0]["message"] == {"role": "assistant", "content": text(answer)}
     assert chat["usage"]["completion_tokens"] == 12
     assert text(bedrock.runtime.converse(modelId=arn, messages=HI, inferenceConfig=GREEDY)) == text(answer)
-    [loaded] = servers.directories()
+    [loaded] = servers.loaded()
     assert loaded.name == arn.rpartition("/")[2]
     with (
-        servers.use(Context("123456789012", "us-east-1", bedrock.cloud.cloud), loaded),
+        servers.use(Context(ACCOUNT, "us-east-1", bedrock.cloud.cloud), loaded),
         pytest.raises(ClientError, match="which is all") as caught,
     ):
         bedrock.runtime.converse(modelId=MICRO, messages=HI)
     assert (code(caught), status(caught)) == ("ModelNotReadyException", 429)
     bedrock().delete_imported_model(modelIdentifier="mine")
-    assert servers.directories() == []
+    assert servers.loaded() == {}
