@@ -1,13 +1,15 @@
-"""Bedrock in a localcloud of its own: without a model, and across a restart."""
+"""Bedrock in a localcloud of its own: without a model, and across a kill."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud import LocalCloud
+from localcloud import LocalCloud, control
 from localcloud_bedrock.conftest import HAIKU, MICRO, Bedrock, code, configured, conversations, status, until
 
 
@@ -37,22 +39,38 @@ def test_without_a_model_everything_else_works(tmp_path: Path, monkeypatch: pyte
         bedrock.close()
 
 
-def test_a_job_that_was_under_way_begins_again_after_a_restart(
+def test_a_job_that_was_under_way_begins_again_after_a_kill(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCALCLOUD_BEDROCK", configured(tiny, tmp_path / "bedrock.json"))
-    marks = tmp_path / "home" / "bedrock"
-    with LocalCloud(tmp_path / "home") as cloud:
-        first = Bedrock(cloud)
+    monkeypatch.setenv("LOCALCLOUD_STOP_GRACE_SECONDS", "0.5")
+    home = tmp_path / "home"
+    waiting = home / "bedrock" / "waiting"
+    info = control.up(home, parent=os.getpid())
+    try:
+        first = Bedrock(info)
         first("s3").create_bucket(Bucket="data")
         arn = first.job("left", conversations(), hyperParameters={"learningRateWarmupSteps": "99"})
-        until(lambda: {"there": (marks / "waiting").exists()}, lambda seen: seen["there"])
+        until(lambda: {"there": waiting.exists()}, lambda seen: seen["there"])
+        trainer = int(waiting.read_text())
         first.close()
-    (marks / "waiting").unlink()
-    with LocalCloud(tmp_path / "home") as cloud:
-        second = Bedrock(cloud)
-        until(lambda: {"there": (marks / "waiting").exists()}, lambda seen: seen["there"])
+        os.kill(info.pid, signal.SIGKILL)
+        until(lambda: {"runs": runs(trainer)}, lambda seen: not seen["runs"])
+        waiting.unlink()
+        info = control.up(home, parent=os.getpid())
+        second = Bedrock(info)
+        until(lambda: {"there": waiting.exists()}, lambda seen: seen["there"])
         assert second().get_model_customization_job(jobIdentifier=arn)["status"] == "InProgress"
         second().stop_model_customization_job(jobIdentifier=arn)
         assert second.ended(arn)["status"] == "Stopped"
         second.close()
+    finally:
+        control.down(home)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

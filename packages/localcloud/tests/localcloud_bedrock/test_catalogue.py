@@ -144,6 +144,20 @@ def test_llama_90b_takes_shorter_rows(tmp_path: Path) -> None:
         training_data.check("llama", "meta.llama3-2-90b-instruct-v1:0:128k", path, None)
 
 
-def test_a_day_in_the_past_brings_a_model_back(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_in_the_past_brings_a_model_back(
+    bedrock: Bedrock, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOCALCLOUD_BEDROCK", configured(tiny, tmp_path / "b.json", date="2026-03-01"))
     assert configuration.configuration().today() == datetime.date(2026, 3, 1)
+    west, base = bedrock("bedrock", "us-west-2"), f"{CLAUDE_3}:200k"
+    details = west.get_foundation_model(modelIdentifier=base)["modelDetails"]
+    assert details["modelLifecycle"]["status"] == "ACTIVE"
+    assert details["customizationsSupported"] == ["FINE_TUNING"]
+    own = {"batchSize": "4", "earlyStoppingThreshold": "0.1"}
+    changes = {"baseModelIdentifier": base, "hyperParameters": own}
+    job = bedrock.ended(bedrock.job("claude", claude(31), "us-west-2", **changes), "us-west-2")
+    assert "31 records; at least 32" in job["failureMessage"]
+    monkeypatch.setenv("LOCALCLOUD_BEDROCK", configured(tiny, tmp_path / "b.json", date="2026-03-10"))
+    with pytest.raises(ClientError, match="Legacy state") as caught:
+        bedrock.job("late", claude(32), "us-west-2", **changes)
+    assert code(caught) == "ValidationException"

@@ -239,6 +239,7 @@ def test_a_job_fails_with_the_reason(
 
 def test_a_job_stops_with_its_trainer(bedrock: Bedrock) -> None:
     marks = bedrock.cloud.home / "bedrock"
+    (marks / "waiting").unlink(missing_ok=True)
     arn = bedrock.job("halted", conversations(), hyperParameters={"learningRateWarmupSteps": "99"})
     until(lambda: {"there": (marks / "waiting").exists()}, lambda seen: seen["there"])
     bedrock().stop_model_customization_job(jobIdentifier="halted")
