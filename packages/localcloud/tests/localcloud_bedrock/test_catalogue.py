@@ -94,6 +94,7 @@ def test_a_model_is_gone_on_its_last_day() -> None:
         catalogue.of_profile(f"us.{CLAUDE_3}", "us-east-1", AFTER)
 
 
+PAIR = '{"prompt": "a", "completion": "b"}\n'
 CLAUDE_ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
 
 
@@ -114,12 +115,16 @@ def claude(count: int, **changes: object) -> str:
         ("claude", claude(32, messages=CLAUDE_ROW["messages"][1:] * 2), "message 1 must be of the role user"),
         ("claude", claude(32, messages=[*CLAUDE_ROW["messages"], CLAUDE_ROW["messages"][0]]), "the assistant's"),
         ("claude", claude(10_001), "10001 records; at most 10000"),
-        ("llama", '{"prompt": "a", "completion": "b"}\n', ""),
-        ("llama", conversations(1), ""),
+        ("llama", PAIR * 100, ""),
+        ("llama", PAIR * 99, "99 records together; 100 to 10000"),
+        ("llama", conversations(100), "not prompt and completion"),
         ("llama", '{"prompt": "a"}\n', "['prompt'], not prompt and completion"),
         ("llama", "", "0 records; at least 1"),
-        ("llama", '{"prompt": "%s", "completion": "b"}\n' % ("x" * 97_000), "16166 tokens; at most 16000"),
+        ("llama", PAIR.replace("a", "x" * 97_000), "16166 tokens; at most 16000"),
+        ("llama-3.3", conversations(100), ""),
+        ("llama-3.3", PAIR * 100, "schemaVersion must be"),
         ("nova", conversations(8), ""),
+        ("nova", conversations(8, "x" * 193_000), "32168 tokens; at most 32000"),
         ("nova", claude(8), "schemaVersion"),
         ("nova", conversations(8).replace('"text"', '"image"'), "text only"),
         ("nova", conversations(8) + "{\n", "line 9: it is not JSON"),
@@ -128,18 +133,20 @@ def claude(count: int, **changes: object) -> str:
 def test_the_rules_of_training_data(family: str, data: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(data)
+    base = {"llama": LLAMA, "llama-3.3": "meta.llama3-3-70b-instruct-v1:0:128k"}.get(family, "")
+    family = family.partition("-")[0]
     if not said:
-        training_data.check(family, "", path, None)
+        training_data.check(family, base, path, None)
         return
     with pytest.raises(training_data.DataError) as caught:
-        training_data.check(family, "", path, None)
+        training_data.check(family, base, path, None)
     assert said in str(caught.value)
 
 
 def test_llama_90b_takes_shorter_rows(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_text(json.dumps({"prompt": "x" * 61_000, "completion": "b"}))
-    training_data.check("llama", "meta.llama3-1-8b-instruct-v1:0:128k", path, None)
+    path.write_text(conversations(99) + conversations(1, "x" * 61_000))
+    training_data.check("llama", "meta.llama3-2-11b-instruct-v1:0:128k", path, None)
     with pytest.raises(training_data.DataError, match="at most 10000"):
         training_data.check("llama", "meta.llama3-2-90b-instruct-v1:0:128k", path, None)
 

@@ -54,7 +54,7 @@ def told(bedrock: Bedrock, queue: str, count: int) -> list[dict[str, Any]]:
 
 
 def test_a_job_trains_writes_its_files_and_makes_a_model_that_answers(bedrock: Bedrock, queue: str) -> None:
-    validation = bedrock.put("good/validation.jsonl", conversations(2))
+    validation = bedrock.put("good/validation.jsonl", conversations(8))
     arn = bedrock.job(
         "good",
         conversations(),
