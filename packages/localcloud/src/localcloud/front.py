@@ -195,8 +195,6 @@ class Front:
             found = wire.match_rest(service, scope["method"], raw)
             if found:
                 raise protocol.not_implemented(service, found[0])
-        if caller.target:
-            raise protocol.not_implemented(caller.service, operation_name(caller, scope))
         name = protocol.service_model(caller.service).metadata["serviceFullName"].split()[1]
         raise AwsError("UnknownOperationException", f"{name} has no operation at {scope['method']} {scope['path']}")
 

@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from localcloud import LocalCloud
+from localcloud import LocalCloud, control
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/bedrock"
@@ -60,21 +60,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Bedrock:
     """A running localcloud and short ways to use Bedrock in it."""
 
-    def __init__(self, cloud: LocalCloud) -> None:
-        self.cloud = cloud
+    def __init__(self, at: LocalCloud | control.Info) -> None:
+        self.at = at
         self._open: dict[tuple[str, str], Any] = {}
 
     def __call__(self, service: str = "bedrock", region: str = "us-east-1") -> Any:
         if (service, region) not in self._open:
             self._open[service, region] = boto3.client(
                 service,
-                endpoint_url=self.cloud.url,
+                endpoint_url=self.at.url,
                 region_name=region,
                 aws_access_key_id=ACCOUNT,
-                aws_secret_access_key=self.cloud.secret,
+                aws_secret_access_key=self.at.secret,
                 config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
             )
         return self._open[service, region]
+
+    @property
+    def cloud(self) -> LocalCloud:
+        """The one in this process."""
+        assert isinstance(self.at, LocalCloud)
+        return self.at
 
     @property
     def runtime(self) -> Any:

@@ -1,12 +1,14 @@
 """A trainer as LOCALCLOUD_BEDROCK names one: it trains a tiny model in earnest, in seconds.
 
-learningRateWarmupSteps says what else it does: 97 writes no history, 98 fails, 99 waits to be stopped.
+learningRateWarmupSteps says what else it does: 97 writes no history, 98 fails, 99 leaves its process id in
+`waiting` and waits to be stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -36,7 +38,9 @@ def main() -> int:
     output = Path(given.output)
     rows = [json.loads(line) for line in Path(given.train).read_text().splitlines()]
     if mode == "99":
-        (output.parents[2] / "waiting").touch()
+        mark = output.parents[2] / "waiting"
+        mark.with_suffix(".part").write_text(str(os.getpid()))
+        mark.with_suffix(".part").replace(mark)
         while True:
             time.sleep(0.05)
     if mode == "98":

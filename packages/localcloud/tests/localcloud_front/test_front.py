@@ -34,8 +34,16 @@ def test_health_says_who_answers(running: control.Info) -> None:
         ("pricing", "describe_services", {}, "pricing:DescribeServices"),
         ("ce", "list_cost_category_definitions", {}, "ce:ListCostCategoryDefinitions"),
         ("xray", "get_groups", {}, "xray:GetGroups"),
-        ("bedrock", "list_foundation_models", {}, "bedrock:ListFoundationModels"),
-        ("bedrock-runtime", "invoke_model", {"modelId": "m", "body": b"{}"}, "bedrock:"),
+        ("bedrock", "list_guardrails", {}, "bedrock:ListGuardrails"),
+        ("bedrock-runtime", "list_async_invokes", {}, "bedrock-runtime:ListAsyncInvokes"),
+        ("bedrock-agent", "list_agents", {}, "bedrock-agent:ListAgents"),
+        ("bedrock-data-automation", "list_data_automation_projects", {}, "bedrock-data-automation:ListDataAutomation"),
+        (
+            "bedrock-agentcore",
+            "list_sessions",
+            {"memoryId": "m" * 12, "actorId": "a"},
+            "bedrock-agentcore:ListSessions",
+        ),
         (
             "sagemaker-metrics",
             "batch_put_metrics",

@@ -252,7 +252,7 @@ def find(identifier: str, region: str, today: datetime.date) -> Offer:
             raise invalid(UNKNOWN)
     found = next((offer for offer in offers(region) if offer.id == wanted), None)
     if found is None:
-        if wanted in _RETIRED or wanted.rpartition(":")[0] in _RETIRED:
+        if any(wanted == retired or wanted.startswith(f"{retired}:") for retired in _RETIRED):
             raise absent(GONE)
         raise invalid(UNKNOWN)
     if found.model.status(today) == "EOL":

@@ -11,7 +11,7 @@ from localcloud.bedrock.configuration import configuration
 from localcloud.bedrock.custom_models import MODELS
 from localcloud.bedrock.job_record import JOBS
 from localcloud.bedrock.problems import conflict, invalid, not_here
-from localcloud.bedrock.resources import asked, check_role, check_tags, listed, new_id
+from localcloud.bedrock.resources import asked, check_quota, check_role, check_tags, listed, new_id
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.errors import AwsError
 from localcloud.jobs.supervisor import Control, supervisor
@@ -20,6 +20,8 @@ from localcloud.store import Document
 
 _RUN_HERE = ("FINE_TUNING", "CONTINUED_PRE_TRAINING")
 _STORED = ("jobName", "roleArn", "clientRequestToken", "trainingDataConfig", "outputDataConfig", "vpcConfig")
+_MOST_JOBS, _MOST_MODELS = 10, 100
+"""Quotas "Scheduled customization jobs" and "Custom models per account"."""
 _VALIDATORS = 1
 """Validation files that one job can have here: no family is known to take more."""
 
@@ -50,6 +52,9 @@ def create(ctx: Context, request: Request) -> Response:
     }
     with ctx.cloud.store.transaction():
         _check_model_name(ctx, request["customModelName"])
+        under_way = sum(one["status"] not in job_record.ENDED for one in JOBS.all(ctx))
+        check_quota(under_way, _MOST_JOBS, "customization jobs in progress")
+        check_quota(len(MODELS.all(ctx)), _MOST_MODELS, "custom models")
         JOBS.create(ctx, doc, request.get("jobTags"))
     job_record.tell(ctx, doc)
     _submit(ctx, doc)

@@ -12,11 +12,13 @@ from localcloud.bedrock import catalogue
 from localcloud.bedrock.configuration import configuration
 from localcloud.bedrock.custom_models import DEPLOYMENTS, MODELS
 from localcloud.bedrock.problems import conflict, invalid
-from localcloud.bedrock.resources import asked, check_tags, due, listed, new_id
+from localcloud.bedrock.resources import asked, check_quota, check_tags, due, listed, new_id
 from localcloud.context import Context, Handler, Request, Response
 from localcloud.store import Document
 
 _SECONDS = 10.0
+_MOST_CREATING = 2
+"""Quota "In-progress custom model deployments"."""
 _REGIONS = ("us-east-1", "us-west-2")
 
 
@@ -40,7 +42,10 @@ def create(ctx: Context, request: Request) -> Response:
         "_ready": due(ctx, _SECONDS),
         "_asked": asked(request),
     }
-    DEPLOYMENTS.create(ctx, doc, request.get("tags"))
+    with ctx.cloud.store.transaction():
+        creating = sum(status_of(one) == "Creating" for one in DEPLOYMENTS.all(ctx))
+        check_quota(creating, _MOST_CREATING, "custom model deployments in progress")
+        DEPLOYMENTS.create(ctx, doc, request.get("tags"))
     return {"customModelDeploymentArn": doc["customModelDeploymentArn"]}
 
 

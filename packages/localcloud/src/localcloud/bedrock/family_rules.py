@@ -41,7 +41,9 @@ class Rules:
     most_rows: int = 0
     least_validation: int = 0
     most_validation: int = 0
+    least_together: int = 0
     most_together: int = 0
+    """Of training and validation data, also where there is only the first."""
     most_tokens: int = 0
     """Of one row, estimated at six characters a token, as the documentation does."""
     most_bytes: int = 0
@@ -61,6 +63,9 @@ RULES = {
         },
         least_rows=8,
         most_rows=20_000,
+        least_validation=8,
+        most_validation=20_000,
+        most_tokens=32_000,
         reserved=("System:", "SYSTEM:", "User:", "USER:", "Bot:", "BOT:", "Assistant:", "ASSISTANT:", "Thought:",
                   "[EOS]", "<image>", "<video>", "<unk>"),
     ),
@@ -90,6 +95,8 @@ RULES = {
         },
         most_rows=10_000,
         most_validation=1_000,
+        least_together=100,
+        most_together=10_000,
         most_tokens=16_000,
     ),
 }  # fmt: skip

@@ -77,7 +77,17 @@ class Faults:
 
 def faults(cloud: Cloud) -> Faults:
     """The faults of a cloud."""
-    return cloud.service(Faults, lambda: Faults(json.loads(os.environ.get(VARIABLE) or "{}")))
+    return cloud.service(Faults, _from_environment)
+
+
+def _from_environment() -> Faults:
+    try:
+        given = json.loads(os.environ.get(VARIABLE) or "{}")
+    except ValueError as error:
+        raise ValueError(f"{VARIABLE} is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{VARIABLE} must be an object")
+    return Faults(given)
 
 
 def faulty(operation: str, handler: Handler) -> Handler:

@@ -14,7 +14,7 @@ from localcloud.bedrock.custom_models import model_directory
 from localcloud.bedrock.import_check import ImportFault, examine
 from localcloud.bedrock.model_servers import model_servers
 from localcloud.bedrock.problems import invalid, not_here
-from localcloud.bedrock.resources import Kind, asked, check_role, check_tags, listed, new_id
+from localcloud.bedrock.resources import Kind, asked, check_quota, check_role, check_tags, listed, new_id
 from localcloud.context import Cloud, Context, Handler, Request, Response
 from localcloud.errors import AwsError
 from localcloud.jobs.supervisor import Control, supervisor
@@ -24,6 +24,8 @@ from localcloud.store import Document
 _LOG = logging.getLogger("localcloud.bedrock")
 IMPORT_JOBS = Kind("bedrock-import-job", "jobArn", "jobName", "model import job")
 IMPORTED = Kind("bedrock-imported-model", "modelArn", "modelName", "imported model")
+_MOST_JOBS, _MOST_MODELS = 1, 3
+"""Documentation page "Amazon Bedrock endpoints and quotas": concurrent import jobs, imported models."""
 _REGIONS = ("eu-central-1", "us-east-1", "us-east-2", "us-west-2")
 
 
@@ -62,6 +64,9 @@ def create(ctx: Context, request: Request) -> Response:
         )
         if running or IMPORTED.sought(ctx, name) is not None:
             raise IMPORTED.name_taken(name)
+        under_way = sum(one["status"] == "InProgress" for one in IMPORT_JOBS.all(ctx))
+        check_quota(under_way, _MOST_JOBS, "model import jobs in progress")
+        check_quota(len(IMPORTED.all(ctx)), _MOST_MODELS, "imported models")
         IMPORT_JOBS.create(ctx, doc, request.get("jobTags"))
     _submit(ctx, doc)
     return {"jobArn": doc["jobArn"]}

@@ -7,9 +7,10 @@ import json
 from collections.abc import Generator
 from typing import Any
 
+from localcloud.bedrock.body_checks import Form, parse
 from localcloud.bedrock.generation import Ask, Told, generate, stream
+from localcloud.bedrock.imported_bodies import form_of
 from localcloud.bedrock.invocable import Invocable, resolve
-from localcloud.bedrock.native_bodies import Form, form_of, parse
 from localcloud.bedrock.problems import invalid, not_here
 from localcloud.context import Context, Handler, Request, Response
 

@@ -95,10 +95,10 @@ class ModelServers:
         if loaded is not None:
             self._end(loaded)
 
-    def directories(self) -> list[Path]:
-        """The models that are loaded now."""
+    def loaded(self) -> dict[Path, int]:
+        """The models that are loaded now, and how many requests each is answering."""
         with self._changed:
-            return list(self._loaded)
+            return {path: one.users for path, one in self._loaded.items()}
 
     def close(self) -> None:
         with self._changed:

@@ -178,6 +178,12 @@ def listed(
     return answer
 
 
+def check_quota(count: int, most: int, what: str) -> None:
+    """ServiceQuotaExceededException where there are as many already as a new account may have."""
+    if count >= most:
+        raise problem("ServiceQuotaExceededException", f"This account has {count} {what}; its quota is {most}.")
+
+
 def due(ctx: Context, seconds: float) -> float:
     """The moment at which something that takes so many seconds of AWS's is done here."""
     return time.time() + ctx.cloud.clock.real(seconds)

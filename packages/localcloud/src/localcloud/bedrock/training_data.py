@@ -1,8 +1,8 @@
 """Rows of training data, held against the rules of the base model's family: in the job, as Bedrock does.
 
 Forms: `{"schemaVersion": "bedrock-conversation-2024", "system"?: [{"text"}], "messages": [{"role", "content":
-[{"text"}]}]}` (Nova, Llama), `{"system"?: text, "messages": [{"role", "content": text}]}` (Claude),
-`{"prompt", "completion"}` (Llama).
+[{"text"}]}]}` (Nova, Llama 3.2 and 3.3), `{"system"?: text, "messages": [{"role", "content": text}]}` (Claude),
+`{"prompt", "completion"}` (Llama 3.1).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from localcloud.bedrock.family_rules import RULES, most_tokens
 
 CONVERSATION = "bedrock-conversation-2024"
+_PAIRS = "meta.llama3-1-"
+"""How the ids of the models begin that are tuned on pairs alone."""
 _CHARACTERS_OF_A_TOKEN = 6
 _TOLD = 5
 """How many problems a message tells."""
@@ -30,12 +32,12 @@ def check(family: str, base: str, training: Path, validation: Path | None) -> No
     count = _check_file(family, base, training, "training", rules.least_rows, rules.most_rows, rules.most_bytes)
     if validation is not None:
         least, most = rules.least_validation, rules.most_validation
-        more = _check_file(family, base, validation, "validation", least, most, rules.most_validation_bytes)
-        if rules.most_together and count + more > rules.most_together:
-            raise DataError(
-                f"Training and validation data have {count + more} records together; at most {rules.most_together} "
-                "are allowed."
-            )
+        count += _check_file(family, base, validation, "validation", least, most, rules.most_validation_bytes)
+    if count < rules.least_together or (rules.most_together and count > rules.most_together):
+        raise DataError(
+            f"Training and validation data have {count} records together; {rules.least_together or 1} to "
+            f"{rules.most_together} are allowed."
+        )
 
 
 def _check_file(family: str, base: str, path: Path, what: str, least: int, most: int, most_bytes: int) -> int:
@@ -46,7 +48,7 @@ def _check_file(family: str, base: str, path: Path, what: str, least: int, most:
     count = 0
     for number, line in _lines(path, what):
         count += 1
-        reason = _row_problem(family, line, limit)
+        reason = _row_problem(family, base, line, limit)
         if reason:
             wrong.append(f"line {number}: {reason}")
         if len(wrong) >= _TOLD:
@@ -70,14 +72,14 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
         raise DataError(f"The {what} data is not UTF-8: {error}.") from None
 
 
-def _row_problem(family: str, line: str, limit: int) -> str:
+def _row_problem(family: str, base: str, line: str, limit: int) -> str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return "it is not JSON"
     if not isinstance(row, dict):
         return "it is not an object"
-    if family == "llama" and "messages" not in row:
+    if base.startswith(_PAIRS):
         problem, texts = _pair(row)
     elif family == "claude":
         problem, texts = _claude(row)
