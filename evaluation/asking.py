@@ -24,12 +24,15 @@ def dials(examples: bool) -> list[Dial]:
     return [dial for dial in (*EVALUATION, SEED) if dial.argument and (examples or dial.argument != OF_THE_BASE)]
 
 
-def common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that both scripts have beside their dials."""
+def common_arguments(parser: argparse.ArgumentParser, fixed_sets: bool = True) -> None:
+    """The options that the scripts have beside their dials; `fixed_sets`: also the general set and the probes."""
     parser.add_argument("--data", type=Path, required=True, help="test rows (directory with .jsonl files)")
-    parser.add_argument("--train-data", type=Path, required=True, help="training rows; examples are drawn from them")
-    parser.add_argument("--general", type=Path, help="rows that a model should not forget (directory)")
-    parser.add_argument("--probes", type=Path, help="prompts with what no answer may say (directory)")
+    parser.add_argument(
+        "--train-data", type=Path, required=fixed_sets, help="training rows; examples are drawn from them"
+    )
+    if fixed_sets:
+        parser.add_argument("--general", type=Path, help="rows that a model should not forget (directory)")
+        parser.add_argument("--probes", type=Path, help="prompts with what no answer may say (directory)")
     parser.add_argument("--output", type=Path, required=True, help="directory to write to")
     parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
 

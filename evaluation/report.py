@@ -81,7 +81,7 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
 
 def models(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """The models that were asked, by their names in the page; texts are shown without examples."""
-    asked = evaluation["metrics"]["validation_loss"]
+    asked = next(iter(evaluation["metrics"].values()))  # every metric is there for every model
     return {
         key: name for key, name in MODELS.items() if key in asked and (evaluation["kind"] != "text" or key != FEW_SHOT)
     }
@@ -137,6 +137,9 @@ def of_rows(found: Mapping[str, Any]) -> str:
 def verdict(evaluation: Mapping[str, Any], metric: Metric) -> dict[str, str]:
     """Returns `tone` (good, unclear, bad), a short `word` and a `sentence`."""
     found = evaluation["metrics"][metric.name]
+    if BASE not in found:
+        measured = f"{metric.label} on {counted(evaluation)}: {shown(metric, found[CANDIDATE]['value'])}."
+        return {"tone": "unclear", "word": "Measured", "sentence": f"{measured} It was compared with nothing."}
     gain, tuned = found["improvement"], found[CANDIDATE]["value"]
     choose = min if metric.lower_is_better else max
     better = choose((BASE, FEW_SHOT), key=lambda model: found[model]["value"])
@@ -287,7 +290,7 @@ def samples(records: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str,
     """Groups of rows to read: where tuned and base differ, and where both are wrong; of texts where tuning did most."""
 
     def right(record: Mapping[str, Any], *models: str) -> bool:
-        return any(record["metrics"][model][metric] == 1 for model in models)
+        return any(record["metrics"][model][metric] == 1 for model in models if model in record["metrics"])
 
     def gain(record: Mapping[str, Any]) -> float:
         return float(record["metrics"][BASE]["loss"] - record["metrics"][CANDIDATE]["loss"])
@@ -336,8 +339,7 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
                 ),
                 ("Rows at once", str(settings.get("batch_size"))),
                 ("Seed", str(settings.get("seed"))),
-                ("Ran on", f"{settings.get('device')}, {settings.get('precision')}"),
-                ("Libraries", f"torch {settings.get('torch')}, transformers {settings.get('transformers')}"),
+                *_where(settings),
                 ("Seconds", ", ".join(f"{MODELS.get(name, name)} {value}" for name, value in seconds.items())),
             ],
         ),
@@ -354,6 +356,24 @@ def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
     ]
     chosen = [(name, _fact(value)) for name, value in sorted((training.get("hyperparameters") or {}).items())]
     return tables + [(title, table) for title, table in (("Training", known), ("Hyperparameters", chosen)) if table]
+
+
+def _where(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What answered: a machine with its libraries, or an API, with what it took and how long (seconds)."""
+    if "remote" not in settings:
+        return [
+            ("Ran on", f"{settings.get('device')}, {settings.get('precision')}"),
+            ("Libraries", f"torch {settings.get('torch')}, transformers {settings.get('transformers')}"),
+        ]
+    return [
+        (
+            f"Asked for {MODELS.get(model, model)}",
+            f"{told['where']}: {told['input_tokens']} input and {told['output_tokens']} output tokens, "
+            f"{told['attempts']} requests, p50 {told['latency']['p50']:g} s, p90 {told['latency']['p90']:g} s, "
+            f"p99 {told['latency']['p99']:g} s",
+        )
+        for model, told in settings["remote"].items()
+    ]
 
 
 def _fact(value: Any) -> str:

@@ -24,15 +24,27 @@ class Endpoint:
 
         Raises UserError with the model's own reason where it refuses the request.
         """
-        from pipelines import endpoint
+        from pipelines import bedrock_endpoint, endpoint
 
-        return endpoint.invoke(self.pipeline.session, self.name, text, max_new_tokens)
+        config, session, door = self.pipeline.config, self.pipeline.session, self._door()
+        if bedrock_endpoint.is_front_door(door):
+            return bedrock_endpoint.invoke(config, session, door, text, max_new_tokens)
+        return endpoint.invoke(session, door, text, max_new_tokens)
 
     def stream(self, text: str, max_new_tokens: int | None = None) -> Iterator[str]:
         """The generated text piece by piece, as the model writes it."""
-        from pipelines import endpoint
+        from pipelines import bedrock_endpoint, endpoint
 
-        return endpoint.stream(self.pipeline.session, self.name, text, max_new_tokens)
+        config, session, door = self.pipeline.config, self.pipeline.session, self._door()
+        if bedrock_endpoint.is_front_door(door):
+            return bedrock_endpoint.stream(config, session, door, text, max_new_tokens)
+        return endpoint.stream(session, door, text, max_new_tokens)
+
+    def _door(self) -> str:
+        """Whichever serves what was decided last: the endpoint, or its sibling on Bedrock."""
+        from pipelines.bedrock_endpoint import chosen_door
+
+        return chosen_door(self.pipeline.config, self.pipeline.session, self.name)
 
     def deployments(self) -> list[dict[str, Any]]:
         """The deployment log, oldest first (docs/contracts.md has an entry's shape)."""
@@ -57,13 +69,13 @@ class Endpoint:
         """Go back to the previous version, or to a given one, all traffic at once; stops a running deployment."""
         from pipelines import deployments
 
-        config, session = self.pipeline.config, self.pipeline.session
-        event = {"command": "rollback", "endpoint_name": self.name, "reason": reason or "", "version": version}
+        config, session, door = self.pipeline.config, self.pipeline.session, self._door()
+        event = {"command": "rollback", "endpoint_name": door, "reason": reason or "", "version": version}
         answer = deployments.ask(config, session, **{key: value for key, value in event.items() if value})
-        self.pipeline.say(f"{self.name}: {answer['action']} ({answer['reason']})")
+        self.pipeline.say(f"{door}: {answer['action']} ({answer['reason']})")
         if wait:
-            serving = deployments.wait_at_rest(config, session, self.name, self._patience())
-            self.pipeline.say(f"{self.name} serves version {deployments.version_of(serving)}.")
+            serving = deployments.wait_at_rest(config, session, door, self._patience())
+            self.pipeline.say(f"{door} serves version {deployments.version_of(serving)}.")
 
     def leave(self, reason: str, rollback: bool) -> None:
         """Name the way from the version that it serves to the previous one, or take it."""
@@ -93,10 +105,13 @@ class Endpoint:
         return bool(registry.describe(self.pipeline.session, arn)["ModelApprovalStatus"] == "Approved")
 
     def undeploy(self, wait: bool = True) -> None:
-        """Delete the endpoint, its models, alarms and scaling; registered versions stay."""
-        from pipelines import deployments
+        """Delete the endpoint, its models, alarms and scaling, and its sibling on Bedrock; registered versions stay."""
+        from pipelines import bedrock_endpoint, deployments
 
         config, session = self.pipeline.config, self.pipeline.session
+        sibling = self.pipeline.endpoint_named(f"{self.name}{bedrock_endpoint.SUFFIX}")
+        if not bedrock_endpoint.is_front_door(self.name) and sibling.serving_arn():
+            sibling.undeploy(wait)
         answer = deployments.ask(config, session, command="undeploy", endpoint_name=self.name)
         reason = f" ({answer['reason']})" if answer["reason"] else ""
         self.pipeline.say(f"{self.name}: {answer['action']}{reason}")

@@ -256,6 +256,24 @@ class Pipeline:
         found = registry.versions(self.session, group or model_package_group(self.config))
         return [Version(self, registry.describe(self.session, item["ModelPackageArn"])) for item in found]
 
+    def evaluate(
+        self,
+        model: str,
+        data: Path | str,
+        output: Path | str,
+        base: str | None = None,
+        at_once: int = 8,
+        rows: int = 0,
+    ) -> dict[str, Any]:
+        """Score what is deployed ("endpoint:NAME" or "bedrock:ID") on a file of rows; evaluation.json.
+
+        `rows`: at most so many, 0: all. Answers are kept under `output`, so that a repeat asks only the rest.
+        """
+        from pipelines.remote_evaluation import Asked, evaluate
+
+        self.session  # noqa: B018 - connects: on this machine the endpoint of AWS is localcloud's
+        return evaluate(self.config, Asked(model, Path(data), Path(output), base, at_once, rows))
+
     @property
     def endpoint(self) -> Endpoint:
         """The endpoint that pipeline.yaml names."""

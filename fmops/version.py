@@ -41,11 +41,13 @@ class Version:
 
     @property
     def endpoint_name(self) -> str:
-        """The endpoint that its run asked for, else the configured one."""
+        """The endpoint that its run asked for, else the configured one; of a model on Bedrock its front door."""
         from configuration.names import endpoint_name
+        from pipelines import bedrock_endpoint
 
         asked = self.package.get("CustomerMetadataProperties", {}).get("endpoint_name")
-        return str(asked or endpoint_name(self.pipeline.config))
+        name = str(asked or endpoint_name(self.pipeline.config))
+        return f"{name}{bedrock_endpoint.SUFFIX}" if bedrock_endpoint.keeps(self.package) else name
 
     def evaluation(self) -> dict[str, Any]:
         """Its evaluation.json; empty when the file is not there any more."""

@@ -22,7 +22,7 @@ def bootstrap(config: Config, session: boto3.Session) -> str:
     names = Names.of(config)
     parameters, tags = foundation_parameters(config), config.aws.tags
     done = deploy_stack(session, names.foundation_stack, TEMPLATE, parameters, tags)
-    bedrock = {name: parameters[name] for name in ("Prefix", "ImageRepositoryArns", "UseVpc")}
+    bedrock = {name: parameters[name] for name in ("Prefix", "ImageRepositoryArns", "UseVpc", "ApprovalByRuns")}
     branch = deploy_stack(session, names.bedrock_stack, BEDROCK, bedrock, tags)
     return (
         f"The foundation is {done}, the Bedrock branch's roles {branch} (stacks {names.foundation_stack} and "

@@ -159,6 +159,8 @@ def _status(session: boto3.Session, endpoint: str, deployment: Deployment | None
         return "waiting for the deploy function"
     if deployment["state"] != "deploying":
         return WORDS[deployment["state"]] + (f": {deployment['reason']}" if deployment["reason"] else "")
+    if "bedrock_serving" in deployment["settings"]:
+        return f"Bedrock creates it ({deployment['settings']['bedrock_serving']})"
     from pipelines.endpoint import describe, stage
 
     found = describe(session, endpoint)

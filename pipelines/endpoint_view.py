@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from configuration.errors import UserError
-from pipelines import deployments, endpoint
+from pipelines import bedrock_endpoint, deployments, endpoint
 from pipelines.prices import hourly
 
 if TYPE_CHECKING:
@@ -24,11 +24,25 @@ def summary(config: Config, session: boto3.Session, name: str, local: bool) -> l
 
     Raises UserError where there is neither an endpoint nor a log.
     """
-    found = endpoint.describe(session, name)
-    log = deployments.log(config, session, name)
-    if found is None and not log:
-        raise UserError(f"There is no endpoint {name}. Approve a version to deploy it: fmops approve N")
-    lines = [f"{name}   not deployed"] if found is None else list(_living(config, session, name, found, log, local))
+    lines: list[str] = []
+    door = name if bedrock_endpoint.is_front_door(name) else f"{name}{bedrock_endpoint.SUFFIX}"
+    if door != name:
+        found, log = endpoint.describe(session, name), deployments.log(config, session, name)
+        if found is not None:
+            lines += _living(config, session, name, found, log, local)
+        elif log:
+            lines.append(f"{name}   not deployed")
+        lines += _listed(log)
+    if beside := deployments.log(config, session, door):
+        lines += [*bedrock_endpoint.lines(door, beside), *_listed(beside)]
+    if not lines:
+        raise UserError(f"There is no endpoint {name}. {bedrock_endpoint.UNTIL_DEPLOYED}")
+    return lines
+
+
+def _listed(log: list[dict[str, Any]]) -> list[str]:
+    """The latest deployments."""
+    lines = []
     if log:
         lines.append("  deployments")
     for item in reversed(log[-SHOWN:]):

@@ -138,7 +138,16 @@ def job(step: dict[str, Any]) -> Job | None:
 def model_package_arn(session: boto3.Session, arn: str) -> str | None:
     """The model package that an execution registered, if it came that far."""
     for step in steps(session, arn):
-        registered = step.get("Metadata", {}).get("RegisterModel", {}).get("Arn")
-        if registered:
-            return str(registered)
+        if arn_of_package := registered_by(step):
+            return arn_of_package
     return None
+
+
+def registered_by(step: dict[str, Any]) -> str | None:
+    """The model package that a step has registered: Register, or on Bedrock's branch a function's step."""
+    metadata = step.get("Metadata", {})
+    found = metadata.get("RegisterModel", {}).get("Arn")
+    if not found and step["StepName"] == "RegisterBedrock":
+        outputs = {item["Name"]: item["Value"] for item in metadata.get("Lambda", {}).get("OutputParameters", [])}
+        found = outputs.get("model_package_arn")
+    return str(found) if found else None

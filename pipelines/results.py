@@ -27,7 +27,7 @@ _MODELS = {
 
 def evaluation_uri(session: boto3.Session, arn: str) -> str:
     """The S3 prefix that the Evaluate step wrote evaluation.json and report.html to."""
-    step = executions.find_step(session, arn, "Evaluate")
+    step = executions.find_step(session, arn, "Evaluate") or executions.find_step(session, arn, "EvaluateBedrock")
     job = executions.job(step) if step else None
     if job is None:
         raise UserError(

@@ -137,7 +137,7 @@ class Watch:
         outcome = step.get("Metadata", {}).get("Condition", {}).get("Outcome")
         if outcome:
             return f"condition is {str(outcome).lower()}"
-        registered = step.get("Metadata", {}).get("RegisterModel", {}).get("Arn")
+        registered = executions.registered_by(step)
         if registered:
             return f"version {str(registered).rsplit('/', 1)[1]}"
         return self._details.get(step["StepName"], "")

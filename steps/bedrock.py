@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from common.bedrock_dials import BEDROCK, HYPERPARAMETERS
-from common.evaluation_dials import EVALUATION, JUDGE, OF_THE_BASE
+from common.evaluation_dials import EVALUATION, JUDGE
 from common.gate_dials import GATE
 from common.seed_dial import SEED
 from configuration.parameters import APPROVAL
-from steps.common import INPUT, OUTPUT, Build, cache, execution_id, join, output_uri, processing_arguments, retries
+from steps.common import INPUT, OUTPUT, Build, execution_id, join, output_uri, processing_arguments, retries
 from steps.evaluate import OUTPUT_NAME, PROPERTY_FILE, REPORT_FILE, evaluation_uri, own_files, rule_argument
 from steps.prepare import BEDROCK_NAME, data_report_uri
 from steps.register import execution_arn, metadata
@@ -58,7 +58,7 @@ def evaluate_bedrock_step(build: Build, prepare: Any, customize: Any) -> Any:
     return ProcessingStep(
         name="EvaluateBedrock",
         description="Ask the tuned model and its base the test rows, score the answers, decide whether it goes on.",
-        cache_config=cache(build),
+        # Not cached: its model is another one in every run, and what it hosts carries the execution's name.
         retry_policies=retries(job=True),
         property_files=[PropertyFile(name=PROPERTY_FILE, output_name=OUTPUT_NAME, path=REPORT_FILE)],
         step_args=processing_arguments(
@@ -87,6 +87,7 @@ def evaluate_bedrock_step(build: Build, prepare: Any, customize: Any) -> Any:
                 "customization": f"{INPUT}/customization/customization.json",
                 "host": parameters["BedrockServing"],
                 "model-units": parameters.text("BedrockModelUnits"),
+                "hosting-name": join(f"{build.config.aws.resource_prefix}-evaluation-", execution_id()),
                 "execution": execution_arn(),
                 "data": f"{INPUT}/test",
                 "train-data": f"{INPUT}/train",
@@ -95,7 +96,7 @@ def evaluate_bedrock_step(build: Build, prepare: Any, customize: Any) -> Any:
                 "at-once": parameters.text("BedrockAtOnce"),
                 "rule": [rule_argument(build, rule) for rule in build.config.gate.rules],
                 **own_files(build),
-                **{name: text for name, text in dials.items() if name not in ("batch-size", OF_THE_BASE)},
+                **{name: text for name, text in dials.items() if name != "batch-size"},
             },
         ),
     )

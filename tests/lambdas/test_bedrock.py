@@ -1,8 +1,15 @@
-"""lambdas/customize.py against a real localcloud: its queue, Bedrock's jobs and events, a pipeline that waits."""
+"""The Bedrock branch's functions against a real localcloud: jobs that a pipeline waits for, what an evaluation hosts,
+what is swept, and versions that are deployed, rolled back and undeployed.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +45,7 @@ def session(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Iterato
         tiny = make_tiny_model(folder / "tiny", ["turn it on", "the light is on"])
         patch.setenv("LOCALCLOUD_BEDROCK", configured(tiny, folder / "bedrock.json"))
         patch.setenv("LOCALCLOUD_STOP_GRACE_SECONDS", "0.5")
+        patch.setenv("LOCALCLOUD_CLOCK_SPEED", "50")
         with running(folder / "home") as session:
             bootstrap(config, session)
             publish(config, session)
@@ -67,13 +75,13 @@ def unheard(session: boto3.Session) -> Iterator[Callable[[bool], None]]:
     switch(False)
 
 
-@pytest.fixture
-def begin(session: boto3.Session, config: Config, request: pytest.FixtureRequest) -> Callable[..., str]:
+@pytest.fixture(scope="module")
+def begin(session: boto3.Session, config: Config) -> Callable[..., str]:
     """`begin(rows, epochs="1")` -> the ARN of an execution whose one step asks for a customization job."""
     names, sagemaker = Names.of(config), session.client("sagemaker")
 
     def start(rows: str = conversations(), **changes: str) -> str:
-        place = f"processed/{request.node.name}"
+        place = f"processed/{uuid.uuid4().hex[:8]}"
         for name in ("train", "validation"):
             session.client("s3").put_object(
                 Bucket=names.training_data_bucket, Key=f"{place}/{name}.jsonl", Body=rows.encode()
@@ -87,7 +95,7 @@ def begin(session: boto3.Session, config: Config, request: pytest.FixtureRequest
                 "customization_type": "FINE_TUNING",
                 "training_uri": f"s3://{names.training_data_bucket}/{place}/train.jsonl",
                 "validation_uri": f"s3://{names.training_data_bucket}/{place}/validation.jsonl",
-                "output_uri": f"s3://{names.artifacts_bucket}/bedrock/{request.node.name}/",
+                "output_uri": f"s3://{names.artifacts_bucket}/bedrock/{uuid.uuid4().hex[:8]}/",
                 **changes,
             },
             "OutputParameters": [{"OutputName": name, "OutputType": "String"} for name in OUTPUTS],
@@ -264,3 +272,203 @@ def test_a_message_that_keeps_failing_ends_the_step(session: boto3.Session, begi
 )  # fmt: skip
 def test_a_curve_keeps_what_is_a_number(text: str, points: list[dict[str, float]]) -> None:
     assert load("curves").curve(text, "training_loss") == points
+
+
+@pytest.fixture(scope="module")
+def model_arn(session: boto3.Session, begin: Any) -> str:
+    """A custom model."""
+    status, step = finished(session, begin(epochs="1"))
+    assert status == "Succeeded", step
+    return outputs(step)["model_arn"]
+
+
+def deployments(session: boto3.Session) -> dict[str, str]:
+    """Name -> status of what is deployed on demand."""
+    found = session.client("bedrock").list_custom_model_deployments()["modelDeploymentSummaries"]
+    return {item["customModelDeploymentName"]: item["status"] for item in found}
+
+
+def throughputs(session: boto3.Session) -> dict[str, str]:
+    found = session.client("bedrock").list_provisioned_model_throughputs()["provisionedModelSummaries"]
+    return {item["provisionedModelName"]: item["status"] for item in found}
+
+
+@pytest.fixture
+def hosting() -> Any:
+    folder = str(ROOT / "evaluation")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    import bedrock_hosting
+
+    return bedrock_hosting
+
+
+def test_what_an_evaluation_hosts_is_there_and_then_gone(session: boto3.Session, model_arn: str, hosting: Any) -> None:
+    bedrock, runtime = session.client("bedrock"), session.client("bedrock-runtime")
+    for how, there in (("on-demand", deployments), ("provisioned", throughputs)):
+        plan = hosting.Hosting(how, 1, f"fmops-evaluation-{how}", "", 0.1)
+        with hosting.hosted(bedrock, model_arn, plan) as arn:
+            assert there(session)[plan.name] == hosting.READY[how]
+            said = runtime.converse(
+                modelId=arn,
+                messages=[{"role": "user", "content": [{"text": "turn it on"}]}],
+                inferenceConfig={"maxTokens": 8, "temperature": 0.0},
+            )
+            assert said["usage"]["outputTokens"] > 0
+            # An attempt that is repeated finds what the one before has created.
+            assert hosting._create(bedrock, model_arn, plan) == arn
+        assert plan.name not in there(session)
+    plan = hosting.Hosting("on-demand", 1, "fmops-evaluation-fails", "", 0.1)
+    with pytest.raises(ValueError, match="scoring failed"), hosting.hosted(bedrock, model_arn, plan):
+        raise ValueError("scoring failed")
+    assert plan.name not in deployments(session)
+
+
+HOSTS = """
+import sys, time
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import boto3
+from bedrock_hosting import Hosting, hosted
+with hosted(boto3.client("bedrock", region_name="us-east-1"), sys.argv[3], Hosting("on-demand", 1, sys.argv[4], sys.argv[5], 0.1)):
+    print("ready", flush=True)
+    time.sleep(600)
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stop_deletes_it_and_a_kill_leaves_it_to_the_sweep(
+    session: boto3.Session, model_arn: str, clients: Any, begin: Any, how: signal.Signals
+) -> None:
+    sweep, name = load("sweeping").sweep, f"fmops-evaluation-{how.name.lower()}"
+    execution = begin(warmup_steps="99")  # goes on until it is stopped
+    job_of(session, execution)
+    words = [sys.executable, "-c", HOSTS, str(ROOT / "evaluation"), str(ROOT), model_arn, name, execution]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    until(process.stdout.readline, lambda line: line.strip() == "ready")
+    os.kill(process.pid, how)
+    process.communicate()
+    assert (name in deployments(session)) is (how is signal.SIGKILL)
+    # While its execution runs, somebody may still need it.
+    assert sweep(clients) == []
+    session.client("sagemaker").stop_pipeline_execution(PipelineExecutionArn=execution)
+    assert finished(session, execution)[0] == "Stopped"
+    assert [found["swept"] for found in sweep(clients)] == (["deleted"] if how is signal.SIGKILL else [])
+    assert name not in deployments(session)
+    assert sweep(clients) == []
+
+
+def test_what_has_expired_is_swept_and_a_versions_own_is_not(
+    session: boto3.Session, model_arn: str, clients: Any
+) -> None:
+    bedrock = session.client("bedrock")
+    tags = [{"key": "fmops:evaluation", "value": "true"}, {"key": "fmops:expires", "value": "1000"}]
+    for name, given in (("fmops-expired", tags), ("fmops-version", [])):
+        bedrock.create_custom_model_deployment(modelDeploymentName=name, modelArn=model_arn, tags=given)
+        until(lambda name=name: deployments(session)[name], lambda status: status == "Active")  # type: ignore[misc]
+    assert len(load("sweeping").sweep(clients)) == 1
+    assert "fmops-expired" not in deployments(session)
+    assert "fmops-version" in deployments(session)
+    bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier="fmops-version")
+
+
+@pytest.fixture(scope="module")
+def deploy(session: boto3.Session) -> Callable[..., Any]:
+    """`deploy({...})`: the deploy function, in process, with the environment that deployment.yaml set."""
+    found = session.client("lambda").get_function_configuration(FunctionName="fmops-deploy")
+    environment, module = found["Environment"]["Variables"], load("deploy")
+    return lambda event: module.route(module.Clients(), event, environment)
+
+
+def version(session: boto3.Session, model_arn: str, **changes: str) -> str:
+    """A version of a model that Bedrock keeps, registered as the pipeline does; its ARN."""
+    event = {
+        "model_arn": model_arn,
+        "model_package_group": "tested-bedrock",
+        "approval": "Approved",
+        "evaluation_uri": "s3://fmops-evaluation-results-111122223333-us-east-1/e/evaluation/evaluation.json",
+        "data_report_uri": "s3://fmops-training-data-111122223333-us-east-1/processed/e/report/data_report.json",
+        "pipeline_execution_arn": f"arn:aws:sagemaker:us-east-1:111122223333:pipeline/p/execution/{uuid.uuid4().hex}",
+        "properties": {"endpoint_name": "fmops-endpoint", "bedrock_serving": "on-demand", **changes},
+    }
+    sagemaker = session.client("sagemaker")
+    groups = sagemaker.list_model_package_groups(NameContains="tested-bedrock")["ModelPackageGroupSummaryList"]
+    if not groups:
+        sagemaker.create_model_package_group(ModelPackageGroupName="tested-bedrock")
+    register = load("registration").register
+    arn = register(sagemaker, event)["model_package_arn"]
+    assert register(sagemaker, event)["model_package_arn"] == arn  # a repeat makes no second version
+    return str(arn)
+
+
+def states(session: boto3.Session) -> list[tuple[str, str]]:
+    """(version, state) of every deployment in the log."""
+    body = session.client("s3").get_object(
+        Bucket="fmops-model-artifacts-111122223333-us-east-1", Key="deployments/fmops-endpoint-bedrock.json"
+    )["Body"]
+    return [
+        (item["model_package_arn"].rsplit("/", 1)[1], item["state"]) for item in json.loads(body.read())["deployments"]
+    ]
+
+
+def test_versions_come_into_service_go_back_and_are_undeployed(
+    session: boto3.Session, model_arn: str, deploy: Callable[..., Any]
+) -> None:
+    door = {"endpoint_name": "fmops-endpoint-bedrock"}
+
+    def settled(wanted: list[tuple[str, str]]) -> None:
+        until(lambda: (deploy({"command": "settle", **door}), states(session))[1], lambda found: found == wanted)
+
+    first, second, third = (
+        version(session, model_arn, **changes)
+        for changes in ({}, {}, {"bedrock_serving": "provisioned", "bedrock_model_units": "2"})
+    )
+    asked = {"model_package_arn": first, "by": "command"}
+    began = deploy(asked)
+    assert (began["action"], began["endpoint_name"]) == ("created", door["endpoint_name"])
+    assert deploy(asked)["endpoint_config_name"] == began["endpoint_config_name"]  # a repeat creates nothing more
+    settled([("1", "in_service")])
+    deploy({"model_package_arn": second, "by": "command"})
+    settled([("1", "replaced"), ("2", "in_service")])
+    assert len(deployments(session)) == 2, "the way back stays: it costs nothing until it is asked"
+    # Units by the hour are given back as soon as another version serves.
+    deploy({"model_package_arn": third, "by": "command"})
+    settled([("1", "replaced"), ("2", "replaced"), ("3", "in_service")])
+    assert len(throughputs(session)) == 1
+    assert len(deployments(session)) == 1
+    back = deploy({"command": "rollback", **door})
+    assert back["action"] == "rolling-back"
+    settled([("1", "replaced"), ("2", "replaced"), ("3", "rolled_back"), ("2", "in_service")])
+    assert throughputs(session) == {}
+    # A version that was rejected since is no way back; a rejected one is not deployed at all.
+    session.client("sagemaker").update_model_package(ModelPackageArn=first, ModelApprovalStatus="Rejected")
+    with pytest.raises(load("aws").Refused, match="can't be rolled back"):
+        deploy({"command": "rollback", "version": 1, **door})
+    with pytest.raises(load("aws").Refused, match="is not deployed: the package is Rejected"):
+        deploy({"model_package_arn": first, "by": "command"})
+    until(lambda: deploy({"command": "undeploy", **door})["action"], lambda action: action == "undeployed")
+    assert deployments(session) == {}
+    assert {state for _, state in states(session)} <= {"replaced", "rolled_back", "undeployed"}
+
+
+def test_an_approval_deploys_it_and_the_timer_sees_it_in_service(
+    session: boto3.Session, model_arn: str, deploy: Callable[..., Any]
+) -> None:
+    arn = version(session, model_arn)
+    event = {
+        "source": "aws.sagemaker",
+        "detail-type": "SageMaker Model Package State Change",
+        "time": "2026-11-27T00:00:00Z",
+        "detail": {
+            "ModelPackageArn": arn,
+            "ModelPackageGroupName": "fmops-models",
+            "ModelApprovalStatus": "Approved",
+            "UpdatedModelPackageFields": ["ModelApprovalStatus"],
+        },
+    }
+    assert deploy(event)["action"] == "created"
+    until(
+        lambda: (deploy({"command": "settle"}), states(session)[-1])[1],
+        lambda last: last == (arn.rsplit("/", 1)[1], "in_service"),
+    )
+    deploy({"command": "undeploy", "endpoint_name": "fmops-endpoint-bedrock"})
