@@ -10,7 +10,7 @@ import sys
 import click
 
 from configuration.errors import UserError
-from fmops.commands import data, definition, demo, deployment, local, registry, runs
+from fmops.commands import data, definition, demo, deployment, evaluate, local, registry, runs
 from pipelines.terminal import say
 
 
@@ -49,6 +49,7 @@ for command in (
     deployment.endpoint,
     deployment.invoke,
     deployment.undeploy,
+    evaluate.evaluate,
     local.local,
 ):
     cli.add_command(command)

@@ -60,9 +60,7 @@ def evaluate(config: Config, asked: Asked) -> dict[str, Any]:
             env=environment, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     if done.returncode:
-        raise UserError(
-            (done.stderr.strip().splitlines() or ["the evaluation failed"])[-1].removeprefix("score_remote.py: ")
-        )
+        raise UserError(_last_line(done.stderr) or "the evaluation failed")
     found: dict[str, Any] = json.loads((asked.output / "evaluation.json").read_text("utf-8"))
     return found
 
@@ -80,7 +78,11 @@ def _canonical(data: Path, scratch: Path) -> Path:
         if file.is_file():
             shutil.copyfile(file, rows / f"{split}.jsonl")
     if not any(path.stat().st_size for path in rows.iterdir()):
-        raise UserError(
-            (done.stderr.strip().splitlines() or [f"{data} holds no rows"])[-1].removeprefix("prepare.py: ")
-        )
+        raise UserError(_last_line(done.stderr) or f"{data} holds no rows")
     return rows
+
+
+def _last_line(said: str) -> str:
+    """A shipped script's reason, without its name."""
+    line = (said.strip().splitlines() or [""])[-1]
+    return line.removeprefix("prepare.py: ").removeprefix("score_remote.py: ")
