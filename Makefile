@@ -25,8 +25,10 @@ $(VENV)/.installed: pyproject.toml packages/localcloud/pyproject.toml constraint
 	$(AWSCLI)/bin/python -m pip install --quiet --disable-pip-version-check awscli==1.45.64
 	touch $@
 
+# METHOD=bedrock: the pipeline's other branch.
+METHOD := sagemaker
 demo: setup
-	$(BIN)/fmops demo
+	$(BIN)/fmops demo --method $(METHOD)
 
 # Three workers, each with homes and ports of its own, keep two cores busy.
 WORKERS := -n 3 --dist loadfile --no-loadscope-reorder --durations=10

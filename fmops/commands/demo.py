@@ -22,7 +22,9 @@ PROMPTS = (
 
 @click.command()
 @click.option("--config", "path", type=click.Path(dir_okay=False), default="pipeline.yaml", show_default=True)
-def demo(path: str) -> None:
+@click.option("--method", type=click.Choice(["sagemaker", "bedrock"]), default="sagemaker", show_default=True,
+              help="Which branch of the pipeline trains.")  # fmt: skip
+def demo(path: str, method: str) -> None:
     """Run the whole job on this machine (5 to 10 minutes).
 
     Fine-tunes, evaluates, registers, approves and deploys a real model; needs no account and no Docker. It is
@@ -33,7 +35,7 @@ def demo(path: str) -> None:
     pipeline = Pipeline(path, LOCAL)
     was_up = control.status(pipeline.home) is not None
     try:
-        run(pipeline)
+        run(pipeline, method)
     except KeyboardInterrupt:
         # Nothing may go on behind the user's back: what the demo started, it ends.
         if not was_up:
@@ -47,7 +49,7 @@ def demo(path: str) -> None:
         raise click.exceptions.Exit(1) from None
 
 
-def run(pipeline: Pipeline) -> None:
+def run(pipeline: Pipeline, method: str = "sagemaker") -> None:
     """The demo, top to bottom; the same calls as the commands that it names."""
     from pipelines.results import gate_lines, metrics_table
     from pipelines.terminal import console as new_console
@@ -56,8 +58,9 @@ def run(pipeline: Pipeline) -> None:
     pipeline.upsert()
 
     heading("2  The pipeline: prepare -> fine-tune -> evaluate -> gate -> register")
-    say("$ fmops start --local --wait")
-    execution = pipeline.start()
+    chosen = {} if method == "sagemaker" else {"TrainingMethod": method}
+    say("$ fmops start --local --wait" + "".join(f" -p {name}={value}" for name, value in chosen.items()))
+    execution = pipeline.start(parameters=chosen)
     execution.watch()
 
     heading("3  The evidence")
