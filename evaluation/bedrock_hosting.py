@@ -57,7 +57,7 @@ class Hosting:
 @contextlib.contextmanager
 def hosted(bedrock: Any, model_arn: str, hosting: Hosting) -> Iterator[str]:
     """The ARN that requests name, while it is there. Raises JobError where Bedrock doesn't host the model."""
-    with _ended_by_sigterm():
+    with ended_by_sigterm():
         try:
             arn = _create(bedrock, model_arn, hosting)
             print(f"[score] hosting {hosting.how}: {arn}", flush=True)
@@ -68,8 +68,9 @@ def hosted(bedrock: Any, model_arn: str, hosting: Hosting) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """StopProcessingJob sends SIGTERM, which by default ends a process before it can clean up."""
+def ended_by_sigterm() -> Iterator[None]:
+    """StopProcessingJob sends SIGTERM: by default it ends a process before it can clean up, or not at all, where that
+    is its container's first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from asking import common_arguments, dials, guarded, take_rows
-from bedrock_hosting import READY, Hosting, hosted
+from bedrock_hosting import READY, Hosting, ended_by_sigterm, hosted
 from data import Case, load_rows
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
@@ -256,7 +256,8 @@ def _training(customization: Path | None) -> Mapping[str, Any] | None:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    return guarded("score_remote.py", lambda: tell(run(options)), options.message_file)
+    with ended_by_sigterm():
+        return guarded("score_remote.py", lambda: tell(run(options)), options.message_file)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ def point_at(home: Path) -> None:
     os.environ.setdefault(VARIABLE, str(home / FILE))
 
 
+def has_another(home: Path) -> bool:
+    """Whether the shell names a file of its own."""
+    return os.environ.get(VARIABLE, str(home / FILE)) != str(home / FILE)
+
+
 def write(config: Config, home: Path, model: Path) -> None:
     """Write the file and the dials that it names."""
     settings = home / "bedrock-training.json"

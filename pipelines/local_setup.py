@@ -66,8 +66,9 @@ def upload_base_model(config: Config, session: boto3.Session, home: Path, say: C
 
 
 def stand_in_for_bedrock(config: Config, home: Path) -> None:
-    """Let the base model that arrives through pip stand in for Bedrock's. Raises UserError."""
-    local_bedrock.write(config, home, converted(home))
+    """Let the base model that arrives through pip stand in for Bedrock's, unless another does. Raises UserError."""
+    if not local_bedrock.has_another(home):
+        local_bedrock.write(config, home, converted(home))
 
 
 def converted(home: Path) -> Path:
