@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from common.bedrock_families import FAMILIES, family_of, hyperparameter_problems
-
 from common.bedrock_dials import HYPERPARAMETERS, hyperparameters
+from common.bedrock_families import FAMILIES, family_of, hyperparameter_problems
 from configuration.section import Section, value_of
 
 
@@ -38,6 +37,9 @@ class Bedrock(Section):
                 f"{', '.join(sorted(name for name, known in FAMILIES.items() if not known.retired))}"
             )
             return
+        if self.customization_type == "CONTINUED_PRE_TRAINING" and not family.pretraining:
+            able = ", ".join(sorted(known.label for known in FAMILIES.values() if known.pretraining))
+            yield f"customization_type: CONTINUED_PRE_TRAINING, but {family.label} learns answers alone; able: {able}"
         asked = hyperparameters({dial.name: dial.text(getattr(self, dial.name)) for dial in HYPERPARAMETERS})
         yield from hyperparameter_problems(family, asked)
         if self.commitment != "none" and self.serving != "provisioned":

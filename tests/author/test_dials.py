@@ -61,6 +61,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "bedrock.warmup_steps": {"bedrock.base": "amazon.titan-text-lite-v1:0:4k"},
     "bedrock.early_stopping_threshold": {"bedrock.base": "anthropic.claude-3-haiku-20240307-v1:0:200k"},
     "bedrock.early_stopping_patience": {"bedrock.base": "anthropic.claude-3-haiku-20240307-v1:0:200k"},
+    "bedrock.customization_type": {"bedrock.base": "amazon.titan-text-lite-v1:0:4k"},
     "bedrock.commitment": {"bedrock.serving": "provisioned"},
     "endpoint.instance_count": {"endpoint.mode": "asynchronous", "endpoint.scaling.maximum": 64},
     "endpoint.scaling.maximum": {"endpoint.instance_count": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
@@ -105,8 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.says(model, question)
 
     def _check(self, service: str, operation: str, members: dict[str, Any]) -> None:
-        shape = botocore.session.get_session().get_service_model(service).operation_model(operation).input_shape
-        report = ParamValidator().validate(members, shape)
+        report = ParamValidator().validate(members, _shape(service, operation))
         if report.has_errors():
             self.server.wrong.append(report.generate_report())
 
@@ -119,6 +119,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("x-amzn-errortype", error)
         self.end_headers()
         self.wfile.write(content)
+
+
+@functools.cache
+def _shape(service: str, operation: str) -> Any:
+    return botocore.session.get_session().get_service_model(service).operation_model(operation).input_shape
 
 
 @contextmanager
