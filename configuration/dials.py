@@ -15,13 +15,13 @@ from typing import Any
 from common.data_dials import DATA
 from common.dials import Dial
 from common.endpoint_dials import ENDPOINT
-from common.evaluation_dials import EVALUATION, JUDGE
+from common.evaluation_dials import EVALUATION, JUDGE, REMOTE
 from common.gate_dials import GATE
 from common.training_dials import TRAINING
 from configuration.account_dials import ACCOUNT, IMAGES, MODEL, REGISTRY
 
 TABLE: tuple[Dial, ...] = (
-    *ACCOUNT, *DATA, *MODEL, *TRAINING, *EVALUATION, *JUDGE, *GATE, *REGISTRY, *ENDPOINT, *IMAGES,
+    *ACCOUNT, *DATA, *MODEL, *TRAINING, *EVALUATION, *JUDGE, *REMOTE, *GATE, *REGISTRY, *ENDPOINT, *IMAGES,
 )  # fmt: skip
 """In the order of pipeline.yaml."""
 

@@ -220,6 +220,6 @@ def quantiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def longest_answer(rows: Sequence[Case]) -> int:
-    """The most tokens an answer may have where no number is given: without the model's tokenizer, half of the longest
-    target's characters, and 16. Texts have 3 to 5 characters a token, JSON and most scripts more than 2."""
-    return max(len(row["messages"][-1]["content"]) for row in rows) // 2 + 16
+    """The most tokens an answer may have where no number is given and no tokenizer is at hand: half of the longest
+    target's characters, and 16. They count in UTF-8's bytes, so that a Chinese character may be more than a token."""
+    return max(len(row["messages"][-1]["content"].encode()) for row in rows) // 2 + 16

@@ -116,7 +116,7 @@ def measure(
 
     A metric that applies to some of them is measured of these; one that applies to none is left out.
     """
-    picked = range(len(passes[CANDIDATE].losses)) if chosen is None else chosen
+    picked = range(len(groups)) if chosen is None else chosen
     names, together = {metric.name for metric in metrics}, [groups[row] for row in picked]
     found: dict[str, dict[str, Mean]] = {}
     for metric in metrics:
@@ -127,11 +127,14 @@ def measure(
         if have:
             values = {model: [scores[model][row][name] for row in have] for model in scores}
             found[name] = means_of(values, None, [groups[row] for row in have])
-    tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
-    sums = {model: [done.losses[row][0] for row in picked] for model, done in passes.items()}
-    found["validation_loss"] = means_of(sums, tokens, together)
+    if passes[CANDIDATE].losses:
+        tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
+        sums = {model: [done.losses[row][0] for row in picked] for model, done in passes.items()}
+        found["validation_loss"] = means_of(sums, tokens, together)
     if chosen is None and "latency_seconds" in names:
-        found["latency_seconds"] = means_of({model: done.latencies for model, done in passes.items()})
+        seconds = {model: done.latencies for model, done in passes.items()}
+        every = len(passes[CANDIDATE].latencies) == len(groups)
+        found["latency_seconds"] = means_of(seconds, None, together if every else None)
     return found
 
 
@@ -255,7 +258,7 @@ def predictions(rows: Sequence[Case], passes: Mapping[str, Pass], scores: Scores
             "metrics": {
                 model: {
                     **scores[model][index],
-                    "loss": round(per_token(done.losses[index]), 6),
+                    **({"loss": round(per_token(done.losses[index]), 6)} if done.losses else {}),
                     **({"rejected_loss": round(per_token(done.rejected[index]), 6)} if done.rejected else {}),
                 }
                 for model, done in passes.items()

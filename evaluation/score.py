@@ -18,8 +18,6 @@ Not covered: sampling.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 import time
@@ -32,22 +30,19 @@ import fixed_sets
 from asking import common_arguments, dials, guarded, machine, take_rows, volume
 from data import load_rows
 from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
-from judging import begin, judged
+from judging import begin
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
+from outcome import decision_arguments, finish, own_metrics, tell, tell_absent
 from passes import Pass, run_pass, run_text_pass
-from results import build_evaluation, groups_of, predictions, score_rows, text_predictions
+from results import build_evaluation, predictions, score_rows, text_predictions
 from scores import Scores, load
 
-from common.custom_metrics import Custom, CustomMetricError
-from common.custom_metrics import load as read_metrics
 from common.dials import add_arguments
 from common.evaluation_dials import JUDGE
 from common.failure import JobError
 from common.gate_dials import GATE
-from common.gate_rules import Rule, read_rule
+from common.gate_rules import Rule
 from common.targets import MOST_TRAINING_ROWS
-
-FILES = ("evaluation.json", "report.html", "predictions.jsonl")
 
 
 @dataclass(frozen=True)
@@ -96,22 +91,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
-    parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
-    parser.add_argument("--judge-labels", type=Path, help="pairs that people judged, one JSON object a line")
-    parser.add_argument(
-        "--rule", type=_rule, action="append", default=[], metavar="TEXT",
-        help="what the gate asks, several times: METRIC base|champion|value better_by|not_worse_than NUMBER CONFIDENCE",
-    )  # fmt: skip
+    decision_arguments(parser)
     common_arguments(parser)
     add_arguments(parser, [*dials(examples=False), *(dial for dial in (*JUDGE, *GATE) if dial.argument)])
     return Options(**vars(parser.parse_args(arguments)))
-
-
-def _rule(text: str) -> Rule:
-    try:
-        return read_rule(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -148,9 +131,7 @@ def run(options: Options) -> dict[str, Any]:
     more = fixed_sets.measure(sets, kept)
     evaluation = build_evaluation(kind, rows, training, passes, scores, gate, name, options.labels, metrics, more)
     evaluation["probes"] = fixed_sets.told(sets, kept, CANDIDATE)
-    for metric in metrics:
-        if metric.name not in evaluation["metrics"]:
-            print(f"[score] {metric.name} applies to none of the {len(rows)} rows, and is left out", flush=True)
+    tell_absent(evaluation, metrics, len(rows))
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base, champion)
     evaluation["settings"] = {
@@ -163,22 +144,8 @@ def run(options: Options) -> dict[str, Any]:
         "seconds": _seconds(passes, time.monotonic() - started),
     }
     records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
-    evaluation["judge"] = None
-    if judging:
-        evaluation["judge"], by_row = judged(judging, rows, passes, groups_of(rows), options.seed)
-        records = [{**record, "judge": by_row.get(record["row"])} for record in records]
-    _write(options.output, evaluation, records)
+    finish(options.output, evaluation, records, judging, rows, passes, options.seed)
     return evaluation
-
-
-def own_metrics(path: Path | None) -> tuple[Custom, ...]:
-    """The user's own metrics, of the file that was shipped with this one. Raises JobError."""
-    try:
-        return read_metrics(path.read_text("utf-8"), str(path)) if path else ()
-    except CustomMetricError as error:
-        raise JobError(str(error)) from None
-    except UnicodeDecodeError:
-        raise JobError(f"{path}: is no UTF-8 text") from None
 
 
 def _check_commit(candidate: Candidate, base: Scores) -> None:
@@ -236,36 +203,9 @@ def _seconds(passes: Mapping[str, Pass], all_seconds: float) -> dict[str, float]
     return {**{name: round(done.seconds, 1) for name, done in asked.items()}, "all": round(all_seconds, 1)}
 
 
-def _write(output: Path, evaluation: dict[str, Any], records: list[dict[str, Any]]) -> None:
-    from report import render
-
-    output.mkdir(parents=True, exist_ok=True)
-    contents = (
-        json.dumps(evaluation, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        render(evaluation, records),
-        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
-    )
-    for name, content in zip(FILES, contents, strict=True):
-        partial = output / f"{name}.partial"
-        partial.write_text(content, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, output / name)
-
-
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    return guarded("score.py", lambda: _tell(run(options)), options.message_file)
-
-
-def _tell(evaluation: Mapping[str, Any]) -> None:
-    for name, metric in evaluation["metrics"].items():
-        print(
-            f"[score] {name} "
-            + " ".join(
-                f"{model}={found['value']:.4f}" if isinstance(found, dict) else f"{model}={found}"
-                for model, found in metric.items()
-            )
-        )
-    print(f"[score] {evaluation['gate']['text']}", flush=True)
+    return guarded("score.py", lambda: tell(run(options)), options.message_file)
 
 
 if __name__ == "__main__":

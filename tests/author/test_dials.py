@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from common.data_dials import DATA
 from common.dials import Dial, DialError
-from common.evaluation_dials import EVALUATION, JUDGE
+from common.evaluation_dials import EVALUATION, JUDGE, REMOTE
 from common.gate_dials import GATE
 from common.gate_rules import MEANINGS
 from common.metric_names import BY_NAME
@@ -51,6 +51,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     "training.fallback_instance_types": {"training.spot": False},
     "training.mlflow_tracking_uri": {"training.network_isolation": False},
     "evaluation.judge.model": {"training.network_isolation": False},
+    "evaluation.remote.price_input": {"evaluation.remote.price_output": 1.0},
+    "evaluation.remote.price_output": {"evaluation.remote.price_input": 1.0},
     "evaluation.judge.labels": {"training.network_isolation": False, "evaluation.judge.model": "endpoint:judge"},
     "training.merge": {"endpoint.instance_type": "ml.m5.large"},
     "endpoint.instance_count": {"endpoint.mode": "asynchronous", "endpoint.scaling.maximum": 64},

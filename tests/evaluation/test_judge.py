@@ -104,8 +104,8 @@ def test_no_more_are_asked_at_once_than_allowed(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("bedrock:absent", "the judge can't be asked: An error occurred (ValidationException)"),
-        ("endpoint:other-form", "the judge's endpoint other-form answers in another form than OpenAI's"),
+        ("bedrock:absent", "the judge can't be asked: bedrock:absent: An error occurred (ValidationException)"),
+        ("endpoint:other-form", "the judge can't be asked: endpoint:other-form answers in another form than OpenAI's"),
     ],
 )
 def test_a_judge_that_can_not_be_asked_is_told_before_anything_else(
