@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from intervals import interval, mean
@@ -48,7 +48,7 @@ class Judge:
 
     remote: Remote
     most_tokens: int
-    patience: Patience = Patience()
+    patience: Patience = field(default_factory=Patience)
 
     def reply(self, system: str, question: str) -> Answer:
         """Raises JobError where it can't be asked."""

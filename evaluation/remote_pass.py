@@ -4,9 +4,9 @@ a laptop.
     asking = Asking(journal, at_once=8, patience=Patience())
     answers = asking.ask("candidate", remote, "bedrock:my-model", questions, max_tokens=64)
 
-A row is asked until it is answered (patience.py) and never again: the journal has it. What does not pass (access denied,
-a request that is refused) ends the pass at once. Rows that were given up fail it at the end, when all others are
-answered and kept; where nothing is answered any more, earlier. So no row is ever scored as an empty answer by mistake.
+A row is asked until it is answered (patience.py) and never again: the journal has it. What does not pass (access
+denied, a request that is refused) ends the pass at once. Rows that were given up fail it at the end, when all others
+are answered and kept; where nothing is answered any more, earlier. So no row is scored as an empty answer by mistake.
 """
 
 from __future__ import annotations
@@ -212,11 +212,13 @@ def remote_pass(
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """`latency_p50`, `latency_p90`, `latency_p99`: the least seconds that so many percent of the answers stayed within."""
+    """`latency_p50`, `latency_p90`, `latency_p99`: the seconds within which so many percent of the answers came."""
     import numpy as np
 
-    found = np.percentile(seconds, QUANTILES, method="inverted_cdf")
-    return {f"latency_p{share}": round(float(value), 6) for share, value in zip(QUANTILES, found, strict=True)}
+    return {
+        f"latency_p{share}": round(float(np.percentile(seconds, share, method="inverted_cdf")), 6)
+        for share in QUANTILES
+    }
 
 
 def longest_answer(rows: Sequence[Case]) -> int:
