@@ -24,9 +24,14 @@ ROWS, SECONDS, AT_ONCE, ROUNDS = 160, 0.2, 32, 3
 
 def serve(urls: Any, seconds: float) -> None:
     """The endpoint, in a process of its own: it must not take the client's turns."""
-    from tests.support.remote_models import serving
+    from tests.support.judges import judging
 
-    with serving(lambda model, question: question.replace("question", "answer"), seconds=seconds) as server:
+    def answer(_: str, messages: list[dict[str, Any]]) -> str:
+        time.sleep(seconds)
+        return str(messages[-1]["content"]).replace("question", "answer")
+
+    with judging(lambda *_: "") as server:
+        server.answers = answer
         urls.put(server.url)
         time.sleep(3600)
 
@@ -35,7 +40,7 @@ def main() -> int:
     from journal import Journal
     from patience import Patience
     from remote import remote_of
-    from remote_pass import run_remote_pass
+    from remote_pass import Asking, remote_pass
 
     os.environ |= {"AWS_ACCESS_KEY_ID": "111122223333", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}
     rows: Any = [
@@ -55,7 +60,8 @@ def main() -> int:
                 with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
                     began = time.monotonic()
                     remote = remote_of("endpoint:chat", at_once)
-                    done = run_remote_pass("m", remote, rows, 32, journal, at_once, Patience()).done
+                    asking = Asking(journal, at_once, Patience())
+                    done = remote_pass(asking, "m", remote, "m", rows, 32)[0]
                     took[at_once], answers[at_once] = time.monotonic() - began, done.answers
         finally:
             server.kill()

@@ -77,10 +77,6 @@ BEDROCK = (
         choices=("none", "OneMonth", "SixMonths"), parameter="BedrockCommitment",
     ),
     Dial(
-        "bedrock.at_once", 8, "asked at the same time; more are throttled sooner", unit="rows", low=1, high=256,
-        parameter="BedrockAtOnce",
-    ),
-    Dial(
         "bedrock.instance_type", "ml.m5.xlarge", "asks Bedrock and scores: needs no GPU", pattern=INSTANCE_TYPE,
         words=INSTANCE_WORDS, shape="ProcessingInstanceType",
     ),

@@ -87,3 +87,23 @@ JUDGE = (
     ),
 )  # fmt: skip
 """Passed to score.py where there is a judge."""
+ATTEMPTS = Dial(
+    "evaluation.remote.attempts", 12, "a throttled or failed request is sent so often, with growing pauses; then the "
+    "run fails", unit="attempts", low=1, high=100, argument="attempts",
+)  # fmt: skip
+REMOTE = (
+    Dial(
+        "evaluation.remote.at_once", 8, "asked at the same time; more are throttled sooner", unit="rows", low=1,
+        high=256, argument="at-once",
+    ),
+    ATTEMPTS,
+    Dial(
+        "evaluation.remote.price_input", None, "of the tokens that models read, for the report; null = not known",
+        kind=float, optional=True, unit="USD per million", low=0, high=10_000, argument="price-input",
+    ),
+    Dial(
+        "evaluation.remote.price_output", None, "of the tokens that models write", kind=float, optional=True,
+        unit="USD per million", low=0, high=10_000, argument="price-output",
+    ),
+)  # fmt: skip
+"""Passed to score_remote.py: models behind an API, in Bedrock or an endpoint."""

@@ -26,7 +26,6 @@ class Bedrock(Section):
     serving: str = value_of("bedrock.serving")
     model_units: int = value_of("bedrock.model_units")
     commitment: str = value_of("bedrock.commitment")
-    at_once: int = value_of("bedrock.at_once")
     instance_type: str = value_of("bedrock.instance_type")
 
     def problems(self) -> Iterator[str]:

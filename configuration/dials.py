@@ -16,13 +16,14 @@ from common.bedrock_dials import BEDROCK, SERVICE
 from common.data_dials import DATA
 from common.dials import Dial
 from common.endpoint_dials import ENDPOINT
-from common.evaluation_dials import EVALUATION, JUDGE
+from common.evaluation_dials import EVALUATION, JUDGE, REMOTE
 from common.gate_dials import GATE
 from common.training_dials import TRAINING
 from configuration.account_dials import ACCOUNT, IMAGES, MODEL, REGISTRY
 
 TABLE: tuple[Dial, ...] = (
-    *ACCOUNT, *DATA, *MODEL, SERVICE, *TRAINING, *BEDROCK, *EVALUATION, *JUDGE, *GATE, *REGISTRY, *ENDPOINT, *IMAGES,
+    *ACCOUNT, *DATA, *MODEL, SERVICE, *TRAINING, *BEDROCK, *EVALUATION, *JUDGE, *REMOTE, *GATE, *REGISTRY, *ENDPOINT,
+    *IMAGES,
 )  # fmt: skip
 """In the order of pipeline.yaml."""
 

@@ -38,6 +38,21 @@ class Judge(Section):
             yield f"labels: {error}"
 
 
+class RemoteModels(Section):
+    """How models are asked that answer over an API, and what their tokens cost."""
+
+    place = "evaluation.remote"
+    at_once: int = value_of("evaluation.remote.at_once")
+    attempts: int = value_of("evaluation.remote.attempts")
+    price_input: float | None = value_of("evaluation.remote.price_input")
+    price_output: float | None = value_of("evaluation.remote.price_output")
+
+    def problems(self) -> Iterator[str]:
+        if (self.price_input is None) != (self.price_output is None):
+            missing = "price_input" if self.price_input is None else "price_output"
+            yield f"{missing}: null, but the other price is given; tokens are read and written: give both, or neither"
+
+
 class Evaluation(Section):
     """How the tuned model is compared with its base, and on what."""
 
@@ -54,6 +69,7 @@ class Evaluation(Section):
     volume_gb: int = value_of("evaluation.volume_gb")
     max_runtime_seconds: int = value_of("evaluation.max_runtime_seconds")
     judge: Judge = Field(default_factory=Judge, description="a model that compares answers")
+    remote: RemoteModels = Field(default_factory=RemoteModels, description="models that answer over an API")
 
     def problems(self) -> Iterator[str]:
         try:

@@ -24,15 +24,13 @@ def dials(examples: bool) -> list[Dial]:
     return [dial for dial in (*EVALUATION, SEED) if dial.argument and (examples or dial.argument != OF_THE_BASE)]
 
 
-def common_arguments(parser: argparse.ArgumentParser, fixed_sets: bool = True) -> None:
-    """The options that the scripts have beside their dials; `fixed_sets`: also the general set and the probes."""
+def common_arguments(parser: argparse.ArgumentParser, loaded: bool = True) -> None:
+    """The options that all scripts have beside their dials; `loaded`: those of models that are loaded here, too."""
     parser.add_argument("--data", type=Path, required=True, help="test rows (directory with .jsonl files)")
-    parser.add_argument(
-        "--train-data", type=Path, required=fixed_sets, help="training rows; examples are drawn from them"
-    )
-    if fixed_sets:
+    parser.add_argument("--train-data", type=Path, required=loaded, help="training rows; examples are drawn from them")
+    if loaded:
         parser.add_argument("--general", type=Path, help="rows that a model should not forget (directory)")
-        parser.add_argument("--probes", type=Path, help="prompts with what no answer may say (directory)")
+    parser.add_argument("--probes", type=Path, help="prompts with what no answer may say (directory)")
     parser.add_argument("--output", type=Path, required=True, help="directory to write to")
     parser.add_argument("--message-file", type=Path, help="file to write the reason of a failure to (ExitMessage)")
 
@@ -61,8 +59,13 @@ def machine(model: Any) -> dict[str, str]:
     }
 
 
-def guarded(program: str, work: Callable[[], object], message_file: Path | None) -> int:
-    """Does the work; what people can mend becomes one line on stderr and in the message file. Returns the exit code."""
+def guarded(
+    program: str, work: Callable[[], object], message_file: Path | None, left: str = "nothing was written"
+) -> int:
+    """Does the work; what people can mend becomes one line on stderr and in the message file. Returns the exit code.
+
+    `left`: what there is of work that was interrupted.
+    """
 
     def fail(problem: str) -> int:
         report_failure(program, problem, [message_file] if message_file else [])
@@ -73,7 +76,7 @@ def guarded(program: str, work: Callable[[], object], message_file: Path | None)
     except JobError as error:
         return fail(str(error))
     except KeyboardInterrupt:
-        return fail("interrupted; nothing was written")
+        return fail(f"interrupted; {left}")
     except MemoryError:
         return fail("out of memory; use a smaller --batch-size or a larger instance")
     except OSError as error:

@@ -34,12 +34,13 @@ Losses = list[tuple[float, int]]
 
 @dataclass
 class Pass:
-    """Results row by row; `latencies` are seconds for the first rows alone."""
+    """Results row by row; `latencies` are seconds, of a loaded model for the first rows alone."""
 
     losses: Losses
+    """Empty for a model behind an API, which gives none: metrics that need losses are absent."""
     seconds: float
     lengths: list[int]
-    """Tokens of each prompt, or text."""
+    """Tokens of each prompt, or text; 0 where nobody counted."""
     answers: list[str] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     rejected: Losses = field(default_factory=list)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from remote import Answer, RemoteError
 
+from common.evaluation_dials import ATTEMPTS
 from common.failure import JobError
 
 
@@ -27,7 +28,7 @@ class GaveUp(JobError):
 class Patience:
     """How often a request is sent, and the seconds between: up to `first`, then up to twice as many, to `longest`."""
 
-    attempts: int = 12
+    attempts: int = ATTEMPTS.default
     first: float = 0.5
     longest: float = 30.0
 

@@ -181,17 +181,13 @@ def _calls(messages: Sequence[Message]) -> bool:
 
 def _asked(where: str, call: Callable[[], Any]) -> Any:
     """What a call of botocore returns; its errors as RemoteErrors in one line."""
-    from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, HTTPClientError, SSLError
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
 
     try:
         return call()
     except ClientError as error:
         raise RemoteError(f"{where}: {_line(error)}", passes(error.response)) from None
-    except (
-        EndpointConnectionError,
-        HTTPClientError,
-        OSError,
-    ) as error:  # refused, reset, timed out; a broken body is one of these, too
+    except (HTTPClientError, OSError) as error:  # refused, reset, timed out; a broken body is one of these, too
         raise RemoteError(f"{where}: {_line(error)}", not isinstance(error, SSLError)) from None
     except BotoCoreError as error:
         raise RemoteError(f"{where}: {_line(error)}") from None

@@ -1,133 +1,227 @@
-"""Asks a model behind an API all test rows: its answers, latencies and tokens. Runs in the processing containers of
-evaluations, and on a laptop.
+"""Asks one model behind an API all test rows, many at a time. Runs in the processing containers of evaluations, and on
+a laptop.
 
-`at_once` rows are asked at the same time, each as often as patience.py says. What was answered is in the journal before
-the next row is asked, so that a run that was killed pays for no row twice. A row that stays unanswered fails the run,
-which says how many there are: an empty answer would be scored as a wrong one. There are no losses: an API tells none.
+    asking = Asking(journal, at_once=8, patience=Patience())
+    answers = asking.ask("candidate", remote, "bedrock:my-model", questions, max_tokens=64)
+
+A row is asked until it is answered (patience.py) and never again: the journal has it. What does not pass (access
+denied, a request that is refused) ends the pass at once. Rows that were given up fail it at the end, when all others
+are answered and kept; where nothing is answered any more, earlier. So no row is scored as an empty answer by mistake.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from data import Case
 from journal import Journal, Kept, row_key
 from passes import Pass
 from patience import GaveUp, Patience, patiently
-from remote import Remote, RemoteError
+from remote import Remote
 
 from common.failure import JobError
+from common.rows import Message
 
-CHARACTERS = 2
-"""Per token, at least, of the answers that a limit has to leave room for; most texts have four."""
-SPARE = 16
-EVERY_SECONDS = 5.0
+QUANTILES = (50, 90, 99)
+PROGRESS_SECONDS = 5
+MOST_GIVEN_UP = 3
+"""Rows given up one after another, or as many as are asked at once, end a pass: nobody answers."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A pass, and what it cost."""
+class Question:
+    """What is asked of one row."""
 
-    done: Pass
-    input_tokens: int
-    output_tokens: int
-    attempts: int
-    kept: int
-    """Rows whose answers an earlier run had paid for."""
+    messages: Sequence[Message]
+    tools: Sequence[Any] = ()
 
 
-def answer_limit(targets: Sequence[str], asked: int) -> int:
-    """The most tokens that an answer may have: the number asked for, else more than the longest target can have."""
-    return asked or max(map(len, targets)) // CHARACTERS + SPARE
+@dataclass(frozen=True)
+class Asking:
+    """How rows are asked: `at_once` at a time, kept in the journal."""
+
+    journal: Journal
+    at_once: int
+    patience: Patience
+
+    def missing(self, identity: str, questions: Sequence[Question], max_tokens: int) -> int:
+        """How many of the rows have no answer yet."""
+        return sum(self.journal.find(key) is None for key in _keys(identity, questions, max_tokens))
+
+    def ask(
+        self, name: str, remote: Remote, identity: str, questions: Sequence[Question], max_tokens: int
+    ) -> list[Kept]:
+        """Each row's answer, with progress lines `[score] model=NAME rows=32/96 seconds=4`. Raises JobError.
+
+        `identity` says in the journal which model it is, however it is reached.
+        """
+        for number, question in enumerate(questions):
+            if reason := remote.refusal(question.messages, question.tools):
+                raise JobError(f"test row {number} can't be asked of {remote.where}: {reason}")
+        keys = _keys(identity, questions, max_tokens)
+        rows = [row for row, key in enumerate(keys) if self.journal.find(key) is None]
+        if len(rows) < len(keys):
+            kept = len(keys) - len(rows)
+            print(f"[score] model={name}: {kept} of {len(keys)} rows are answered in {self.journal.path}", flush=True)
+        if rows:
+            _Round(self, name, remote, questions, max_tokens, keys).run(rows)
+        answers = [self.journal.find(key) for key in keys]
+        return [answer for answer in answers if answer is not None]
 
 
-def run_remote_pass(
-    name: str,
-    remote: Remote,
-    rows: Sequence[Case],
-    limit: int,
-    journal: Journal,
-    at_once: int,
-    patience: Patience,
-    identity: str = "",
-) -> Asked:
-    """Asks every row once. Raises JobError: of a row that can't be asked so, or with what stayed unanswered.
+class _Round:
+    """The rows that are asked now: threads that take them one by one, and one that listens."""
 
-    `identity` names the model in the journal where the address does not: a deployment for one evaluation.
-    """
-    started = time.monotonic()
-    prompts = [row["messages"][:-1] for row in rows]
-    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        if reason := remote.refusal(prompt, row.get("tools") or ()):
-            raise JobError(f"test row {number} can't be asked: {reason}")
+    def __init__(
+        self,
+        asking: Asking,
+        name: str,
+        remote: Remote,
+        questions: Sequence[Question],
+        max_tokens: int,
+        keys: Sequence[str],
+    ) -> None:
+        self.asking, self.name, self.remote = asking, name, remote
+        self.questions, self.max_tokens, self.keys = questions, max_tokens, keys
+        self.ended = threading.Event()
+        self.waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
+
+    def run(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            self.waiting.put(row)
+        for _ in range(min(self.asking.at_once, len(rows))):
+            # A request may take minutes: a process that is told to end does not wait for it.
+            threading.Thread(target=self._work, daemon=True).start()
+        try:
+            self._listen(rows)
+        finally:
+            self.ended.set()
+
+    def _listen(self, rows: Sequence[int]) -> None:
+        all_rows = len(self.keys)
+        answered, started, told = all_rows - len(rows), time.monotonic(), 0.0
+        given_up: list[tuple[int, BaseException]] = []
+        running = 0
+
+        def tell() -> None:
+            seconds = time.monotonic() - started
+            print(f"[score] model={self.name} rows={answered}/{all_rows} seconds={seconds:.0f}", flush=True)
+
+        tell()
+        for _ in rows:
+            row, problem = self.done.get()
+            if problem is None:
+                answered, running = answered + 1, 0
+                if time.monotonic() - started - told >= PROGRESS_SECONDS and answered < all_rows:
+                    told = time.monotonic() - started
+                    tell()
+                continue
+            if not isinstance(problem, GaveUp):
+                raise problem
+            given_up.append((row, problem))
+            running += 1
+            if running >= max(MOST_GIVEN_UP, self.asking.at_once):
+                break
+        tell()
+        if given_up:
+            row, problem = min(given_up, key=lambda pair: pair[0])
+            raise JobError(
+                f"{len(given_up)} of {all_rows} rows were given up, the first of them row {row}: {problem}. "
+                f"{answered} answers are kept in {self.asking.journal.path}: run it again to ask the rest"
+            )
+
+    def _work(self) -> None:
+        while not self.ended.is_set():
+            try:
+                row = self.waiting.get_nowait()
+            except queue.Empty:
+                return
+            problem: BaseException | None = None
+            try:
+                self._ask(row)
+            except _EndedError:
+                return
+            except BaseException as error:  # whatever it is, who listens has to hear of it
+                problem = error
+            self.done.put((row, problem))
+
+    def _ask(self, row: int) -> None:
+        question = self.questions[row]
+
+        def once() -> Any:
+            return self.remote.answer(question.messages, question.tools, self.max_tokens)
+
+        answer, attempts = patiently(once, self.asking.patience, self._pause)
+        self.asking.journal.add(self.keys[row], row, answer, attempts)
+
+    def _pause(self, seconds: float) -> None:
+        if self.ended.wait(seconds):
+            raise _EndedError
+
+
+class _EndedError(Exception):
+    """The pass ended while a request waited for its next attempt."""
+
+
+def _keys(identity: str, questions: Sequence[Question], max_tokens: int) -> list[str]:
+    """A key for each row; rows that ask the same have different ones."""
     copies: Counter[str] = Counter()
     keys = []
-    for row, prompt in zip(rows, prompts, strict=True):
-        key = row_key(identity or remote.where, prompt, row.get("tools") or (), limit, 0)
-        copies[key] += 1
-        if copies[key] > 1:
-            key = row_key(identity or remote.where, prompt, row.get("tools") or (), limit, copies[key] - 1)
-        keys.append(key)
-    known = {number: kept for number, key in enumerate(keys) if (kept := journal.find(key))}
-    before = len(known)
-    if before:
-        print(
-            f"[score] model={name}: {before} of {len(rows)} rows were answered before; only the rest is asked",
-            flush=True,
-        )
-
-    def ask(number: int) -> Kept:
-        row = rows[number]
-        answer, attempts = patiently(lambda: remote.answer(prompts[number], row.get("tools") or (), limit), patience)
-        return journal.add(keys[number], number, answer, attempts)
-
-    lost = _ask_all(
-        name, [number for number in range(len(rows)) if number not in known], ask, known, len(rows), at_once
-    )
-    if lost:
-        number, reason = min(lost.items())
-        raise JobError(
-            f"{remote.where} left {len(lost)} of {len(rows)} rows unanswered, first row {number}: {reason}. "
-            "The answers so far are kept; run it again to ask for the rest"
-        )
-    answers = [known[number].answer for number in range(len(rows))]
-    seconds = time.monotonic() - started
-    done = Pass([], seconds, [answer.input_tokens for answer in answers], [answer.text for answer in answers],
-                [answer.seconds for answer in answers])  # fmt: skip
-    asked = Asked(done, sum(answer.input_tokens for answer in answers), sum(answer.output_tokens for answer in answers),
-                  sum(known[number].attempts for number in range(len(rows))), before)  # fmt: skip
-    print(
-        f"[score] model={name} answered={len(rows)} attempts={asked.attempts} input_tokens={asked.input_tokens} "
-        f"output_tokens={asked.output_tokens} seconds={seconds:.0f}",
-        flush=True,
-    )
-    return asked
+    for question in questions:
+        plain = row_key(identity, question.messages, question.tools, max_tokens, 0)
+        copy = copies[plain]
+        copies[plain] += 1
+        keys.append(row_key(identity, question.messages, question.tools, max_tokens, copy) if copy else plain)
+    return keys
 
 
-def _ask_all(
-    name: str, waiting: list[int], ask: Callable[[int], Kept], known: dict[int, Kept], of: int, at_once: int
-) -> dict[int, str]:
-    """Fills `known`; the rows that stayed unanswered, with the reason. What does not pass ends all of it."""
-    lost: dict[int, str] = {}
-    started = told = time.monotonic()
-    with ThreadPoolExecutor(at_once) as pool:
-        futures = {pool.submit(ask, number): number for number in waiting}
-        try:
-            for future in as_completed(futures):
-                try:
-                    known[futures[future]] = future.result()
-                except GaveUp as error:
-                    lost[futures[future]] = str(error)
-                if time.monotonic() - told > EVERY_SECONDS:
-                    told = time.monotonic()
-                    print(f"[score] model={name} rows={len(known)}/{of} seconds={told - started:.0f}", flush=True)
-        except RemoteError as error:
-            raise JobError(str(error)) from None
-        finally:
-            for future in futures:
-                future.cancel()  # nothing more is begun; what is on its way is kept when it comes
-    return lost
+def questions_of(rows: Sequence[Case]) -> list[Question]:
+    """What test rows ask: all but the answer."""
+    return [Question(row["messages"][:-1], row.get("tools") or ()) for row in rows]
+
+
+def remote_pass(
+    asking: Asking, name: str, remote: Remote, identity: str, rows: Sequence[Case], max_tokens: int
+) -> tuple[Pass, dict[str, Any]]:
+    """The model's answers as those of a model that is loaded, without losses; and evaluation.json's `served` of it."""
+    started = time.monotonic()
+    questions = questions_of(rows)
+    kept = len(rows) - asking.missing(identity, questions, max_tokens)
+    found = asking.ask(name, remote, identity, questions, max_tokens)
+    answers = [one.answer for one in found]
+    seconds = [answer.seconds for answer in answers]
+    done = Pass(
+        [], time.monotonic() - started, [answer.input_tokens for answer in answers],
+        [answer.text for answer in answers], seconds,
+    )  # fmt: skip
+    served = {
+        **quantiles(seconds),
+        "input_tokens": sum(answer.input_tokens for answer in answers),
+        "output_tokens": sum(answer.output_tokens for answer in answers),
+        "attempts": sum(one.attempts for one in found),
+        "kept": kept,
+    }
+    return done, served
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """`latency_p50`, `latency_p90`, `latency_p99`: the seconds within which so many percent of the answers came."""
+    import numpy as np
+
+    return {
+        f"latency_p{share}": round(float(np.percentile(seconds, share, method="inverted_cdf")), 6)
+        for share in QUANTILES
+    }
+
+
+def longest_answer(rows: Sequence[Case]) -> int:
+    """The most tokens an answer may have where no number is given and no tokenizer is at hand: half of the longest
+    target's characters, and 16. They count in UTF-8's bytes, so that a Chinese character may be more than a token."""
+    return max(len(row["messages"][-1]["content"].encode()) for row in rows) // 2 + 16

@@ -14,11 +14,11 @@ from typing import Any
 import charts
 from decision import number
 from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
+from report_facts import facts, models, served
 
 from common.metric_names import Metric, metrics_of
 
 TEMPLATE = "report.html.j2"
-MODELS = {CANDIDATE: "tuned", CHAMPION: "champion", FEW_SHOT: "base with examples", BASE: "base"}
 STYLES = {CANDIDATE: "tuned", CHAMPION: "champion", FEW_SHOT: "few", BASE: "base"}
 # What a row is called, what its training loss is, and when one answer is right.
 WORDS = {
@@ -49,6 +49,7 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
     headline = metrics_of(evaluation)[headline_metric(evaluation)]
     environment.filters.update(pretty=pretty, shown=lambda number: shown(headline, number))
     noun, loss, right = WORDS[evaluation["kind"]]
+    alone = list(models(evaluation)) == [CANDIDATE]
     context = {
         "evaluation": evaluation,
         "verdict": verdict(evaluation, headline),
@@ -66,6 +67,9 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "tables": tables(evaluation),
         "curves": loss_curves(evaluation),
         "slices": slice_rows(evaluation, headline),
+        "alone": alone,
+        "who": "model" if alone else "tuned model",
+        "served": served(evaluation),
         "judge": evaluation.get("judge"),
         "judge_rows": judge_rows(evaluation),
         "labels_table": label_rows(evaluation),
@@ -77,14 +81,6 @@ def render(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
         "facts": facts(evaluation),
     }
     return environment.get_template(TEMPLATE).render(context)
-
-
-def models(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """The models that were asked, by their names in the page; texts are shown without examples."""
-    asked = next(iter(evaluation["metrics"].values()))  # every metric is there for every model
-    return {
-        key: name for key, name in MODELS.items() if key in asked and (evaluation["kind"] != "text" or key != FEW_SHOT)
-    }
 
 
 def shown(metric: Metric, value: float) -> str:
@@ -137,12 +133,13 @@ def of_rows(found: Mapping[str, Any]) -> str:
 def verdict(evaluation: Mapping[str, Any], metric: Metric) -> dict[str, str]:
     """Returns `tone` (good, unclear, bad), a short `word` and a `sentence`."""
     found = evaluation["metrics"][metric.name]
-    if BASE not in found:
-        measured = f"{metric.label} on {counted(evaluation)}: {shown(metric, found[CANDIDATE]['value'])}."
-        return {"tone": "unclear", "word": "Measured", "sentence": f"{measured} It was compared with nothing."}
-    gain, tuned = found["improvement"], found[CANDIDATE]["value"]
+    tuned, among = found[CANDIDATE]["value"], f"{metric.label} on {counted(evaluation)}"
+    if "improvement" not in found:
+        sentence = f"{among}: {shown(metric, tuned)}. Nothing was asked beside it."
+        return {"tone": "unclear", "word": "Scored alone", "sentence": sentence}
+    gain = found["improvement"]
     choose = min if metric.lower_is_better else max
-    better = choose((BASE, FEW_SHOT), key=lambda model: found[model]["value"])
+    better = choose((model for model in (BASE, FEW_SHOT) if model in found), key=lambda model: found[model]["value"])
     how = " with examples in its prompt" if better == FEW_SHOT else " asked the same way"
     if evaluation["kind"] == "text":
         how = ""
@@ -153,7 +150,7 @@ def verdict(evaluation: Mapping[str, Any], metric: Metric) -> dict[str, str]:
     else:
         tone, word = "unclear", "No clear difference"
     sentence = (
-        f"{metric.label} on {counted(evaluation)} that training never saw: "
+        f"{among} that training never saw: "
         f"{shown(metric, tuned)} tuned, {shown(metric, found[better]['value'])} for the base model{how}. "
         f"The gain is {difference(metric, gain['value'])}, 95% interval {difference(metric, gain['low'])} to "
         f"{difference(metric, gain['high'])}."
@@ -290,7 +287,8 @@ def samples(records: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str,
     """Groups of rows to read: where tuned and base differ, and where both are wrong; of texts where tuning did most."""
 
     def right(record: Mapping[str, Any], *models: str) -> bool:
-        return any(record["metrics"][model][metric] == 1 for model in models if model in record["metrics"])
+        scored = record["metrics"]
+        return any(scored[model][metric] == 1 for model in models if model in scored)
 
     def gain(record: Mapping[str, Any]) -> float:
         return float(record["metrics"][BASE]["loss"] - record["metrics"][CANDIDATE]["loss"])
@@ -304,6 +302,10 @@ def samples(records: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str,
             for title, group in (("Worse than its base", worse), ("Better than its base", better))
         ]
 
+    if records and list(records[0]["metrics"]) == [CANDIDATE]:
+        wrong, fine = ([r for r in records if right(r, CANDIDATE) == good] for good in (False, True))
+        named = (("Wrong", wrong), ("Right", fine))
+        return [{"title": title, "count": len(group), "records": group[:SAMPLES]} for title, group in named]
     groups = {
         "Tuned wrong, base right": [r for r in records if not right(r, CANDIDATE) and right(r, BASE, FEW_SHOT)],
         "Both wrong": [r for r in records if not right(r, CANDIDATE, BASE, FEW_SHOT)],
@@ -311,72 +313,3 @@ def samples(records: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str,
         "Both right": [r for r in records if right(r, CANDIDATE) and right(r, BASE, FEW_SHOT)],
     }
     return [{"title": title, "count": len(group), "records": group[:SAMPLES]} for title, group in groups.items()]
-
-
-def facts(evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Tables of what was compared and how."""
-    settings, training = evaluation["settings"], evaluation.get("training") or {}
-    seconds = settings.get("seconds", {})
-    tables = [
-        (
-            "Models",
-            [(key.replace("candidate", "tuned").capitalize(), name) for key, name in evaluation["models"].items()],
-        ),
-        (
-            "Scoring",
-            [
-                ("Test rows scored", f"{evaluation['rows']} of {settings.get('test_rows', '?')}"),
-                *(
-                    (title, str(settings[name]))
-                    for title, name in (
-                        ("Examples shown to the base model", "few_shot"),
-                        ("Rows for which fewer fitted", "few_shot_fewer"),
-                        ("Rows that were cut to the model's positions", "rows_cut"),
-                        ("Most tokens of an answer", "max_new_tokens"),
-                        ("Tokens of a text read at once", "window_tokens"),
-                    )
-                    if name in settings
-                ),
-                ("Rows at once", str(settings.get("batch_size"))),
-                ("Seed", str(settings.get("seed"))),
-                *_where(settings),
-                ("Seconds", ", ".join(f"{MODELS.get(name, name)} {value}" for name, value in seconds.items())),
-            ],
-        ),
-    ]
-    wanted = (
-        "method", "steps", "epochs", "train_rows", "validation_rows", "rows_left_out", "completion_tokens",
-        "train_loss", "best_validation_loss", "completion_tokens_per_second", "tokens_per_second", "mfu",
-        "peak_memory_gib", "seconds", "list_price_usd_per_hour", "usd_per_million_tokens", "stopped_early",
-    )  # fmt: skip
-    known = [
-        (name.replace("_", " ").capitalize(), _fact(training[name]))
-        for name in wanted
-        if training.get(name) is not None
-    ]
-    chosen = [(name, _fact(value)) for name, value in sorted((training.get("hyperparameters") or {}).items())]
-    return tables + [(title, table) for title, table in (("Training", known), ("Hyperparameters", chosen)) if table]
-
-
-def _where(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What answered: a machine with its libraries, or an API, with what it took and how long (seconds)."""
-    if "remote" not in settings:
-        return [
-            ("Ran on", f"{settings.get('device')}, {settings.get('precision')}"),
-            ("Libraries", f"torch {settings.get('torch')}, transformers {settings.get('transformers')}"),
-        ]
-    return [
-        (
-            f"Asked for {MODELS.get(model, model)}",
-            f"{told['where']}: {told['input_tokens']} input and {told['output_tokens']} output tokens, "
-            f"{told['attempts']} requests, p50 {told['latency']['p50']:g} s, p90 {told['latency']['p90']:g} s, "
-            f"p99 {told['latency']['p99']:g} s",
-        )
-        for model, told in settings["remote"].items()
-    ]
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return charts.number(round(value, 4)) if isinstance(value, float) else str(value)

@@ -127,12 +127,14 @@ def measure(
         if have:
             values = {model: [scores[model][row][name] for row in have] for model in scores}
             found[name] = means_of(values, None, [groups[row] for row in have])
-    if passes[CANDIDATE].losses:  # an API tells none
+    if passes[CANDIDATE].losses:
         tokens = [passes[CANDIDATE].losses[row][1] for row in picked]
         sums = {model: [done.losses[row][0] for row in picked] for model, done in passes.items()}
         found["validation_loss"] = means_of(sums, tokens, together)
     if chosen is None and "latency_seconds" in names:
-        found["latency_seconds"] = means_of({model: done.latencies for model, done in passes.items()})
+        seconds = {model: done.latencies for model, done in passes.items()}
+        every = len(passes[CANDIDATE].latencies) == len(groups)
+        found["latency_seconds"] = means_of(seconds, None, together if every else None)
     return found
 
 

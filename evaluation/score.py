@@ -30,11 +30,11 @@ import fixed_sets
 from asking import common_arguments, dials, guarded, machine, take_rows, volume
 from data import load_rows
 from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
-from judging import begin, judged
+from judging import begin
 from models import Candidate, find_base, find_candidate, keep_adapter, load_model, load_tokenizer
-from outcome import own_metrics, rule_of, tell, write
+from outcome import decision_arguments, finish, own_metrics, tell, tell_absent
 from passes import Pass, run_pass, run_text_pass
-from results import build_evaluation, groups_of, predictions, score_rows, text_predictions
+from results import build_evaluation, predictions, score_rows, text_predictions
 from scores import Scores, load
 
 from common.dials import add_arguments
@@ -91,12 +91,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--adapter-output", type=Path, help="directory that gets the tuned model's LoRA adapter, if any"
     )
-    parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
-    parser.add_argument("--judge-labels", type=Path, help="pairs that people judged, one JSON object a line")
-    parser.add_argument(
-        "--rule", type=rule_of, action="append", default=[], metavar="TEXT",
-        help="what the gate asks, several times: METRIC base|champion|value better_by|not_worse_than NUMBER CONFIDENCE",
-    )  # fmt: skip
+    decision_arguments(parser)
     common_arguments(parser)
     add_arguments(parser, [*dials(examples=False), *(dial for dial in (*JUDGE, *GATE) if dial.argument)])
     return Options(**vars(parser.parse_args(arguments)))
@@ -136,9 +131,7 @@ def run(options: Options) -> dict[str, Any]:
     more = fixed_sets.measure(sets, kept)
     evaluation = build_evaluation(kind, rows, training, passes, scores, gate, name, options.labels, metrics, more)
     evaluation["probes"] = fixed_sets.told(sets, kept, CANDIDATE)
-    for metric in metrics:
-        if metric.name not in evaluation["metrics"]:
-            print(f"[score] {metric.name} applies to none of the {len(rows)} rows, and is left out", flush=True)
+    tell_absent(evaluation, metrics, len(rows))
     evaluation["training"] = candidate.training
     evaluation["models"] = _names(candidate, base, champion)
     evaluation["settings"] = {
@@ -151,11 +144,7 @@ def run(options: Options) -> dict[str, Any]:
         "seconds": _seconds(passes, time.monotonic() - started),
     }
     records = text_predictions(rows, passes) if kind == "text" else predictions(rows, passes, scores)
-    evaluation["judge"] = None
-    if judging:
-        evaluation["judge"], by_row = judged(judging, rows, passes, groups_of(rows), options.seed)
-        records = [{**record, "judge": by_row.get(record["row"])} for record in records]
-    write(options.output, evaluation, records)
+    finish(options.output, evaluation, records, judging, rows, passes, options.seed)
     return evaluation
 
 

@@ -1,52 +1,58 @@
-"""Scores a model behind an API on unseen rows, beside its base, and decides whether it goes on. Runs in
-EvaluateBedrock's processing container (CPU), and on a laptop (`fmops evaluate`).
+"""Scores a model that answers over an API, in Bedrock or behind an endpoint, beside its base and the champion. Runs in
+the processing container of an evaluation (CPU), and on a laptop (`fmops evaluate`).
 
-    python score_remote.py --model endpoint:chat --base bedrock:amazon.nova-micro-v1:0 --data test --train-data train \
-                           --output evaluation --journal answers --rule "exact_match base better_by 0.05 0.95"
-    python score_remote.py --model bedrock:arn:...:custom-model/... --host on-demand --base bedrock:... ...
+    python score_remote.py --model bedrock:arn:aws:bedrock:...:custom-model/... --host on-demand --execution abc \\
+                           --base bedrock:amazon.nova-lite-v1:0 --data test --train-data train --output evaluation \\
+                           --journal journal --rule "exact_match base better_by 0.05 0.95"
 
-Asks and writes as score.py does (evaluation.json, report.html, predictions.jsonl), but for what no API tells: losses,
-and so preferences and texts. Latencies are of every row; tokens are counted. A custom model of Bedrock is hosted for as
-long as it is asked (--host). `--journal` keeps every answer, so that a run that was killed asks only the rest.
+Measures, decides and writes what score.py does (outcome.py), but for what needs losses, which no API gives; evaluation.
+json has `served` beside it: latencies, tokens, requests, cost. Every answer is kept in the journal when it comes: a job
+that was killed asks the rest. A custom model is hosted while it is asked (bedrock_hosting.py).
 
-Exit codes: 0 done, whatever the gate says; 1 the evaluation failed (the reason is on stderr), 2 bad usage.
+Exit codes: 0 done, whatever the gate says; 1 the evaluation failed (the reason is on stderr), 2 bad usage, 143 SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
+import signal
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asking import common_arguments, dials, guarded, take_rows
-from bedrock_hosting import READY, Hosting, ended_by_sigterm, hosted
+import fixed_sets
+from asking import common_arguments, guarded, take_rows
+from bedrock_hosting import KINDS, is_custom
 from data import Case, load_rows
 from few_shot import FewShot
 from intervals import BASE, CANDIDATE, CHAMPION, FEW_SHOT
 from journal import Journal
-from judging import begin, judged
-from outcome import own_metrics, rule_of, tell, write
-from passes import Pass
+from judging import begin
+from outcome import decision_arguments, finish, own_metrics, tell, tell_absent
 from patience import Patience
-from remote import FORMS, client_of, region_of, remote_of
-from remote_pass import Asked, answer_limit, run_remote_pass
-from results import build_evaluation, groups_of, predictions, score_rows
+from remote import FORMS
+from remote_models import Host, Models, Prices
+from remote_pass import Asking, longest_answer
+from results import build_evaluation, predictions, score_rows
 
 from common.dials import add_arguments
-from common.evaluation_dials import JUDGE
+from common.evaluation_dials import EVALUATION, JUDGE, REMOTE
 from common.failure import JobError
 from common.gate_dials import GATE
+from common.gate_rules import BASE as AGAINST_BASE
 from common.gate_rules import Rule
+from common.seed_dial import SEED
 from common.targets import MOST_TRAINING_ROWS
 
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-WHOLE = "bedrock:"
+OF_LOSSES = ("validation_loss", "general_loss", "preference_accuracy")
+"""Metrics that no rule can ask of a model behind an API."""
+OF_LOADED = "batch-size"
+"""The option of models that are loaded here."""
+HOST_SECONDS = 6 * 3600
+TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,23 @@ class Options:
     model: str
     base: str | None
     champion: str | None
-    customization: Path | None
-    host: str
-    model_units: int
-    hosting_name: str
-    execution: str
+    champion_name: str | None
+    name: str | None
+    identity: str | None
     data: Path
     train_data: Path | None
+    probes: Path | None
     output: Path
     journal: Path
-    at_once: int
-    attempts: int
+    earlier: list[Path]
+    host: str | None
+    host_name: str
+    execution: str | None
+    customization: Path | None
+    host_seconds: int
+    keep: bool
+    poll_seconds: float
+    first_pause: float
     rule: list[Rule]
     slice_margin: float
     slice_rows: int
@@ -80,6 +92,10 @@ class Options:
     judge_max_tokens: int
     judge_at_once: int
     judge_labels: Path | None
+    at_once: int
+    attempts: int
+    price_input: float | None
+    price_output: float | None
     max_rows: int
     seed: int
     message_file: Path | None
@@ -87,154 +103,121 @@ class Options:
 
 def parse(arguments: list[str] | None = None) -> Options:
     """Reads the command line; ends the program with exit code 2 where it is wrong."""
-    parser = argparse.ArgumentParser(description="Scores a model behind an API on unseen rows.")
-    parser.add_argument("--model", required=True, help=f"what is scored: {FORMS}")
-    parser.add_argument("--base", help="what it is compared with, in the same form; without it there is no comparison")
-    parser.add_argument("--champion", help="what serves so far, in the same form; none: there is none")
+    parser = argparse.ArgumentParser(description="Scores a model that answers over an API, and decides if it goes on.")
+    parser.add_argument("--model", type=_where, required=True, help=f"the model: {FORMS}")
+    parser.add_argument("--base", type=_where, help="what it is compared with, with examples and without")
+    parser.add_argument("--champion", type=_where, help="the version that serves")
+    parser.add_argument("--champion-name", help="what reports call it (default: as --champion says)")
+    parser.add_argument("--name", help="what reports call the model (default: as --model says)")
+    parser.add_argument("--identity", help="what tells the model apart in the journal (default: as --model says)")
+    parser.add_argument("--journal", type=Path, required=True, help="directory for the answers, as they come")
+    parser.add_argument(
+        "--earlier", type=Path, action="append", default=[], help="directory with an earlier attempt's journal"
+    )
+    parser.add_argument("--host", choices=KINDS, help="host custom models of Bedrock while they are asked")
+    parser.add_argument("--host-name", default="fmops-eval", help="how the names begin of what hosts them")
     parser.add_argument("--customization", type=Path, help="customization.json of the job that made the model")
-    parser.add_argument("--host", choices=("none", *READY), default="none", help="host --model, a custom model's ARN")
-    parser.add_argument("--model-units", type=int, default=1, help="of --host provisioned; billed by the hour")
-    parser.add_argument("--hosting-name", default="fmops-evaluation", help="what is hosted is called so")
-    parser.add_argument("--execution", default="", help="the execution that this is part of, for tags")
-    parser.add_argument("--journal", type=Path, required=True, help="directory that keeps every answer")
-    parser.add_argument("--at-once", type=int, default=8, help="rows that are asked at the same time")
-    parser.add_argument("--attempts", type=int, default=Patience().attempts, help="of a row, before it is given up")
-    parser.add_argument("--custom-metrics", type=Path, help="a Python file with metrics of your own (docs/guide.md)")
-    parser.add_argument("--judge-labels", type=Path, help="pairs that people judged, one JSON object a line")
-    parser.add_argument("--rule", type=rule_of, action="append", default=[], metavar="TEXT", help="as score.py's")
-    common_arguments(parser, fixed_sets=False)
-    own = [dial for dial in dials(examples=True) if dial.argument != "batch-size"]
-    add_arguments(parser, [*own, *(dial for dial in (*JUDGE, *GATE) if dial.argument)])
-    return Options(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--execution", help="whose hosting it is; another attempt of it finds what the first made")
+    parser.add_argument(
+        "--host-seconds", type=int, default=HOST_SECONDS, help="after so long a sweeper may delete it (default 21600)"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the model hosted when all went well")
+    parser.add_argument("--poll-seconds", type=float, default=15, help="between looks at what is being made")
+    parser.add_argument("--first-pause", type=float, default=Patience.first, help="seconds: the first pause's most")
+    decision_arguments(parser)
+    common_arguments(parser, loaded=False)
+    wanted = (*EVALUATION, *JUDGE, *GATE, *REMOTE, SEED)
+    add_arguments(parser, [dial for dial in wanted if dial.argument and dial.argument != OF_LOADED])
+    options = Options(**vars(parser.parse_args(arguments)))
+    if reason := _misuse(options):
+        parser.error(reason)
+    return options
+
+
+def _where(text: str) -> str:
+    kind, _, name = text.partition(":")
+    if kind not in ("bedrock", "endpoint") or not name or " " in text:
+        raise argparse.ArgumentTypeError(f"{text!r} names no model; allowed: {FORMS}")
+    return text
+
+
+def _misuse(options: Options) -> str:
+    """What does not go together; empty where all does."""
+    for rule in options.rule:
+        if rule.metric in OF_LOSSES:
+            return f"--rule {rule.name}: needs losses, which no model behind an API gives; ask for a metric of answers"
+        if rule.against == AGAINST_BASE and not options.base:
+            return f"--rule {rule.name}: there is no --base to compare with"
+        if rule.against == AGAINST_BASE and not options.train_data:
+            return f"--rule {rule.name}: the base is asked with examples, too: --train-data is missing"
+    if options.judge and not options.base:
+        return "--judge compares with the base: --base is missing"
+    if options.host and not options.execution:
+        return "--host needs --execution, by which another attempt finds what this one made"
+    for where in filter(None, (options.model, options.base, options.champion)):
+        if is_custom(where.partition(":")[2]) and not options.host:
+            return f"{where}: a custom model can't be asked by itself; --host, or name its deployment"
+    return ""
 
 
 def run(options: Options) -> dict[str, Any]:
     """Does the whole evaluation and returns evaluation.json; raises JobError."""
     started = time.monotonic()
     own = own_metrics(options.custom_metrics)
-    kind, rows, all_rows = take_rows(options.data, options.max_rows, options.seed)
-    if kind != "messages":
-        raise JobError(
-            f"{options.data} holds {kind} rows, of which losses are measured: no API tells them; use score.py"
-        )
-    training: list[Case] = load_rows(options.train_data, MOST_TRAINING_ROWS, kind)[1] if options.train_data else []
+    rows, all_rows = _answers_wanted(options)
+    training: list[Case] = []
+    if options.train_data:
+        training = _plain(load_rows(options.train_data, MOST_TRAINING_ROWS)[1])
+    sets = fixed_sets.read(None, options.probes, options.max_rows, options.seed)
     judging = begin(
-        options.judge if options.base else None, options.judge_criteria, options.judge_rows, options.judge_max_tokens,
-        options.judge_at_once, options.judge_labels,
+        options.judge, options.judge_criteria, options.judge_rows, options.judge_max_tokens, options.judge_at_once,
+        options.judge_labels,
     )  # fmt: skip
-    limit = answer_limit([row["messages"][-1]["content"] for row in rows], options.max_new_tokens)
-    asked = _ask(rows, training, limit, options)
-    passes = {name: found.done for name, found in asked.items()}
-    passes.setdefault(BASE, passes[CANDIDATE])
-    passes.setdefault(FEW_SHOT, passes[BASE])
+    limit = options.max_new_tokens or longest_answer(rows)
+    with Journal(options.journal, options.earlier) as journal:
+        asking = Asking(journal, options.at_once, Patience(options.attempts, first=options.first_pause))
+        prices = Prices(options.price_input, options.price_output)
+        asked = Models(asking, limit, sets, prices, _host(options))
+        if options.base:
+            shots = FewShot(training, options.few_shot, options.seed, options.labels) if training else None
+            asked.ask(BASE, options.base, rows, shots)
+        if options.champion:
+            asked.ask(CHAMPION, options.champion, rows)
+        asked.ask(CANDIDATE, options.model, rows, identity=options.identity, keep=options.keep)
+    order = (CANDIDATE, BASE, FEW_SHOT, CHAMPION)
+    passes = {model: asked.passes[model] for model in order if model in asked.passes}
     scores = score_rows(rows, passes, own)
     gate = {"rules": options.rule, "slice_margin": options.slice_margin, "slice_rows": options.slice_rows}
-    metrics = [custom.metric for custom in own]
-    evaluation = build_evaluation(
-        kind, rows, training or rows, passes, scores, gate, options.champion, options.labels, metrics
-    )
+    metrics, champion = [custom.metric for custom in own], options.champion_name or options.champion
+    more = fixed_sets.measure(sets, asked.fixed)
+    evaluation = build_evaluation("messages", rows, training, passes, scores, gate, champion, options.labels, metrics,
+                                  more)  # fmt: skip
+    evaluation["probes"] = fixed_sets.told(sets, asked.fixed, CANDIDATE)
+    tell_absent(evaluation, metrics, len(rows))
     evaluation["training"] = _training(options.customization)
-    evaluation["models"] = _names(options)
+    names = {CANDIDATE: options.name or options.model, BASE: options.base, CHAMPION: champion}
+    evaluation["models"] = {model: name for model, name in names.items() if name}
+    evaluation["served"] = {model: asked.served[model] for model in passes}
     evaluation["settings"] = {
-        "few_shot": options.few_shot,
+        **({"few_shot": options.few_shot, "training_rows": len(training)} if FEW_SHOT in passes else {}),
         "max_new_tokens": limit,
-        "batch_size": options.at_once,
+        "at_once": options.at_once,
+        "attempts": options.attempts,
+        "priced": None not in (options.price_input, options.price_output),
         "max_rows": options.max_rows,
         "seed": options.seed,
         "test_rows": all_rows,
-        "training_rows": len(training),
-        "remote": {name: _told(found, _where(options, name)) for name, found in asked.items()},
         "seconds": {
-            **{name: round(found.done.seconds, 1) for name, found in asked.items()},
+            **{model: round(done.seconds, 1) for model, done in passes.items()},
             "all": round(time.monotonic() - started, 1),
         },
     }
-    records = predictions(rows, passes, scores)
-    if not options.base:
-        evaluation, records = alone(evaluation, records)
-    evaluation["judge"] = None
-    if judging:
-        evaluation["judge"], by_row = judged(judging, rows, passes, groups_of(rows), options.seed)
-        records = [{**record, "judge": by_row.get(record["row"])} for record in records]
-    write(options.output, evaluation, records)
+    finish(options.output, evaluation, predictions(rows, passes, scores), judging, rows, passes, options.seed)
     return evaluation
 
 
-def alone(evaluation: dict[str, Any], records: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Both without the base, which was not asked."""
-
-    def kept(metrics: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: {key: value for key, value in found.items() if key in (CANDIDATE, CHAMPION, "rows")}
-            for name, found in metrics.items()
-        }
-
-    slices = [{**part, "metrics": kept(part["metrics"])} for part in evaluation["slices"]]
-    names = {model: name for model, name in evaluation["models"].items() if model != BASE}
-    records = [
-        {**record, **{part: {CANDIDATE: record[part][CANDIDATE]} for part in ("answers", "metrics")}}
-        for record in records
-    ]
-    return {**evaluation, "metrics": kept(evaluation["metrics"]), "slices": slices, "models": names}, records
-
-
-def _ask(rows: list[Case], training: list[Case], limit: int, options: Options) -> dict[str, Asked]:
-    """Asks the models one after the other: each may have the whole of its quota."""
-    patience, asked = Patience(options.attempts), {}
-    with Journal(options.journal) as journal:
-
-        def one(name: str, where: str, shown: list[Case], identity: str = "") -> None:
-            remote = remote_of(where, options.at_once)
-            asked[name] = run_remote_pass(name, remote, shown, limit, journal, options.at_once, patience, identity)
-
-        if options.base:
-            one(BASE, options.base, rows)
-            if training:
-                shots = FewShot(training, options.few_shot, options.seed, options.labels)
-                shown: list[Case] = [{**row, "messages": [*shots.prompt(row), row["messages"][-1]]} for row in rows]
-                one(FEW_SHOT, options.base, shown)
-        if options.champion:
-            one(CHAMPION, options.champion, rows)
-        with contextlib.ExitStack() as stack:
-            where = options.model
-            if options.host != "none":
-                arn = options.model.removeprefix(WHOLE)
-                hosting = Hosting(options.host, options.model_units, options.hosting_name, options.execution)
-                where = WHOLE + stack.enter_context(hosted(client_of("bedrock", 1, region_of(arn), 5), arn, hosting))
-            one(CANDIDATE, where, rows, options.model)
-    return {name: asked[name] for name in (CANDIDATE, BASE, FEW_SHOT, CHAMPION) if name in asked}
-
-
-def _where(options: Options, name: str) -> str:
-    return {CANDIDATE: options.model, CHAMPION: options.champion or ""}.get(name, options.base or "")
-
-
-def _told(asked: Asked, where: str) -> dict[str, Any]:
-    """What a model's pass cost, and its latencies in seconds."""
-    return {
-        "where": where,
-        "input_tokens": asked.input_tokens,
-        "output_tokens": asked.output_tokens,
-        "attempts": asked.attempts,
-        "answered_before": asked.kept,
-        "latency": quantiles(asked.done),
-    }
-
-
-def quantiles(done: Pass) -> dict[str, float]:
-    """p50, p90 and p99 of the seconds that answers took."""
-    import numpy as np
-
-    return {name: round(float(np.quantile(done.latencies, share)), 4) for name, share in QUANTILES.items()}
-
-
-def _names(options: Options) -> dict[str, str]:
-    names = {"candidate": options.model, "base": options.base or "none: nothing was compared"}
-    return names | ({"champion": options.champion} if options.champion else {})
-
-
-def _training(customization: Path | None) -> Mapping[str, Any] | None:
-    """customization.json in the words of training_report.json: method, losses, the curves by step."""
+def _training(customization: Path | None) -> dict[str, Any] | None:
+    """customization.json (lambdas/customization.py) in the words of training_report.json: losses, curves by step."""
     if customization is None:
         return None
     found = json.loads(customization.read_text("utf-8"))
@@ -254,10 +237,46 @@ def _training(customization: Path | None) -> Mapping[str, Any] | None:
     }
 
 
+def _host(options: Options) -> Host | None:
+    if not options.host or not options.execution:
+        return None
+    expires = int(time.time()) + options.host_seconds
+    return Host(options.host, options.host_name, options.execution, expires, options.poll_seconds)
+
+
+def _answers_wanted(options: Options) -> tuple[list[Case], int]:
+    """The test rows that are asked, and how many there are in all. Raises JobError for texts, which ask nothing."""
+    kind, rows, all_rows = take_rows(options.data, options.max_rows, options.seed)
+    if kind == "text":
+        raise JobError(
+            f"{options.data}: texts are measured by their loss, which no model behind an API gives; rows with answers "
+            "can be scored (prompt and completion, or messages)"
+        )
+    if kind == "preference":
+        print("[score] the chosen answers are the targets; preferences need losses, and are not measured", flush=True)
+    return [{name: value for name, value in row.items() if name != "rejected"} for row in rows], all_rows  # type: ignore[misc]
+
+
+def _plain(rows: list[Case]) -> list[Case]:
+    """Training rows that can be shown as examples: without calls of tools, which an API takes in forms of its own."""
+    return [
+        row
+        for row in rows
+        if not any(message.get("tool_calls") or message["role"] == "tool" for message in row["messages"])
+    ]
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    with ended_by_sigterm():
-        return guarded("score_remote.py", lambda: tell(run(options)), options.message_file)
+    signal.signal(signal.SIGTERM, _terminated)
+    left = f"answers are kept in {options.journal}: run it again to ask the rest"
+    return guarded("score_remote.py", lambda: tell(run(options)), options.message_file, left)
+
+
+def _terminated(*_: object) -> None:
+    """Ends the program as an error does, so that what is hosted is deleted; a second signal does not disturb that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(TERMINATED)
 
 
 if __name__ == "__main__":

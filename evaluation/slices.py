@@ -39,7 +39,7 @@ def find_slices(
         found.append(("a JSON target", list(targets)))
         found.append(("a target of text", [index for index in range(len(rows)) if index not in targets]))
         found += _by_name(targets)
-        found += _by_novelty(targets, targets_in_training)
+        found += _by_novelty(targets, targets_in_training) if targets_in_training else []
     return [(name, chosen) for name, chosen in found + _by_length(lengths, long) if 0 < len(chosen) < len(rows)]
 
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.bedrock_families import family_of, hyperparameter_problems
 from curves import read_curves
 from documents import s3_parts
 
 from common.bedrock_dials import HYPERPARAMETERS, hyperparameters
+from common.bedrock_families import family_of, hyperparameter_problems
 from common.dials import DialError
 
 TOKEN, EXECUTION, ANSWERED = "fmops:callback", "fmops:execution", "fmops:answered"

@@ -50,7 +50,9 @@ def evaluate(config: Config, asked: Asked) -> dict[str, Any]:
             *("--model", asked.model, "--data", rows, "--output", asked.output, "--journal", asked.output / "answers"),
             *("--at-once", asked.at_once, "--max-rows", asked.rows, "--seed", config.data.seed),
             *("--max-new-tokens", evaluation.max_new_tokens, "--labels", evaluation.labels),
+            *("--attempts", evaluation.remote.attempts),
             *(("--base", asked.base) if asked.base else ()),
+            *_prices(config),
             *(("--custom-metrics", Path(evaluation.custom_metrics).resolve()) if evaluation.custom_metrics else ()),
         ]
         code = bundle("evaluation", Path(scratch) / "evaluation")
@@ -63,6 +65,13 @@ def evaluate(config: Config, asked: Asked) -> dict[str, Any]:
         raise UserError(_last_line(done.stderr) or "the evaluation failed")
     found: dict[str, Any] = json.loads((asked.output / "evaluation.json").read_text("utf-8"))
     return found
+
+
+def _prices(config: Config) -> list[str]:
+    remote = config.evaluation.remote
+    if remote.price_input is None or remote.price_output is None:
+        return []
+    return ["--price-input", str(remote.price_input), "--price-output", str(remote.price_output)]
 
 
 def _canonical(data: Path, scratch: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.bedrock_dials import BEDROCK, HYPERPARAMETERS
-from common.evaluation_dials import EVALUATION, JUDGE
+from common.evaluation_dials import EVALUATION, JUDGE, REMOTE
 from common.gate_dials import GATE
 from common.seed_dial import SEED
 from configuration.parameters import APPROVAL
@@ -54,7 +54,7 @@ def evaluate_bedrock_step(build: Build, prepare: Any, customize: Any) -> Any:
 
     evaluation, parameters = build.config.evaluation, build.parameters
     judge = JUDGE if evaluation.judge.model else ()
-    dials = build.arguments((*EVALUATION, *judge, *GATE, SEED))
+    dials = build.arguments((*EVALUATION, *judge, *GATE, *REMOTE, SEED))
     return ProcessingStep(
         name="EvaluateBedrock",
         description="Ask the tuned model and its base the test rows, score the answers, decide whether it goes on.",
@@ -86,14 +86,12 @@ def evaluate_bedrock_step(build: Build, prepare: Any, customize: Any) -> Any:
                 "base": join("bedrock:", parameters["BedrockComparedWith"]),
                 "customization": f"{INPUT}/customization/customization.json",
                 "host": parameters["BedrockServing"],
-                "model-units": parameters.text("BedrockModelUnits"),
-                "hosting-name": join(f"{build.config.aws.resource_prefix}-evaluation-", execution_id()),
+                "host-name": f"{build.config.aws.resource_prefix}-eval",
                 "execution": execution_arn(),
                 "data": f"{INPUT}/test",
                 "train-data": f"{INPUT}/train",
                 "output": f"{OUTPUT}/{OUTPUT_NAME}",
                 "journal": f"{OUTPUT}/{JOURNAL}",
-                "at-once": parameters.text("BedrockAtOnce"),
                 "rule": [rule_argument(build, rule) for rule in build.config.gate.rules],
                 **own_files(build),
                 **{name: text for name, text in dials.items() if name != "batch-size"},

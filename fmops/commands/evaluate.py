@@ -46,10 +46,11 @@ def evaluate(
     where = f"endpoint:{endpoint}" if endpoint else f"bedrock:{model}"
     found = pipeline.evaluate(where, data, output, base, at_once, max_rows)
     console().print(metrics_table(found))
-    for told in found["settings"]["remote"].values():
-        times = told["latency"]
-        say(f"{told['where']}: p50 {times['p50']:g} s, p90 {times['p90']:g} s, p99 {times['p99']:g} s")
-        tokens = f"{told['input_tokens']} input and {told['output_tokens']} output tokens"
-        before = f", {told['answered_before']} answered before" if told["answered_before"] else ""
-        say(f"  {tokens} in {told['attempts']} requests{before}")
+    for model, told in found["served"].items():
+        times = ", ".join(f"{name} {told[f'latency_{name}']:.2f} s" for name in ("p50", "p90", "p99"))
+        tokens = (
+            f"{told['input_tokens']} input and {told['output_tokens']} output tokens in {told['attempts']} requests"
+        )
+        cost = "" if told["usd"] is None else f", ${told['usd']:.4f}"
+        say(f"{model}: {times}; {tokens}{cost}")
     say(f"The report: {output / 'report.html'}")

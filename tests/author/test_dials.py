@@ -51,6 +51,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     "training.fallback_instance_types": {"training.spot": False},
     "training.mlflow_tracking_uri": {"training.network_isolation": False},
     "evaluation.judge.model": {"training.network_isolation": False},
+    "evaluation.remote.price_input": {"evaluation.remote.price_output": 1.0},
+    "evaluation.remote.price_output": {"evaluation.remote.price_input": 1.0},
     "evaluation.judge.labels": {"training.network_isolation": False, "evaluation.judge.model": "endpoint:judge"},
     "training.merge": {"endpoint.instance_type": "ml.m5.large"},
     # Each at its highest belongs to another family of models.

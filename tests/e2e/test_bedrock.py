@@ -56,7 +56,7 @@ def test_from_rows_to_an_answer(bedrock_house: House, rows: list[dict[str, str]]
     evaluation = json.loads(next(house.home.rglob(f"{run}/evaluation.json")).read_text())
     assert evaluation["training"]["method"] == "bedrock"
     assert evaluation["training"]["history"]
-    assert evaluation["settings"]["remote"]["candidate"]["where"].startswith("bedrock:arn:")
+    assert set(evaluation["served"]) == {"candidate", "base", "base_few_shot"}
 
     bedrock = house.client("bedrock")
     assert bedrock.list_custom_model_deployments()["modelDeploymentSummaries"] == [], "it was hosted, and is no more"

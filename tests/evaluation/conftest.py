@@ -14,6 +14,17 @@ from tests.support.tiny_model import make_tiny_model
 FOLDER = Path(__file__).resolve().parents[2] / "evaluation"
 sys.path.insert(0, str(FOLDER))
 
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account that nothing leads away from; no pauses for a profile or a machine's metadata."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("ACCESS_KEY_ID", "111122223333"), ("SECRET_ACCESS_KEY", "x"), ("REGION", "eu-central-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
 ROOMS = ("kitchen", "attic", "office", "garden")
 
 

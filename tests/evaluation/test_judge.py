@@ -11,7 +11,7 @@ from judge import INSTRUCTIONS, Outcome, agreement, check, compare, judge_of, qu
 
 from common.failure import JobError
 from common.judge_labels import LabelsError, Pair, read_labels
-from tests.support.judges import JudgeServer, judging
+from tests.support.judges import judging, use
 
 from .conftest import rows, write_rows
 from .test_score import Page
@@ -19,17 +19,7 @@ from .test_score import Page
 CRITERIA = "Prefer the answer that is right."
 
 
-@pytest.fixture(autouse=True)
-def account(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in (("ACCESS_KEY_ID", "111122223333"), ("SECRET_ACCESS_KEY", "x"), ("REGION", "eu-central-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
-def use(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+pytestmark = pytest.mark.usefixtures("account")
 
 
 def fair(asked: str, one: str, other: str) -> str:
@@ -104,8 +94,8 @@ def test_no_more_are_asked_at_once_than_allowed(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("bedrock:absent", "the judge can't be asked: An error occurred (ValidationException)"),
-        ("endpoint:other-form", "the judge's endpoint other-form answers in another form than OpenAI's"),
+        ("bedrock:absent", "the judge can't be asked: bedrock:absent: An error occurred (ValidationException)"),
+        ("endpoint:other-form", "the judge can't be asked: endpoint:other-form answers in another form than OpenAI's"),
     ],
 )
 def test_a_judge_that_can_not_be_asked_is_told_before_anything_else(

@@ -306,9 +306,9 @@ def hosting() -> Any:
 def test_what_an_evaluation_hosts_is_there_and_then_gone(session: boto3.Session, model_arn: str, hosting: Any) -> None:
     bedrock, runtime = session.client("bedrock"), session.client("bedrock-runtime")
     for how, there in (("on-demand", deployments), ("provisioned", throughputs)):
-        plan = hosting.Hosting(how, 1, f"fmops-evaluation-{how}", "", 0.1)
-        with hosting.hosted(bedrock, model_arn, plan) as arn:
-            assert there(session)[plan.name] == hosting.READY[how]
+        plan = hosting.Hosting(bedrock, how, "none", 4_000_000_000, 0.1)
+        with plan.hosted(model_arn) as arn:
+            assert there(session)[plan.name(model_arn)] == hosting.APIS[how].ready
             said = runtime.converse(
                 modelId=arn,
                 messages=[{"role": "user", "content": [{"text": "turn it on"}]}],
@@ -316,36 +316,40 @@ def test_what_an_evaluation_hosts_is_there_and_then_gone(session: boto3.Session,
             )
             assert said["usage"]["outputTokens"] > 0
             # An attempt that is repeated finds what the one before has created.
-            assert hosting._create(bedrock, model_arn, plan) == arn
-        assert plan.name not in there(session)
-    plan = hosting.Hosting("on-demand", 1, "fmops-evaluation-fails", "", 0.1)
-    with pytest.raises(ValueError, match="scoring failed"), hosting.hosted(bedrock, model_arn, plan):
+            assert plan._start(model_arn) == arn
+        assert plan.name(model_arn) not in there(session)
+    plan = hosting.Hosting(bedrock, "on-demand", "fails", 4_000_000_000, 0.1)
+    with pytest.raises(ValueError, match="scoring failed"), plan.hosted(model_arn):
         raise ValueError("scoring failed")
-    assert plan.name not in deployments(session)
+    assert plan.name(model_arn) not in deployments(session)
 
 
 HOSTS = """
-import sys, time
+import signal, sys, time
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import boto3
-from bedrock_hosting import Hosting, hosted
-with hosted(boto3.client("bedrock", region_name="us-east-1"), sys.argv[3], Hosting("on-demand", 1, sys.argv[4], sys.argv[5], 0.1)):
+import score_remote
+from bedrock_hosting import Hosting
+signal.signal(signal.SIGTERM, score_remote._terminated)
+bedrock = boto3.client("bedrock", region_name="us-east-1")
+with Hosting(bedrock, "on-demand", sys.argv[4], 4_000_000_000, 0.1).hosted(sys.argv[3]):
     print("ready", flush=True)
     time.sleep(600)
-"""  # noqa: E501
+"""
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stop_deletes_it_and_a_kill_leaves_it_to_the_sweep(
-    session: boto3.Session, model_arn: str, clients: Any, begin: Any, how: signal.Signals
+    session: boto3.Session, model_arn: str, clients: Any, begin: Any, hosting: Any, how: signal.Signals
 ) -> None:
-    sweep, name = load("sweeping").sweep, f"fmops-evaluation-{how.name.lower()}"
+    sweep = load("sweeping").sweep
     execution = begin(warmup_steps="99")  # goes on until it is stopped
+    name = hosting.Hosting(None, "on-demand", execution, 0).name(model_arn)
     job_of(session, execution)
-    words = [sys.executable, "-c", HOSTS, str(ROOT / "evaluation"), str(ROOT), model_arn, name, execution]
+    words = [sys.executable, "-c", HOSTS, str(ROOT / "evaluation"), str(ROOT), model_arn, execution]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    until(process.stdout.readline, lambda line: line.strip() == "ready")
+    until(process.stdout.readline, lambda line: line == "ready\n")
     os.kill(process.pid, how)
     process.communicate()
     assert (name in deployments(session)) is (how is signal.SIGKILL)
