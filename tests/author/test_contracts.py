@@ -65,6 +65,7 @@ def flags(script: str) -> set[str]:
         ("EvaluateBase", "evaluation/reference.py"),
         ("EvaluateChampion", "evaluation/reference.py"),
         ("Evaluate", "evaluation/score.py"),
+        ("EvaluateBedrock", "evaluation/score_remote.py"),
     ],
 )
 def test_every_container_argument_is_one_that_the_script_knows(
@@ -73,7 +74,7 @@ def test_every_container_argument_is_one_that_the_script_knows(
     application = arguments(definition, name)["AppSpecification"]
     assert application["ContainerEntrypoint"] == ["python3", f"/opt/ml/processing/input/code/{Path(script).name}"]
     words = application["ContainerArguments"]
-    assert {word for word in words if word.startswith("--")} <= flags(script)
+    assert {word for word in words if isinstance(word, str) and word.startswith("--")} <= flags(script)
     assert len(words) >= 16
 
 
