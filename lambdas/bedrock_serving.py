@@ -37,7 +37,7 @@ def front_door(endpoint: str) -> str:
     return endpoint if endpoint.endswith(SUFFIX) else f"{endpoint}{SUFFIX}"
 
 
-def start(clients: Clients, package: Package, event: Event, environment: Environment, by: str) -> Answer:
+def serve(clients: Clients, package: Package, event: Event, environment: Environment, by: str) -> Answer:
     """Begin to serve a version, unless there is a reason not to; settling sees it come into service."""
     metadata, given = package.get("CustomerMetadataProperties", {}), cast(dict[str, Any], event)
     endpoint = front_door(str(given.get("endpoint_name") or metadata.get("endpoint_name") or ""))
@@ -143,13 +143,13 @@ def _look(bedrock: Any, entry: Deployment) -> tuple[str, str, str] | None:
         raise
 
 
-def settle(clients: Clients, ledger: Ledger, environment: Environment) -> Answer:
+def settle_served(clients: Clients, ledger: Ledger, environment: Environment) -> Answer:
     """Bring the log to what Bedrock has made of it, and delete what nobody goes back to."""
     log = ledger.read()
     if not log["deployments"]:
         return answer(ledger.endpoint, "ignored", "no deployment of ours")
     if log["undeploying"]:
-        return undeploy(clients, ledger)
+        return undeploy_served(clients, ledger)
     for item in in_state(log, "starting"):
         _create(clients, ledger, item, environment)
     seen = {item["id"]: _look(clients.bedrock, item) for item in in_state(log, "deploying", "in_service")}
@@ -224,7 +224,7 @@ def _delete(bedrock: Any, item: Deployment) -> str:
     return ""
 
 
-def roll_back(clients: Clients, ledger: Ledger, event: Event, environment: Environment) -> Answer:
+def roll_back_served(clients: Clients, ledger: Ledger, event: Event, environment: Environment) -> Answer:
     """Back to the previous deployment, or to `version`: at once where it is kept, else it is created again."""
     log, reason = ledger.read(), event.get("reason") or "rolled back by hand"
     serving = in_state(log, "in_service")
@@ -256,11 +256,11 @@ def _go_back(clients: Clients, ledger: Ledger, kept: Deployment, reason: str, en
 
     ledger.change(apply)
     _create(clients, ledger, entry, environment)
-    settle(clients, ledger, environment)
+    settle_served(clients, ledger, environment)
     return answer(ledger.endpoint, "rolling-back", reason, entry)
 
 
-def undeploy(clients: Clients, ledger: Ledger) -> Answer:
+def undeploy_served(clients: Clients, ledger: Ledger) -> Answer:
     """Delete all that serves; called again until everything is gone."""
 
     def begin(log: Log) -> None:

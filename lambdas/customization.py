@@ -80,7 +80,7 @@ def owned(clients: Customization, name: str) -> bool:
     return name.startswith(clients.environment["PREFIX"])
 
 
-def begin(clients: Customization, execution: str, token: str, asked: Mapping[str, str]) -> None:
+def begin_job(clients: Customization, execution: str, token: str, asked: Mapping[str, str]) -> None:
     """Create the job, or find that an earlier message has; what Bedrock refuses ends the step with Bedrock's words."""
     try:
         request = job_request(clients.environment, execution, token, asked)
@@ -91,7 +91,7 @@ def begin(clients: Customization, execution: str, token: str, asked: Mapping[str
         clients.bedrock.create_model_customization_job(**request)
     except clients.bedrock.exceptions.ClientError as error:
         code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-        if find(clients, request["jobName"]) is not None:
+        if find_job(clients, request["jobName"]) is not None:
             return
         if code not in REFUSED:
             raise
@@ -134,7 +134,7 @@ def job_request(environment: Mapping[str, str], execution: str, token: str, aske
     return request
 
 
-def find(clients: Customization, name: str) -> dict[str, Any] | None:
+def find_job(clients: Customization, name: str) -> dict[str, Any] | None:
     """GetModelCustomizationJob; None where there is no such job."""
     try:
         found: dict[str, Any] = clients.bedrock.get_model_customization_job(jobIdentifier=name)
@@ -145,14 +145,14 @@ def find(clients: Customization, name: str) -> dict[str, Any] | None:
     return found
 
 
-def stop(clients: Customization, execution: str, token: str) -> None:
+def stop_job(clients: Customization, execution: str, token: str) -> None:
     """Stop the job of an execution that is being stopped; its end answers the step, now where there is no job."""
     name = job_name(clients.environment["PREFIX"], execution, token)
-    job = find(clients, name)
+    job = find_job(clients, name)
     if job is None:
         clients.fail(token, "the execution was stopped before the job began")
     elif job["status"] in ENDED:
-        settle(clients, name)
+        settle_job(clients, name)
     else:
         _stop(clients, job)
 
@@ -166,9 +166,9 @@ def _stop(clients: Customization, job: Mapping[str, Any]) -> None:
             raise
 
 
-def settle(clients: Customization, name: str) -> dict[str, str]:
+def settle_job(clients: Customization, name: str) -> dict[str, str]:
     """Answer the step of a job that has ended: `{"job", "status"}`, with what was done. Any number of times."""
-    job = find(clients, name)
+    job = find_job(clients, name)
     if job is None:
         return {"job": name, "status": "absent"}
     tags = _tags(clients, job)
@@ -187,13 +187,13 @@ def settle(clients: Customization, name: str) -> dict[str, str]:
     return {"job": name, "status": job["status"], "step": "answered" if sent else "waited no more"}
 
 
-def settle_all(clients: Customization) -> list[dict[str, str]]:
+def settle_jobs(clients: Customization) -> list[dict[str, str]]:
     """Settle every job that may have ended unheard, and stop those whose execution has ended."""
     since = datetime.datetime.now(datetime.UTC) - LOOK_BACK
     settled = []
     for job in _jobs(clients, since):
         if job["status"] in ENDED:
-            found = settle(clients, job["jobName"])
+            found = settle_job(clients, job["jobName"])
             if found.get("step") != "answered before":
                 settled.append(found)
         elif job["status"] == "InProgress" and _left_behind(clients, job):

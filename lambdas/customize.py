@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from customization import Customization, begin, owned, settle, settle_all, stop
+from customization import Customization, begin_job, owned, settle_job, settle_jobs, stop_job
 from sweeping import sweep
 
 EVENT = "Model Customization Job State Change"
@@ -42,9 +42,9 @@ def route(clients: Customization, event: Mapping[str, Any]) -> dict[str, object]
         return {"batchItemFailures": [failure for record in event["Records"] for failure in _message(clients, record)]}
     if event.get("detail-type") == EVENT:
         name = str(event["detail"]["jobName"])
-        return {"settled": [settle(clients, name)] if owned(clients, name) else []}
+        return {"settled": [settle_job(clients, name)] if owned(clients, name) else []}
     if event.get("command") == "settle":
-        return {"settled": settle_all(clients), "swept": sweep(clients)}
+        return {"settled": settle_jobs(clients), "swept": sweep(clients)}
     raise ValueError(f"{event.get('command')!r} is not a command: settle")
 
 
@@ -55,9 +55,9 @@ def _message(clients: Customization, record: Mapping[str, Any]) -> list[dict[str
     try:
         # The API reference writes Status, examples write status.
         if (body.get("Status") or body.get("status")) == "Stopping":
-            stop(clients, execution, token)
+            stop_job(clients, execution, token)
         else:
-            begin(clients, execution, token, body["arguments"])
+            begin_job(clients, execution, token, body["arguments"])
     except Exception as error:
         print(json.dumps({"message": record["messageId"], "failed": f"{type(error).__name__}: {error}"}))
         if int(record.get("attributes", {}).get("ApproximateReceiveCount", 1)) >= MOST_RECEIVES:

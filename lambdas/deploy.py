@@ -64,8 +64,8 @@ def route(clients: Clients, event: Event, environment: Environment) -> Answer | 
         ledger = _ledger(clients, event["endpoint_name"], environment)
         if ledger.endpoint.endswith(bedrock_serving.SUFFIX):
             if command == "rollback":
-                return bedrock_serving.roll_back(clients, ledger, event, environment)
-            return bedrock_serving.undeploy(clients, ledger)
+                return bedrock_serving.roll_back_served(clients, ledger, event, environment)
+            return bedrock_serving.undeploy_served(clients, ledger)
         return roll_back(clients, ledger, event) if command == "rollback" else undeploy(clients, ledger)
     if command != "deploy":
         raise ValueError(f"{command!r} is not a command: deploy, rollback, undeploy, settle")
@@ -107,7 +107,7 @@ def deploy(clients: Clients, event: Event, environment: Environment, by: str) ->
     """Start a deployment; where no event of the endpoint will follow, look at it at once."""
     package = named_package(clients, event)
     if bedrock_serving.is_on_bedrock(package):
-        return bedrock_serving.start(clients, package, event, environment, by)
+        return bedrock_serving.serve(clients, package, event, environment, by)
     started = start(clients, package, event, environment, by)
     if started.look_now:
         settle(clients, started.answer["endpoint_name"], environment)
@@ -130,7 +130,7 @@ def settle(clients: Clients, endpoint: str, environment: Environment) -> Answer:
     """Bring the log and the guards to what the endpoint has become, then begin what is queued for it."""
     ledger = _ledger(clients, endpoint, environment)
     if endpoint.endswith(bedrock_serving.SUFFIX):
-        return bedrock_serving.settle(clients, ledger, environment)
+        return bedrock_serving.settle_served(clients, ledger, environment)
     answered: Answer | None = None
     while True:
         seen = observe(clients, ledger, environment)

@@ -125,7 +125,7 @@ CASES: list[tuple[str, Callable[[Definition], None], str, str]] = [
     ("output renamed", change("Evaluate.ProcessingOutputConfig.Outputs.0.OutputName", "x"), "QualityGate", "no output"),
     ("text as threshold", change("QualityGate.Conditions.0", TEXT_AS_THRESHOLD), "QualityGate", "not a number"),
     ("no function", top("Deploy", "FunctionArn", "deploy"), "Deploy", "Lambda"),
-    ("unknown kind", top("Deploy", "Type", "Callback"), "Deploy", "not checked"),
+    ("unknown kind", top("Deploy", "Type", "Tuning"), "Deploy", "not checked"),
     ("same name", top("Train", "Name", "Prepare"), "Prepare", "two steps"),
     ("bad name", top("GateFailed", "Name", "Gate failed"), "Gate failed", "letters"),
     ("waits for nothing", top("Train", "DependsOn", ["Absent"]), "Train", "Absent"),

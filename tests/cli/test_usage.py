@@ -13,12 +13,24 @@ from tests.support.command import ROOT, fmops, fmops_cold
 COMMANDS = [
     "demo", "validate", "config", "definition", "bootstrap", "upsert", "data", "start", "status", "logs", "stop",
     "report", "versions", "approve", "reject", "lineage", "deploy", "rollback", "endpoint", "invoke", "undeploy",
-    "local",
+    "evaluate", "local",
 ]  # fmt: skip
 
 # A frozen list: an option that disappears breaks somebody's script.
 OPTIONS = {
-    "demo": {"--config"},
+    "demo": {"--config", "--method"},
+    "evaluate": {
+        "--at-once",
+        "--base",
+        "--bedrock",
+        "--config",
+        "--data",
+        "--endpoint",
+        "--env",
+        "--local",
+        "--max-rows",
+        "--output",
+    },
     "validate": {"--config", "--env", "--local", "--model"},
     "config": {"--config", "--env", "--local", "--json"},
     "definition": {"--config", "--env", "--local", "--check"},

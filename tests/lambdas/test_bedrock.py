@@ -226,7 +226,7 @@ def test_a_message_that_comes_twice_makes_one_job(session: boto3.Session, begin:
         "training_uri": job["trainingDataConfig"]["s3Uri"],
         "output_uri": job["outputDataConfig"]["s3Uri"],
     }
-    load("customization").begin(clients, execution, token, asked)
+    load("customization").begin_job(clients, execution, token, asked)
     assert job_of(session, execution)["jobArn"] == job["jobArn"]
     assert finished(session, execution)[0] == "Succeeded"
 

@@ -115,8 +115,7 @@ def _answering(home: Path, process: subprocess.Popen[bytes], wait: float) -> Inf
         ended = process.poll() is not None
         found = status(home)
         if found is not None:
-            if found.pid == process.pid:
-                _children[process.pid] = process
+            _children[process.pid] = process  # one that came too late ends by itself, and has to be reaped, too
             return found
         if ended and not locked(home):
             raise ControlError(
