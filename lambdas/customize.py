@@ -31,12 +31,12 @@ def handler(event: Mapping[str, Any], context: object = None) -> dict[str, objec
     import boto3
 
     clients = Customization(boto3.client("bedrock"), boto3.client("sagemaker"), boto3.client("s3"), os.environ)
-    answered = route(clients, event)
+    answered = hear(clients, event)
     print(json.dumps({"answer": answered}))
     return answered
 
 
-def route(clients: Customization, event: Mapping[str, Any]) -> dict[str, object]:
+def hear(clients: Customization, event: Mapping[str, Any]) -> dict[str, object]:
     """Whoever invoked the function gets what it asked for."""
     if "Records" in event:
         return {"batchItemFailures": [failure for record in event["Records"] for failure in _message(clients, record)]}

@@ -185,6 +185,7 @@ def test_a_folder_without_a_pipeline_stays_as_it_is(
         "deploy": ["1"],
         "invoke": ["a prompt"],
         "lineage": ["1"],
+        "evaluate": ["--endpoint", "e", "--data", str(ROOT / "pyproject.toml")],
         "data look": [str(ROOT)],
         "data check": [str(ROOT)],
     }.get(command, [])

@@ -194,7 +194,7 @@ def test_stopping_the_execution_stops_the_job(session: boto3.Session, begin: Any
 def test_lost_doubled_and_early_events_end_the_step_once(
     session: boto3.Session, begin: Any, clients: Any, unheard: Callable[[bool], None]
 ) -> None:
-    route = load("customize").route
+    route = load("customize").hear
     unheard(True)
     try:
         execution = begin(epochs="1")
@@ -247,7 +247,7 @@ def test_a_message_that_keeps_failing_ends_the_step(session: boto3.Session, begi
              "training_uri": "s3://a/b", "output_uri": "s3://a/c"}  # fmt: skip
     body = json.dumps({"token": token, "pipelineExecutionArn": execution, "arguments": asked})
     record = {"messageId": "m1", "body": body, "attributes": {"ApproximateReceiveCount": "1"}}
-    broken, route = dataclasses.replace(clients, bedrock=Broken()), load("customize").route
+    broken, route = dataclasses.replace(clients, bedrock=Broken()), load("customize").hear
     assert route(broken, {"Records": [record]}) == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
     record["attributes"]["ApproximateReceiveCount"] = "8"
     assert route(broken, {"Records": [record]}) == {"batchItemFailures": []}
